@@ -1,0 +1,65 @@
+//! The names on the bus. `ARCHITECTURE.md` lists them with what they hold.
+
+use std::fmt::Write as _;
+
+/// Stream of batches on their way to the ingester.
+pub const RECORDS: &str = "WEIR_RECORDS";
+/// All subjects of [`RECORDS`].
+pub const RECORDS_SUBJECTS: &str = "weir.records.*";
+/// Batches of the kernel's flows.
+pub const RECORDS_EBPF: &str = "weir.records.ebpf";
+/// Batches from uploaded captures.
+pub const RECORDS_PCAP: &str = "weir.records.pcap";
+/// Batches about containers.
+pub const RECORDS_CONTAINERS: &str = "weir.records.containers";
+/// Batches with the state of captures.
+pub const RECORDS_CAPTURES: &str = "weir.records.captures";
+
+/// Stream of work for pcap-worker.
+pub const JOBS: &str = "WEIR_JOBS";
+/// Subject of captures to analyse.
+pub const JOBS_PCAP: &str = "weir.jobs.pcap";
+
+/// Key-value bucket of the containers that exist: `<host>.<container_id>` (see [`key`]).
+pub const IDENTITIES: &str = "weir-identities";
+/// Key-value bucket of captures: `id.<uuid>` holds a `Capture`, `sha256.<hex>` the 16 bytes of the id.
+pub const CAPTURES: &str = "weir-captures";
+/// Key-value bucket of the ingester.
+pub const INGEST: &str = "weir-ingest";
+
+/// Objects: uploaded bytes, named by the capture's UUID.
+pub const UPLOADS: &str = "weir-uploads";
+/// Objects: what the analysis made, `<uuid>/report.json`.
+pub const ARTIFACTS: &str = "weir-artifacts";
+
+/// Header with the version of the payload's schema.
+pub const VERSION_HEADER: &str = "Weir-Version";
+/// Header with the encoding of the payload: `zstd`.
+pub const ENCODING_HEADER: &str = "Weir-Encoding";
+
+/// A part of a key-value key out of a name that strangers chose: what a key may not hold becomes `=XX` (hexadecimal).
+#[must_use]
+pub fn key(name: &str) -> String {
+    let mut key = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            key.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _written = write!(key, "={byte:02X}");
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_holds_no_character_that_nats_would_read_as_its_own() {
+        assert_eq!(key("web-1"), "web-1");
+        assert_eq!(key("a.b*c>d e"), "a=2Eb=2Ac=3Ed=20e");
+        assert_ne!(key("a.b"), key("a=2Eb"));
+    }
+}
