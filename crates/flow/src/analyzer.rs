@@ -1,0 +1,350 @@
+//! From frames to records: the stages of this crate in their order.
+
+use crate::dns::{self, Exchanges};
+use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
+use crate::key::{Direction, Endpoint, Key};
+use crate::packet::transport::flags;
+use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
+use crate::tracker::{self, Observation, Segment, Tracker};
+
+mod app;
+mod datagram;
+mod names;
+mod records;
+mod summary;
+
+use app::{Event, FlowState};
+use names::Names;
+pub use summary::{DnsSummary, Summary, TlsSummary, Top, Totals};
+
+/// What an analysis is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// Makes flow ids of different captures differ.
+    pub producer: [u8; 16],
+    /// Bounds of the flow table.
+    pub tracker: tracker::Limits,
+    /// Bounds of reassembly of fragments.
+    pub fragments: fragments::Limits,
+    /// Bounds of DNS matching.
+    pub dns: dns::Limits,
+    /// Bounds of reassembly of streams.
+    pub streams: StreamLimits,
+}
+
+/// Bounds of reassembly of TCP streams.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Bytes held for all streams together.
+    pub bytes: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { bytes: 64 << 20 }
+    }
+}
+
+/// One captured frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Microseconds since the epoch.
+    pub time_us: u64,
+    /// Of the interface.
+    pub link_type: LinkType,
+    /// What was captured.
+    pub data: &'a [u8],
+    /// Bytes on the wire.
+    pub original_length: u32,
+    /// From [`Analyzer::interface`]; 0 = not known.
+    pub interface: u32,
+}
+
+/// One finished statement.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all records are flows, the largest variant")]
+pub enum Record {
+    /// An interval of a flow.
+    Flow(weir_proto::Flow),
+    /// A DNS exchange.
+    Dns(weir_proto::Dns),
+    /// A client hello.
+    Tls(weir_proto::Tls),
+}
+
+/// IP packets inside each other that are followed.
+const MAX_DEPTH: usize = 8;
+
+/// Where a network-layer packet was found.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    time: u64,
+    interface: u32,
+    vlan: u32,
+    /// Number of the tunnel's name.
+    tunnel: u32,
+    depth: usize,
+}
+
+/// Makes records of frames. All bounds are in [`Config`]; what they cost is counted in [`Summary`].
+pub struct Analyzer {
+    config: Config,
+    tracker: Tracker<FlowState>,
+    fragments: Fragments,
+    exchanges: Exchanges,
+    interfaces: Names,
+    tunnels: Names,
+    held_bytes: usize,
+    summary: Summary,
+    records: Vec<Record>,
+}
+
+impl Analyzer {
+    /// An analysis that has seen nothing.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            tracker: Tracker::new(config.tracker),
+            fragments: Fragments::new(config.fragments),
+            exchanges: Exchanges::new(config.dns),
+            interfaces: Names::default(),
+            tunnels: Names::default(),
+            held_bytes: 0,
+            summary: Summary::default(),
+            records: Vec::new(),
+        }
+    }
+
+    /// The number of an interface with this name, for [`Frame::interface`].
+    pub fn interface(&mut self, name: &str) -> u32 {
+        self.interfaces.number(name)
+    }
+
+    /// Takes the next frame.
+    pub fn packet(&mut self, frame: &Frame<'_>) {
+        self.summary.frame(frame);
+        let now = frame.time_us;
+        self.fragments.expire(now);
+        self.tracker.advance(now);
+        self.exchanges.expire(now);
+        match packet::link::network(frame.link_type, frame.data) {
+            Ok(network) => {
+                let place = Place { time: now, interface: frame.interface, vlan: network.vlan, tunnel: 0, depth: 0 };
+                let length = frame.original_length.saturating_sub(network.offset as u32);
+                self.network(place, &network, length);
+            }
+            Err(reason) => self.summary.unanalysed(reason),
+        }
+        self.settle();
+    }
+
+    /// Takes the records that are finished, in an order that follows from the frames alone.
+    pub fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
+    }
+
+    /// Ends all that is under way; gives the last records and the summary.
+    #[must_use]
+    pub fn finish(mut self) -> (Vec<Record>, Summary) {
+        self.fragments.finish();
+        self.settle();
+        self.exchanges.finish();
+        self.tracker.finish();
+        self.settle();
+        self.summary.flows = self.tracker.flows();
+        self.summary.evicted_flows = self.tracker.evicted();
+        (self.records, self.summary)
+    }
+
+    /// What has been seen so far.
+    #[must_use]
+    pub const fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    fn network(&mut self, place: Place, network: &Network<'_>, wire_length: u32) {
+        // A file may claim an original length below what it holds.
+        let wire_length = wire_length.max(network.packet.len() as u32);
+        match packet::ip::parse(network.packet, wire_length) {
+            Ok(ip) => self.ip(place, &ip),
+            Err(reason) => self.summary.unanalysed(reason),
+        }
+    }
+
+    fn ip(&mut self, place: Place, ip: &IpPacket<'_>) {
+        self.summary.ip(ip, place.depth);
+        if ip.fragment.is_some() {
+            return self.fragment(place, ip);
+        }
+        let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
+        self.count(place, ip, &transport);
+        self.payload(place, ip, &transport);
+    }
+
+    /// Counts a packet into its flow.
+    fn count(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
+        let (key, direction, ports) = key(place, ip, transport);
+        let tcp = segment(transport);
+        let Place { time, interface, .. } = place;
+        self.tracker.observe(&Observation { time, key, direction, length: ip.length, interface, tcp, ports });
+    }
+
+    /// Counts a fragment, and looks into the payload when it is whole.
+    fn fragment(&mut self, place: Place, ip: &IpPacket<'_>) {
+        let Some(fragment) = ip.fragment else { return };
+        let now = place.time;
+        let datagram = Datagram {
+            src: ip.src,
+            dst: ip.dst,
+            protocol: if ip.version == 4 { ip.protocol } else { 0 },
+            id: fragment.id,
+            vlan: place.vlan,
+            tunnel: place.tunnel,
+        };
+        let waiting = Waiting { time: now, length: ip.length, protocol: ip.protocol, interface: place.interface };
+        if fragment.offset == 0 {
+            let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
+            self.count(place, ip, &transport);
+            let (key, direction, ports) = key(place, ip, &transport);
+            for waited in self.fragments.name(now, datagram, (key, direction, ports)) {
+                self.count_waiting(&waited, key, direction, ports);
+            }
+        } else if let Some((key, direction, ports)) = self.fragments.find(now, datagram, waiting) {
+            self.count_waiting(&waiting, key, direction, ports);
+        }
+        let cut = (ip.payload.len() as u32) < ip.payload_length;
+        let Some(whole) = self.fragments.push(now, datagram, fragment, ip.payload, cut, ip.protocol) else { return };
+        let length = whole.bytes.len() as u32;
+        let ip =
+            IpPacket { protocol: whole.protocol, payload: &whole.bytes, payload_length: length, fragment: None, ..*ip };
+        self.payload(place, &ip, &packet::transport::parse(ip.protocol, ip.payload, length));
+    }
+
+    fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
+        let Waiting { time, length, interface, .. } = *waiting;
+        self.tracker.observe(&Observation { time, key, direction, length, interface, tcp: None, ports });
+    }
+
+    /// Looks into the payload of a packet that was counted.
+    fn payload(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
+        match transport {
+            Transport::Tcp(tcp) => self.stream(place, ip, tcp),
+            Transport::Udp { src_port, dst_port, payload } => {
+                if let Some((tunnel, inner)) = tunnel::in_udp(*src_port, *dst_port, payload) {
+                    self.tunnel(place, ip, tunnel, inner);
+                } else if dns::is_dns(*src_port, *dst_port, payload) {
+                    self.dns_datagram(place, ip, transport, payload);
+                }
+            }
+            Transport::Other => {
+                if let Some((tunnel, inner)) = tunnel::in_ip(ip.protocol, ip.payload) {
+                    self.tunnel(place, ip, tunnel, inner);
+                }
+            }
+            Transport::Ports { .. } | Transport::Icmp { .. } => {}
+        }
+    }
+
+    fn tunnel(
+        &mut self,
+        place: Place,
+        outer: &IpPacket<'_>,
+        tunnel: tunnel::Tunnel,
+        inner: Result<Network<'_>, Unanalysed>,
+    ) {
+        let network = match inner {
+            Ok(_) if place.depth + 1 >= MAX_DEPTH => return self.summary.unanalysed(Unanalysed::TooDeep),
+            Ok(network) => network,
+            Err(reason) => return self.summary.unanalysed_inside(reason),
+        };
+        let name = match self.tunnels.name(place.tunnel) {
+            "" => tunnel.to_string(),
+            outer => format!("{outer}/{tunnel}"),
+        };
+        let tunnel = self.tunnels.number(&name);
+        let not_captured = outer.payload_length.saturating_sub(outer.payload.len() as u32);
+        let length = (network.packet.len() as u32).saturating_add(not_captured);
+        self.network(Place { vlan: network.vlan, tunnel, depth: place.depth + 1, ..place }, &network, length);
+    }
+
+    /// Follows a TCP stream as far as the protocols that are read in it need.
+    fn stream(&mut self, place: Place, ip: &IpPacket<'_>, tcp: &Tcp<'_>) {
+        if tcp.payload.is_empty() && tcp.flags & flags::SYN == 0 {
+            return;
+        }
+        let (key, direction, _) = key(place, ip, &Transport::Tcp(*tcp));
+        let Some(entry) = self.tracker.get_mut(&key) else { return };
+        let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
+        let before = tracker::State::held_bytes(&entry.state);
+        let outcome = entry.state.segment(direction, tcp, budget);
+        self.held_bytes = self.held_bytes + tracker::State::held_bytes(&entry.state) - before;
+        if entry.app.is_empty() {
+            entry.app = outcome.app;
+        }
+        let ordinal = entry.ordinal();
+        self.summary.unfollowed_streams += u64::from(outcome.refused);
+        for event in outcome.events {
+            match event {
+                Event::Hello(hello) => self.hello(place.time, &key, direction, ordinal, &hello),
+                Event::Dns(message) => self.dns_message(place.time, &key, direction, ordinal, &message),
+            }
+        }
+    }
+
+    /// Turns what the tables finished into records.
+    fn settle(&mut self) {
+        for orphan in self.fragments.take_orphans() {
+            self.count_orphan(&orphan);
+        }
+        self.held_bytes = self.held_bytes.saturating_sub(self.tracker.take_released_bytes());
+        for finished in self.tracker.take_finished() {
+            let record = self.flow_record(&finished);
+            self.summary.flow(&record);
+            self.records.push(Record::Flow(record));
+        }
+        for exchange in self.exchanges.take_finished() {
+            self.summary.exchange(&exchange);
+            self.records.push(Record::Dns(exchange));
+        }
+    }
+
+    /// Counts a fragment whose first one never came into the flow of its addresses, without ports.
+    fn count_orphan(&mut self, orphan: &Orphan) {
+        let Datagram { src, dst, vlan, tunnel, .. } = orphan.datagram;
+        let end = |ip| Endpoint { ip, port: 0 };
+        let (key, direction) = Key::new(end(src), end(dst), orphan.packet.protocol, vlan, tunnel);
+        self.summary.orphan_fragments += 1;
+        self.count_waiting(&orphan.packet, key, direction, (0, 0));
+    }
+}
+
+/// The flow of a packet: its key, the packet's direction, and what stands for the ports in a record.
+fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> (Key, Direction, (u16, u16)) {
+    let (vlan, tunnel) = (place.vlan, place.tunnel);
+    let (src_port, dst_port) = match *transport {
+        Transport::Tcp(Tcp { src_port, dst_port, .. })
+        | Transport::Udp { src_port, dst_port, .. }
+        | Transport::Ports { src_port, dst_port } => (src_port, dst_port),
+        Transport::Icmp { kind, code } => {
+            let (key, direction) = Key::icmp(ip.src, ip.dst, kind, code, ip.protocol, vlan, tunnel);
+            return (key, direction, (u16::from(kind), u16::from(code)));
+        }
+        Transport::Other => (0, 0),
+    };
+    let (src, dst) = (Endpoint { ip: ip.src, port: src_port }, Endpoint { ip: ip.dst, port: dst_port });
+    let (key, direction) = Key::new(src, dst, ip.protocol, vlan, tunnel);
+    (key, direction, (src_port, dst_port))
+}
+
+fn segment(transport: &Transport<'_>) -> Option<Segment> {
+    match *transport {
+        Transport::Tcp(Tcp { sequence, acknowledgement, flags, .. }) => {
+            Some(Segment { sequence, acknowledgement, flags })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! Names by number, so that a key stays small.
+
+use hashbrown::HashMap;
+
+/// Names beyond which all further ones share the last number.
+const MAX_NAMES: usize = 65_536;
+
+/// Numbers from 0 on, in the order in which the names came; 0 is the empty name.
+#[derive(Debug)]
+pub(super) struct Names {
+    names: Vec<String>,
+    index: HashMap<String, u32>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { names: vec![String::new()], index: HashMap::from([(String::new(), 0)]) }
+    }
+}
+
+impl Names {
+    pub(super) fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.index.get(name) {
+            return *number;
+        }
+        let last = self.names.len() - 1;
+        if self.names.len() >= MAX_NAMES {
+            "other".clone_into(&mut self.names[last]);
+            return last as u32;
+        }
+        self.names.push(name.to_owned());
+        self.index.insert(name.to_owned(), last as u32 + 1);
+        last as u32 + 1
+    }
+
+    pub(super) fn name(&self, number: u32) -> &str {
+        self.names.get(number as usize).map_or("", String::as_str)
+    }
+}

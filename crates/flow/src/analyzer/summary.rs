@@ -1,0 +1,207 @@
+//! What an analysis saw in all: the figures of a report.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use weir_proto::{Dns, Flow, Tls};
+
+use super::Frame;
+use crate::dns::Message;
+use crate::packet::{IpPacket, LinkType, Unanalysed};
+
+/// Names or addresses that are counted apart; what comes after them is counted together.
+const MAX_DISTINCT: usize = 100_000;
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames or packets.
+    pub packets: u64,
+    /// Bytes on the wire: of frames with their link header, of packets from the IP header on.
+    pub bytes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// Counts by name, within bounds.
+#[derive(Clone, Debug)]
+pub struct Top<K> {
+    counts: HashMap<K, Totals>,
+    /// What came after the table was full.
+    pub other: Totals,
+}
+
+impl<K> Default for Top<K> {
+    fn default() -> Self {
+        Self { counts: HashMap::new(), other: Totals::default() }
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Ord + Clone> Top<K> {
+    fn add(&mut self, name: &K, bytes: u64) {
+        if let Some(totals) = self.counts.get_mut(name) {
+            totals.add(bytes);
+        } else if self.counts.len() < MAX_DISTINCT {
+            self.counts.insert(name.clone(), Totals { packets: 1, bytes });
+        } else {
+            self.other.add(bytes);
+        }
+    }
+
+    /// Names that were counted apart.
+    #[must_use]
+    pub fn distinct(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// The first `limit` by bytes, then by packets, then by name.
+    #[must_use]
+    pub fn first(&self, limit: usize) -> Vec<(K, Totals)> {
+        let mut all: Vec<_> = self.counts.iter().map(|(name, totals)| (name.clone(), *totals)).collect();
+        all.sort_by(|(a_name, a), (b_name, b)| (b.bytes, b.packets, a_name).cmp(&(a.bytes, a.packets, b_name)));
+        all.truncate(limit);
+        all
+    }
+}
+
+/// What was seen of DNS.
+#[derive(Clone, Debug, Default)]
+pub struct DnsSummary {
+    /// Query messages.
+    pub queries: u64,
+    /// Answer messages.
+    pub answers: u64,
+    /// Queries without an answer.
+    pub unanswered: u64,
+    /// Answers without a query.
+    pub unasked: u64,
+    /// Messages that end too early or contradict themselves.
+    pub malformed: u64,
+    /// Payloads on a port of DNS that are shorter than a header.
+    pub unreadable: u64,
+    /// Answers by response code.
+    pub rcodes: BTreeMap<u16, u64>,
+    /// Messages by the name they are about.
+    pub names: Top<String>,
+}
+
+/// What was seen of TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSummary {
+    /// Client hellos.
+    pub hellos: u64,
+    /// By highest version offered, as on the wire.
+    pub versions: BTreeMap<u32, u64>,
+    /// By name of the server; empty = none.
+    pub names: Top<String>,
+}
+
+/// What an analysis saw in all.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// All frames.
+    pub frames: Totals,
+    /// Earliest time of a frame, microseconds.
+    pub first_time: Option<u64>,
+    /// Latest time of a frame, microseconds.
+    pub last_time: Option<u64>,
+    /// Times that the clock stepped back from one frame to the next.
+    pub clock_steps_back: u64,
+    /// Frames of which the capture kept less than was on the wire.
+    pub cut_frames: u64,
+    /// Frames by link type.
+    pub links: BTreeMap<LinkType, Totals>,
+    /// IP packets by upper-layer protocol, those inside tunnels too.
+    pub protocols: BTreeMap<u8, Totals>,
+    /// IP packets inside other IP packets.
+    pub inner: Totals,
+    /// IP fragments.
+    pub fragments: u64,
+    /// Fragments whose first one never came.
+    pub orphan_fragments: u64,
+    /// Addresses by the bytes that they sent and received, without what is inside tunnels.
+    pub talkers: Top<[u8; 16]>,
+    /// Frames that made no flow, by reason.
+    pub unanalysed: BTreeMap<Unanalysed, u64>,
+    /// Packets inside tunnels that made no flow of their own, by reason.
+    pub unanalysed_inside: BTreeMap<Unanalysed, u64>,
+    /// Flows.
+    pub flows: u64,
+    /// Records of flows.
+    pub flow_records: u64,
+    /// Flows that ended early because the table was full.
+    pub evicted_flows: u64,
+    /// TCP streams that were not looked into because all of them together held too much.
+    pub unfollowed_streams: u64,
+    /// DNS.
+    pub dns: DnsSummary,
+    /// TLS.
+    pub tls: TlsSummary,
+    previous_time: u64,
+}
+
+impl Summary {
+    pub(super) fn frame(&mut self, frame: &Frame<'_>) {
+        let (time, bytes) = (frame.time_us, u64::from(frame.original_length));
+        self.frames.add(bytes);
+        self.links.entry(frame.link_type).or_default().add(bytes);
+        self.first_time = Some(self.first_time.map_or(time, |first| first.min(time)));
+        self.last_time = Some(self.last_time.map_or(time, |last| last.max(time)));
+        self.clock_steps_back += u64::from(time < self.previous_time);
+        self.previous_time = time;
+        self.cut_frames += u64::from((frame.data.len() as u64) < bytes);
+    }
+
+    pub(super) fn ip(&mut self, ip: &IpPacket<'_>, depth: usize) {
+        let bytes = u64::from(ip.length);
+        self.protocols.entry(ip.protocol).or_default().add(bytes);
+        self.fragments += u64::from(ip.fragment.is_some());
+        if depth > 0 {
+            return self.inner.add(bytes);
+        }
+        self.talkers.add(&ip.src, bytes);
+        if ip.src != ip.dst {
+            self.talkers.add(&ip.dst, bytes);
+        }
+    }
+
+    pub(super) fn unanalysed(&mut self, reason: Unanalysed) {
+        *self.unanalysed.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn unanalysed_inside(&mut self, reason: Unanalysed) {
+        *self.unanalysed_inside.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn flow(&mut self, _record: &Flow) {
+        self.flow_records += 1;
+    }
+
+    pub(super) fn dns_message(&mut self, message: &Message) {
+        let dns = &mut self.dns;
+        dns.malformed += u64::from(message.malformed);
+        if message.is_answer {
+            dns.answers += 1;
+            *dns.rcodes.entry(message.rcode).or_default() += 1;
+        } else {
+            dns.queries += 1;
+        }
+        dns.names.add(&message.qname, 0);
+    }
+
+    pub(super) fn exchange(&mut self, record: &Dns) {
+        self.dns.unanswered += u64::from(record.rcode.is_none());
+        self.dns.unasked += u64::from(!record.has_query);
+    }
+
+    pub(super) fn hello(&mut self, record: &Tls) {
+        self.tls.hellos += 1;
+        *self.tls.versions.entry(record.version).or_default() += 1;
+        self.tls.names.add(&record.sni, 0);
+    }
+}

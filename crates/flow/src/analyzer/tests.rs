@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LINKS: [u16; 16] = [0, 1, 9, 10, 12, 14, 50, 51, 101, 104, 108, 113, 226, 228, 239, 276];
+
+fn run(frames: &[(u64, u16, Vec<u8>, u32)]) -> (Vec<Record>, Summary) {
+    run_with(Config::default(), frames)
+}
+
+fn run_with(config: Config, frames: &[(u64, u16, Vec<u8>, u32)]) -> (Vec<Record>, Summary) {
+    let mut analyzer = Analyzer::new(config);
+    let mut records = Vec::new();
+    for (time_us, link, data, extra) in frames {
+        let original_length = (data.len() as u32).saturating_add(*extra);
+        analyzer.packet(&Frame { time_us: *time_us, link_type: LinkType(*link), data, original_length, interface: 0 });
+        records.extend(analyzer.take_records());
+    }
+    let (last, summary) = analyzer.finish();
+    records.extend(last);
+    (records, summary)
+}
+
+fn flows(records: &[Record]) -> impl Iterator<Item = &weir_proto::Flow> {
+    records.iter().filter_map(|record| match record {
+        Record::Flow(flow) => Some(flow),
+        _ => None,
+    })
+}
+
+/// An IPv4 packet from 10.0.0.1 to 10.0.0.2.
+fn ipv4(protocol: u8, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + payload.len() as u16).to_be_bytes());
+    packet.extend([0, 9]);
+    packet.extend(flags.to_be_bytes());
+    packet.extend([64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    packet.extend(payload);
+    packet
+}
+
+fn udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    for field in [src_port, dst_port, 8 + payload.len() as u16, 0] {
+        datagram.extend(field.to_be_bytes());
+    }
+    datagram.extend(payload);
+    datagram
+}
+
+fn ethernet(tags: &[u16], packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2; 12];
+    for (index, tag) in tags.iter().enumerate() {
+        frame.extend(if index == 0 && tags.len() > 1 { [0x88, 0xa8] } else { [0x81, 0] });
+        frame.extend(tag.to_be_bytes());
+    }
+    frame.extend([0x08, 0]);
+    frame.extend(packet);
+    frame
+}
+
+#[test]
+fn bytes_are_those_that_the_ip_header_claims_not_padding_and_not_what_was_captured() {
+    let packet = ipv4(17, 0, &udp(1000, 2000, &[0; 100]));
+    let mut padded = ethernet(&[], &ipv4(17, 0, &udp(1000, 2000, &[0; 2])));
+    padded.resize(60, 0);
+    let cut = ethernet(&[], &packet)[..64].to_vec();
+    let (records, summary) = run(&[(1, 1, padded, 0), (2, 1, cut, 78)]);
+    let flow = flows(&records).next().unwrap();
+    assert_eq!((flow.tx_packets, flow.tx_bytes), (2, 30 + 128));
+    assert_eq!((summary.frames.packets, summary.frames.bytes, summary.cut_frames), (2, 60 + 142, 1));
+}
+
+#[test]
+fn the_outer_and_the_inner_vlan_stand_in_one_number() {
+    let packet = ipv4(17, 0, &udp(1, 2, &[]));
+    let (records, _) = run(&[(1, 1, ethernet(&[0x2005, 7], &packet), 0), (2, 1, ethernet(&[9], &packet), 0)]);
+    assert_eq!(flows(&records).map(|flow| flow.vlan).collect::<Vec<_>>(), [5 | 7 << 12, 9]);
+}
+
+#[test]
+fn fragments_count_into_the_flow_whose_ports_only_the_first_one_has() {
+    let datagram = udp(4000, 53, b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03abc\0\0\x01\0\x01");
+    let (first, second) = datagram.split_at(16);
+    let (records, summary) = run(&[(5, 101, ipv4(17, 2, second), 0), (6, 101, ipv4(17, 0x2000, first), 0)]);
+    let flow = flows(&records).next().unwrap();
+    assert_eq!((flow.src_port, flow.dst_port, flow.tx_packets), (4000, 53, 2));
+    assert_eq!((flow.start_time, flow.end_time), (5, 6));
+    assert_eq!(summary.dns.queries, 1);
+    assert!(records.iter().any(|record| matches!(record, Record::Dns(dns) if dns.qname == "abc")));
+}
+
+#[test]
+fn fragments_without_a_first_one_are_counted_without_ports() {
+    let (records, summary) = run(&[(5, 101, ipv4(17, 2, &[0; 8]), 0)]);
+    let flow = flows(&records).next().unwrap();
+    assert_eq!((flow.src_port, flow.tx_packets, flow.tx_bytes, summary.orphan_fragments), (0, 1, 28, 1));
+}
+
+#[test]
+fn a_packet_in_a_tunnel_is_counted_outside_and_inside() {
+    let inner = ethernet(&[], &ipv4(17, 0, &udp(1, 2, &[7; 10])));
+    let vxlan = [&[8, 0, 0, 0, 0, 0, 42, 0][..], &inner].concat();
+    let (records, _) = run(&[(1, 101, ipv4(17, 0, &udp(9999, 4789, &vxlan)), 0)]);
+    let seen: Vec<_> = flows(&records).map(|flow| (flow.tunnel.as_str(), flow.dst_port, flow.tx_bytes)).collect();
+    assert_eq!(seen, [("", 4789, 20 + 8 + 8 + 14 + 38), ("vxlan:42", 2, 38)]);
+}
+
+#[test]
+fn tunnels_within_tunnels_end_at_a_bound() {
+    let packet = (0..50).fold(ipv4(17, 0, &udp(1, 2, &[])), |inner, _| ipv4(4, 0, &inner));
+    let (records, summary) = run(&[(1, 101, packet, 0)]);
+    assert_eq!(flows(&records).count(), MAX_DEPTH);
+    assert_eq!(summary.unanalysed[&Unanalysed::TooDeep], 1);
+}
+
+#[test]
+fn what_is_not_ip_is_counted_by_what_it_is() {
+    let mut arp = vec![2; 12];
+    arp.extend([8, 6, 0, 0]);
+    let (records, summary) = run(&[(1, 1, arp, 0), (2, 195, vec![0; 20], 0), (3, 1, vec![0; 5], 0)]);
+    assert!(records.is_empty());
+    let reasons: Vec<_> = summary.unanalysed.iter().map(|(reason, count)| (reason.to_string(), *count)).collect();
+    assert_eq!(
+        reasons,
+        [("link type 195".to_owned(), 1), ("ethertype 0x0806".to_owned(), 1), ("truncated link header".to_owned(), 1)]
+    );
+}
+
+fn frames() -> impl Strategy<Value = Vec<(u64, u16, Vec<u8>, u32)>> {
+    let noise = proptest::collection::vec(any::<u8>(), 0..200);
+    // Noise behind a valid beginning reaches the layers that noise alone never does.
+    let likely = (0u8..150, any::<u16>(), 0usize..8, noise.clone()).prop_map(|(protocol, flags, ports, noise)| {
+        let port = [53, 5353, 5355, 443, 4789, 6081, 2152, 3544][ports];
+        let payload = if protocol == 17 { udp(1234, port, &noise) } else { noise };
+        ethernet(&[], &ipv4(protocol, flags & 0x3fff, &payload))
+    });
+    let tcp = (any::<u32>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..80)).prop_map(
+        |(sequence, flags, data)| {
+            let mut segment = vec![0x30, 0x39, 0, 53];
+            segment.extend((sequence % 300).to_be_bytes());
+            segment.extend([0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0]);
+            segment.extend(data);
+            ethernet(&[], &ipv4(6, 0, &segment))
+        },
+    );
+    let frame = prop_oneof![(Just(1u16), likely), (Just(1u16), tcp), (proptest::sample::select(&LINKS[..]), noise),];
+    let time = prop_oneof![0u64..100_000_000, any::<u64>()];
+    proptest::collection::vec((time, frame, 0u32..2000), 0..60)
+        .prop_map(|frames| frames.into_iter().map(|(time, (link, data), extra)| (time, link, data, extra)).collect())
+}
+
+proptest! {
+    #[test]
+    fn any_frames_are_analysed_without_a_panic_and_twice_the_same(frames in frames()) {
+        let config = Config {
+            tracker: tracker::Limits { flows: 8, retired: 4, ..tracker::Limits::default() },
+            fragments: fragments::Limits { entries: 4, bytes: 500, ..fragments::Limits::default() },
+            dns: dns::Limits { pending: 4, ..dns::Limits::default() },
+            streams: StreamLimits { bytes: 200 },
+            ..Config::default()
+        };
+        let (records, summary) = run_with(config, &frames);
+        prop_assert_eq!(summary.frames.packets, frames.len() as u64);
+        let outside: u64 = flows(&records)
+            .filter(|flow| flow.tunnel.is_empty())
+            .map(|flow| flow.tx_packets + flow.rx_packets)
+            .sum();
+        let lost: u64 = summary.unanalysed.values().sum();
+        prop_assert!(outside + lost >= frames.len() as u64, "each frame is in a flow or has a reason");
+        prop_assert!(outside <= frames.len() as u64);
+        let (again, _) = run_with(config, &frames);
+        prop_assert_eq!(records, again);
+    }
+}

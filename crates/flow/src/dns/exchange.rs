@@ -1,0 +1,225 @@
+//! Which answer belongs to which query.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use weir_proto::Dns;
+
+use crate::key::Endpoint;
+
+/// Bounds of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Queries that wait for their answer at one time.
+    pub pending: usize,
+    /// Microseconds of packet time that a query waits.
+    pub timeout_us: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pending: 32_768, timeout_us: 30_000_000 }
+    }
+}
+
+/// What an answer has in common with its query, besides the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Match {
+    /// The flow (its ordinal) and the message's identifier.
+    Flow(u64, u16),
+    /// The client and the message's identifier: LLMNR asks a group and is answered by a member.
+    Client(Endpoint, u16),
+}
+
+/// The part of an exchange that the answer brings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Microseconds.
+    pub time: u64,
+    /// With EDNS's upper bits.
+    pub rcode: u16,
+    /// Presentation form.
+    pub answers: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    serial: u64,
+    record: Dns,
+}
+
+/// The queries that wait for their answers.
+#[derive(Debug, Default)]
+pub struct Exchanges {
+    limits: Limits,
+    pending: HashMap<Match, VecDeque<Pending>>,
+    /// In the order of the queries; one that was answered is known by its serial number.
+    order: VecDeque<(u64, Match, u64)>,
+    serials: u64,
+    waiting: usize,
+    finished: Vec<Dns>,
+}
+
+impl Exchanges {
+    /// An empty table.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Keeps a query until its answer comes. Without a match it is a row of its own at once.
+    pub fn query(&mut self, by: Option<Match>, record: Dns) {
+        let Some(by) = by else { return self.finished.push(record) };
+        while self.order.len() >= self.limits.pending.max(1) {
+            self.give_up_oldest();
+        }
+        self.serials += 1;
+        self.order.push_back((record.time, by, self.serials));
+        self.pending.entry(by).or_default().push_back(Pending { serial: self.serials, record });
+        self.waiting += 1;
+    }
+
+    /// Joins an answer with the oldest query that it fits; `record` is the row that it makes alone.
+    pub fn answer(&mut self, by: Option<Match>, record: Dns, answer: Answer) {
+        let mut row = match by.and_then(|by| self.take(by, &record)) {
+            Some(query) => {
+                let latency = answer.time.saturating_sub(query.time);
+                Dns { latency_us: Some(u32::try_from(latency).unwrap_or(u32::MAX)), ..query }
+            }
+            None => record,
+        };
+        row.rcode = Some(u32::from(answer.rcode));
+        row.answers = answer.answers;
+        self.finished.push(row);
+    }
+
+    /// Gives up the queries that waited too long.
+    pub fn expire(&mut self, now: u64) {
+        while let Some(&(time, ..)) = self.order.front()
+            && now.saturating_sub(time) >= self.limits.timeout_us
+        {
+            self.give_up_oldest();
+        }
+    }
+
+    /// Gives up all queries, in their order.
+    pub fn finish(&mut self) {
+        while !self.order.is_empty() {
+            self.give_up_oldest();
+        }
+    }
+
+    /// Takes the rows that are finished, in the order in which they were.
+    pub fn take_finished(&mut self) -> Vec<Dns> {
+        std::mem::take(&mut self.finished)
+    }
+
+    fn take(&mut self, by: Match, answer: &Dns) -> Option<Dns> {
+        let queue = self.pending.get_mut(&by)?;
+        // An answer may leave the question away (RFC 5936), and either message may be cut before the end of it.
+        let fits = |query: &Dns| {
+            let name = query.qname.is_empty() || answer.qname.is_empty() || query.qname == answer.qname;
+            name && (query.qtype == 0 || answer.qtype == 0 || query.qtype == answer.qtype)
+        };
+        let index = queue.iter().position(|pending| fits(&pending.record))?;
+        let found = queue.remove(index)?;
+        if queue.is_empty() {
+            self.pending.remove(&by);
+        }
+        self.waiting -= 1;
+        Some(found.record)
+    }
+
+    fn give_up_oldest(&mut self) {
+        let Some((_, by, serial)) = self.order.pop_front() else { return };
+        let Some(queue) = self.pending.get_mut(&by) else { return };
+        // Queries of one match leave the order as they came, so an older one cannot stand before this one.
+        if queue.front().is_some_and(|pending| pending.serial == serial) {
+            self.finished.extend(queue.pop_front().map(|pending| pending.record));
+            self.waiting -= 1;
+        }
+        if queue.is_empty() {
+            self.pending.remove(&by);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row(time: u64, qname: &str, has_query: bool) -> Dns {
+        Dns { time, qname: qname.to_owned(), has_query, ..Dns::default() }
+    }
+
+    fn answer(time: u64) -> Answer {
+        Answer { time, ..Answer::default() }
+    }
+
+    const BY: Option<Match> = Some(Match::Flow(1, 7));
+
+    #[test]
+    fn an_answer_joins_the_oldest_query_with_its_question() {
+        let mut table = Exchanges::new(Limits::default());
+        table.query(BY, row(10, "a", true));
+        table.query(BY, row(20, "b", true));
+        table.query(BY, row(30, "b", true));
+        table.answer(BY, row(50, "b", false), answer(50));
+        let rows = table.take_finished();
+        assert_eq!((rows[0].time, rows[0].latency_us, rows[0].rcode), (20, Some(30), Some(0)));
+        table.finish();
+        assert_eq!(
+            table.take_finished().iter().map(|row| (row.time, row.rcode)).collect::<Vec<_>>(),
+            [(10, None), (30, None)]
+        );
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_a_row_of_its_own() {
+        let mut table = Exchanges::new(Limits::default());
+        table.query(BY, row(10, "a", true));
+        table.answer(BY, row(20, "evil", false), answer(20));
+        let rows = table.take_finished();
+        assert_eq!((rows.len(), rows[0].has_query, rows[0].latency_us), (1, false, None));
+    }
+
+    #[test]
+    fn a_query_that_waited_too_long_is_a_row_without_an_answer() {
+        let mut table = Exchanges::new(Limits { timeout_us: 100, ..Limits::default() });
+        table.query(BY, row(10, "a", true));
+        table.expire(109);
+        assert_eq!(table.take_finished(), []);
+        table.expire(110);
+        assert_eq!(table.take_finished(), [row(10, "a", true)]);
+    }
+
+    proptest! {
+        #[test]
+        fn each_query_and_each_lone_answer_is_one_row(
+            events in proptest::collection::vec((any::<bool>(), 0u16..4, 0u8..3, 0u64..300), 0..300),
+        ) {
+            let limits = Limits { pending: 5, timeout_us: 50 };
+            let mut table = Exchanges::new(limits);
+            let (mut queries, mut answers) = (0, 0);
+            for (is_query, id, name, time) in events {
+                table.expire(time);
+                let record = row(time, &name.to_string(), is_query);
+                if is_query {
+                    queries += 1;
+                    table.query(Some(Match::Flow(1, id)), record);
+                } else {
+                    answers += 1;
+                    table.answer(Some(Match::Flow(1, id)), record, answer(time));
+                }
+                prop_assert!(table.order.len() <= limits.pending && table.waiting <= limits.pending);
+            }
+            table.finish();
+            let rows = table.take_finished();
+            prop_assert_eq!(rows.iter().filter(|row| row.has_query).count(), queries);
+            prop_assert_eq!(rows.iter().filter(|row| row.rcode.is_some()).count(), answers);
+            prop_assert!(table.pending.is_empty() && table.waiting == 0);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! IPv4 and IPv6 fragments: which flow each belongs to, and the whole payload once all have come.
+//!
+//! Only the first fragment carries ports. Fragments that come before it wait here, as figures and not as packets, until it names their
+//! flow, or until time or room runs out; either way each is counted once. Memory is bounded by entries, ranges and bytes.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::key::{Direction, Key};
+use crate::packet::Fragment;
+
+/// Bounds of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Packets in reassembly at one time.
+    pub entries: usize,
+    /// Bytes of payload kept for all of them.
+    pub bytes: usize,
+    /// Microseconds of packet time after which an incomplete packet is given up. RFC 8200 says 60 s; hosts use 30.
+    pub timeout_us: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: 8192, bytes: 32 << 20, timeout_us: 30_000_000 }
+    }
+}
+
+/// What the fragments of one packet share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Datagram {
+    /// Network order, IPv4 mapped.
+    pub src: [u8; 16],
+    /// Network order, IPv4 mapped.
+    pub dst: [u8; 16],
+    /// IANA number for IPv4; 0 for IPv6, which does not distinguish by it (RFC 8200 section 4.5).
+    pub protocol: u8,
+    /// Identification field.
+    pub id: u32,
+    /// As in [`Key`].
+    pub vlan: u32,
+    /// As in [`Key`].
+    pub tunnel: u32,
+}
+
+/// The figures of one fragment that waits for the name of its flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Microseconds.
+    pub time: u64,
+    /// IP bytes on the wire.
+    pub length: u32,
+    /// IANA number of what is known of the upper layer.
+    pub protocol: u8,
+    /// Number of the interface.
+    pub interface: u32,
+}
+
+/// Fragments whose first one never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// What they had in common.
+    pub datagram: Datagram,
+    /// The figures of one of them.
+    pub packet: Waiting,
+}
+
+/// A flow that a first fragment named: its key, the direction, and what stands for the ports in a record.
+pub type Named = (Key, Direction, (u16, u16));
+
+/// A payload that was put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// What its first fragment says of the upper layer.
+    pub protocol: u8,
+    /// The payload.
+    pub bytes: Vec<u8>,
+}
+
+/// Ranges of one packet beyond which it is hostile and no longer put together.
+const MAX_RANGES: usize = 64;
+/// Fragments that wait for the first one beyond which they are orphans at once.
+const MAX_WAITING: usize = 64;
+/// The largest payload that an IP packet can have.
+const MAX_PAYLOAD: usize = 65_535;
+
+#[derive(Debug)]
+struct Entry {
+    generation: u64,
+    named: Option<Named>,
+    protocol: u8,
+    waiting: Vec<Waiting>,
+    data: Vec<u8>,
+    /// Sorted, disjoint, not touching.
+    ranges: Vec<(usize, usize)>,
+    total: Option<usize>,
+    /// The payload was given away. The entry stays until its time is out, for fragments that the capture holds twice.
+    given: bool,
+    /// The payload can no longer be put together; its fragments are still counted.
+    spoilt: bool,
+}
+
+/// The table of packets in reassembly.
+#[derive(Debug, Default)]
+pub struct Fragments {
+    limits: Limits,
+    entries: HashMap<Datagram, Entry>,
+    /// In the order of arrival; an entry that is gone or was made anew is known by its generation.
+    order: VecDeque<(u64, Datagram, u64)>,
+    bytes: usize,
+    generations: u64,
+    orphans: Vec<Orphan>,
+}
+
+impl Fragments {
+    /// An empty table.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Names the flow of a packet by its first fragment; gives the fragments that waited for it.
+    pub fn name(&mut self, now: u64, datagram: Datagram, named: Named) -> Vec<Waiting> {
+        let entry = self.entry(now, datagram);
+        if std::mem::take(&mut entry.given) {
+            // The same again, or the next packet with this number.
+            entry.named = None;
+        }
+        // Of two first fragments the earlier one holds, as it does for what they carry.
+        entry.named.get_or_insert(named);
+        std::mem::take(&mut entry.waiting)
+    }
+
+    /// The flow of a later fragment, where it is known. Otherwise the fragment waits.
+    pub fn find(&mut self, now: u64, datagram: Datagram, packet: Waiting) -> Option<Named> {
+        let entry = self.entry(now, datagram);
+        if entry.named.is_some() {
+            return entry.named;
+        }
+        if entry.waiting.len() < MAX_WAITING {
+            entry.waiting.push(packet);
+        } else {
+            self.orphans.push(Orphan { datagram, packet });
+        }
+        None
+    }
+
+    /// Adds the bytes of a fragment; gives the whole payload when this was the last one missing.
+    ///
+    /// `cut` says that the capture kept fewer bytes than were sent; `protocol` is what this fragment says of the upper layer.
+    pub fn push(
+        &mut self,
+        now: u64,
+        datagram: Datagram,
+        fragment: Fragment,
+        bytes: &[u8],
+        cut: bool,
+        protocol: u8,
+    ) -> Option<Whole> {
+        self.entry(now, datagram);
+        let entry = self.entries.get_mut(&datagram)?;
+        if fragment.offset == 0 {
+            entry.protocol = protocol;
+        }
+        let others = self.bytes - entry.data.len();
+        let (start, end) = (fragment.offset as usize, fragment.offset as usize + bytes.len());
+        if entry.given {
+            return None;
+        }
+        if entry.spoilt || cut || end > MAX_PAYLOAD || others + end.max(entry.data.len()) > self.limits.bytes {
+            entry.spoil();
+        } else {
+            entry.place(start, bytes, (!fragment.more).then_some(end));
+        }
+        self.bytes = others + entry.data.len();
+        let whole = !entry.spoilt && entry.total.is_some_and(|total| entry.ranges == [(0, total)]);
+        // A packet without its first fragment's header names no flow and is of no use.
+        if !whole || entry.named.is_none() {
+            return None;
+        }
+        entry.given = true;
+        entry.total = None;
+        entry.ranges = Vec::new();
+        self.bytes = others;
+        Some(Whole { protocol: entry.protocol, bytes: std::mem::take(&mut entry.data) })
+    }
+
+    /// Gives up what has been incomplete for too long.
+    pub fn expire(&mut self, now: u64) {
+        while let Some(&(time, datagram, generation)) = self.order.front() {
+            // A clock that stepped back must not keep an entry for ever: the bound on entries ends it.
+            if now.saturating_sub(time) < self.limits.timeout_us {
+                break;
+            }
+            self.order.pop_front();
+            self.give_up(&datagram, generation);
+        }
+    }
+
+    /// Gives up everything, in the order of arrival.
+    pub fn finish(&mut self) {
+        while let Some((_, datagram, generation)) = self.order.pop_front() {
+            self.give_up(&datagram, generation);
+        }
+    }
+
+    /// Takes the fragments that will never get a name.
+    pub fn take_orphans(&mut self) -> Vec<Orphan> {
+        std::mem::take(&mut self.orphans)
+    }
+
+    fn entry(&mut self, now: u64, datagram: Datagram) -> &mut Entry {
+        if !self.entries.contains_key(&datagram) {
+            self.make_room();
+            self.generations += 1;
+            self.order.push_back((now, datagram, self.generations));
+        }
+        let generation = self.generations;
+        self.entries.entry(datagram).or_insert_with(|| Entry {
+            generation,
+            named: None,
+            protocol: 0,
+            waiting: Vec::new(),
+            data: Vec::new(),
+            ranges: Vec::new(),
+            total: None,
+            given: false,
+            spoilt: false,
+        })
+    }
+
+    fn make_room(&mut self) {
+        // Stale places in the order count too, or a stream of complete packets would let it grow.
+        while self.order.len() >= self.limits.entries.max(1) {
+            let Some((_, datagram, generation)) = self.order.pop_front() else { break };
+            self.give_up(&datagram, generation);
+        }
+    }
+
+    fn give_up(&mut self, datagram: &Datagram, generation: u64) {
+        if self.entries.get(datagram).is_none_or(|entry| entry.generation != generation) {
+            return;
+        }
+        if let Some(entry) = self.remove(datagram) {
+            let orphans = entry.waiting.into_iter().map(|packet| Orphan { datagram: *datagram, packet });
+            self.orphans.extend(orphans);
+        }
+    }
+
+    fn remove(&mut self, datagram: &Datagram) -> Option<Entry> {
+        let entry = self.entries.remove(datagram)?;
+        self.bytes = self.bytes.saturating_sub(entry.data.len());
+        Some(entry)
+    }
+}
+
+impl Entry {
+    fn spoil(&mut self) {
+        self.spoilt = true;
+        self.data = Vec::new();
+        self.ranges = Vec::new();
+    }
+
+    /// Copies a fragment to its place. Where fragments overlap, the bytes that came last hold; RFC 5722 would drop the packet, but a
+    /// capture may hold each fragment twice.
+    fn place(&mut self, start: usize, bytes: &[u8], total: Option<usize>) {
+        let end = start + bytes.len();
+        if total.is_some_and(|total| self.total.is_some_and(|known| known != total) || self.data.len() > total)
+            || self.total.is_some_and(|known| end > known)
+        {
+            return self.spoil();
+        }
+        self.total = self.total.or(total);
+        if self.data.len() < end {
+            self.data.resize(end, 0);
+        }
+        self.data[start..end].copy_from_slice(bytes);
+        self.merge(start, end);
+        if self.ranges.len() > MAX_RANGES {
+            self.spoil();
+        }
+    }
+
+    fn merge(&mut self, mut start: usize, mut end: usize) {
+        self.ranges.retain(|&(from, to)| {
+            let apart = to < start || from > end;
+            if !apart {
+                start = start.min(from);
+                end = end.max(to);
+            }
+            apart
+        });
+        let at = self.ranges.partition_point(|&(from, _)| from < start);
+        self.ranges.insert(at, (start, end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::Endpoint;
+
+    const DATAGRAM: Datagram = Datagram { src: [1; 16], dst: [2; 16], protocol: 17, id: 7, vlan: 0, tunnel: 0 };
+
+    fn named() -> Named {
+        let (key, direction) =
+            Key::new(Endpoint { ip: [1; 16], port: 5 }, Endpoint { ip: [2; 16], port: 53 }, 17, 0, 0);
+        (key, direction, (5, 53))
+    }
+
+    fn waiting(time: u64) -> Waiting {
+        Waiting { time, length: 100, protocol: 17, interface: 0 }
+    }
+
+    fn piece(offset: usize, more: bool) -> Fragment {
+        Fragment { id: 7, offset: offset as u32, more }
+    }
+
+    #[test]
+    fn fragments_before_the_first_one_wait_for_its_name() {
+        let mut table = Fragments::new(Limits::default());
+        assert_eq!(table.find(1, DATAGRAM, waiting(1)), None);
+        assert_eq!(table.name(2, DATAGRAM, named()), [waiting(1)]);
+        assert_eq!(table.find(3, DATAGRAM, waiting(3)), Some(named()));
+        table.finish();
+        assert_eq!(table.take_orphans(), []);
+    }
+
+    #[test]
+    fn fragments_without_a_first_one_become_orphans_after_the_timeout() {
+        let mut table = Fragments::new(Limits { timeout_us: 10, ..Limits::default() });
+        table.find(1, DATAGRAM, waiting(1));
+        table.expire(10);
+        assert_eq!(table.take_orphans(), []);
+        table.expire(11);
+        assert_eq!(table.take_orphans(), [Orphan { datagram: DATAGRAM, packet: waiting(1) }]);
+    }
+
+    #[test]
+    fn fragments_that_come_twice_keep_their_name_and_the_next_packet_with_their_number_is_another() {
+        let mut table = Fragments::new(Limits::default());
+        for ports in [(5, 53), (6, 54)] {
+            let named = (named().0, named().1, ports);
+            assert_eq!(table.name(1, DATAGRAM, named), []);
+            assert_eq!(table.push(1, DATAGRAM, piece(0, true), &[1; 8], false, 17), None);
+            assert_eq!(table.find(1, DATAGRAM, waiting(1)), Some(named));
+            let whole = table.push(1, DATAGRAM, piece(8, false), &[2; 8], false, 17).unwrap();
+            assert_eq!(whole.bytes, [[1; 8], [2; 8]].concat());
+            assert_eq!(table.find(2, DATAGRAM, waiting(2)), Some(named));
+            assert_eq!(table.push(2, DATAGRAM, piece(8, false), &[2; 8], false, 17), None);
+        }
+        table.finish();
+        assert_eq!(table.take_orphans(), []);
+    }
+
+    #[test]
+    fn a_cut_fragment_spoils_the_payload_but_not_the_name() {
+        let mut table = Fragments::new(Limits::default());
+        table.name(1, DATAGRAM, named());
+        assert_eq!(table.push(1, DATAGRAM, piece(0, true), &[0; 8], true, 17), None);
+        assert_eq!(table.push(1, DATAGRAM, piece(8, false), &[0; 8], false, 17), None);
+        assert_eq!(table.find(2, DATAGRAM, waiting(2)), Some(named()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_the_pieces_gives_the_payload(
+            payload in proptest::collection::vec(any::<u8>(), 1..600),
+            order in Just((0..80usize).collect::<Vec<_>>()).prop_shuffle(),
+            twice: bool,
+        ) {
+            let mut table = Fragments::new(Limits::default());
+            table.name(0, DATAGRAM, named());
+            let pieces: Vec<_> = payload.chunks(8).enumerate().collect();
+            let mut whole = None;
+            for index in order.into_iter().filter(|index| *index < pieces.len()) {
+                let (number, bytes) = pieces[index];
+                let more = number + 1 < pieces.len();
+                if twice && whole.is_none() && pieces.len() > 1 {
+                    prop_assert!(table.push(0, DATAGRAM, piece(number * 8, true), &bytes[..bytes.len() / 2], false, 17).is_none());
+                }
+                whole = whole.or(table.push(0, DATAGRAM, piece(number * 8, more), bytes, false, 17));
+            }
+            prop_assert_eq!(whole, Some(Whole { protocol: 17, bytes: payload }));
+        }
+
+        #[test]
+        fn hostile_pieces_stay_within_the_bounds(
+            pieces in proptest::collection::vec((0u32..40, 0u32..8192, any::<bool>(), 0usize..2000, any::<bool>(), any::<bool>(), 0u64..100), 0..400),
+        ) {
+            let limits = Limits { entries: 8, bytes: 10_000, timeout_us: 50 };
+            let mut table = Fragments::new(limits);
+            let (mut given, mut back) = (0usize, 0usize);
+            for (id, units, more, length, first, cut, now) in pieces {
+                let datagram = Datagram { id, ..DATAGRAM };
+                table.expire(now);
+                if first {
+                    back += table.name(now, datagram, named()).len();
+                } else {
+                    given += 1;
+                    back += usize::from(table.find(now, datagram, waiting(now)).is_some());
+                }
+                table.push(now, datagram, Fragment { id, offset: units * 8, more }, &vec![1; length], cut, 17);
+                back += table.take_orphans().len();
+                prop_assert!(table.entries.len() <= limits.entries && table.order.len() <= limits.entries);
+                let held: usize = table.entries.values().map(|entry| entry.data.len()).sum();
+                prop_assert_eq!(held, table.bytes);
+                prop_assert!(held <= limits.bytes);
+            }
+            table.finish();
+            back += table.take_orphans().len();
+            prop_assert_eq!(given, back, "each fragment is counted once");
+        }
+    }
+}

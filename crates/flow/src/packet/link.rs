@@ -1,0 +1,322 @@
+//! Link layers: from the first byte of a frame to the network layer.
+
+use super::{Layer, Unanalysed};
+use crate::bytes::{after, array_at, u8_at, u16_at, u32_at};
+
+/// Number of a link type, as in the header of a capture file.
+///
+/// The upper bits of the field in a file hold the length of the frame check sequence and are not part of the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkType(pub u16);
+
+impl LinkType {
+    /// BSD loopback: address family in the byte order of the capturing host.
+    pub const NULL: Self = Self(0);
+    /// Ethernet, also 802.3 with LLC.
+    pub const ETHERNET: Self = Self(1);
+    /// PPP, with or without its HDLC address and control bytes.
+    pub const PPP: Self = Self(9);
+    /// FDDI with LLC.
+    pub const FDDI: Self = Self(10);
+    /// PPP in HDLC-like framing.
+    pub const PPP_HDLC: Self = Self(50);
+    /// `PPPoE` session packets without Ethernet.
+    pub const PPP_ETHER: Self = Self(51);
+    /// Raw IP.
+    pub const RAW: Self = Self(101);
+    /// Cisco HDLC.
+    pub const C_HDLC: Self = Self(104);
+    /// `OpenBSD` loopback: address family in network order.
+    pub const LOOP: Self = Self(108);
+    /// Linux cooked capture v1.
+    pub const LINUX_SLL: Self = Self(113);
+    /// Juniper's own header before Ethernet.
+    pub const JUNIPER_ETHER: Self = Self(178);
+    /// Solaris IP observability.
+    pub const IPNET: Self = Self(226);
+    /// Raw IPv4.
+    pub const IPV4: Self = Self(228);
+    /// Raw IPv6.
+    pub const IPV6: Self = Self(229);
+    /// Linux netfilter log messages.
+    pub const NFLOG: Self = Self(239);
+    /// Linux cooked capture v2.
+    pub const LINUX_SLL2: Self = Self(276);
+
+    /// Raw IP under the numbers that BSDs gave to it in files.
+    const RAW_BSD: [Self; 2] = [Self(12), Self(14)];
+
+    /// The number of the link type in a file's field.
+    #[must_use]
+    pub const fn from_file(field: u32) -> Self {
+        Self((field & 0xffff) as u16)
+    }
+}
+
+/// What the link layer carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network<'a> {
+    /// Starts with an IPv4 or IPv6 header.
+    pub packet: &'a [u8],
+    /// Bytes of the frame before `packet`.
+    pub offset: usize,
+    /// Outer VLAN id in the lower 12 bits, inner id in the next 12; 0 = untagged.
+    pub vlan: u32,
+}
+
+/// VLAN tags or MPLS labels in one frame beyond which it is taken for hostile.
+const MAX_TAGS: usize = 16;
+
+/// Finds the network layer of a frame.
+pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanalysed> {
+    let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
+    match link_type {
+        LinkType::ETHERNET => walk.ethernet(),
+        LinkType::LINUX_SLL => walk.typed_at(14, 16),
+        LinkType::LINUX_SLL2 => walk.typed_at(0, 20),
+        LinkType::NULL | LinkType::LOOP => walk.family(),
+        LinkType::RAW | LinkType::IPV4 | LinkType::IPV6 => walk.raw(),
+        raw if LinkType::RAW_BSD.contains(&raw) => walk.raw(),
+        LinkType::C_HDLC => walk.typed_at(2, 4),
+        LinkType::PPP | LinkType::PPP_HDLC => walk.ppp(),
+        LinkType::PPP_ETHER => walk.pppoe(),
+        LinkType::FDDI => {
+            walk.offset = 13;
+            walk.llc()
+        }
+        LinkType::JUNIPER_ETHER => walk.juniper(),
+        LinkType::NFLOG => walk.nflog(),
+        LinkType::IPNET => {
+            walk.offset = 24;
+            walk.raw()
+        }
+        LinkType(number) => Err(Unanalysed::LinkType(number)),
+    }
+}
+
+/// The network layer of an Ethernet frame inside a tunnel.
+pub(crate) fn ethernet(frame: &[u8]) -> Result<Network<'_>, Unanalysed> {
+    network(LinkType::ETHERNET, frame)
+}
+
+/// The network layer of what an `EtherType` announces, inside a tunnel.
+pub(crate) fn typed(ether_type: u16, data: &[u8]) -> Result<Network<'_>, Unanalysed> {
+    Walk { frame: data, offset: 0, vlan: 0, tags: 0 }.ether_type(ether_type)
+}
+
+/// The network layer of a PPP frame inside a tunnel.
+pub(crate) fn ppp(data: &[u8]) -> Result<Network<'_>, Unanalysed> {
+    network(LinkType::PPP, data)
+}
+
+const TRUNCATED_LINK: Unanalysed = Unanalysed::Truncated(Layer::Link);
+const TRUNCATED_SHIM: Unanalysed = Unanalysed::Truncated(Layer::Shim);
+
+/// A walk over the headers of one frame.
+struct Walk<'a> {
+    frame: &'a [u8],
+    offset: usize,
+    vlan: u32,
+    tags: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn rest(&self) -> &'a [u8] {
+        after(self.frame, self.offset)
+    }
+
+    fn found(&self) -> Network<'a> {
+        Network { packet: self.rest(), offset: self.offset, vlan: self.vlan }
+    }
+
+    fn ethernet(&mut self) -> Result<Network<'a>, Unanalysed> {
+        let field = u16_at(self.rest(), 12).ok_or(TRUNCATED_LINK)?;
+        self.offset += 14;
+        self.type_or_length(field)
+    }
+
+    /// An `EtherType`, or below 0x0600 the length of an 802.3 frame.
+    fn type_or_length(&mut self, field: u16) -> Result<Network<'a>, Unanalysed> {
+        if field < 0x0600 { self.llc() } else { self.ether_type(field) }
+    }
+
+    /// A header with an `EtherType` at a fixed place.
+    fn typed_at(&mut self, type_at: usize, length: usize) -> Result<Network<'a>, Unanalysed> {
+        let field = u16_at(self.frame, type_at).ok_or(TRUNCATED_LINK)?;
+        if self.frame.len() < length {
+            return Err(TRUNCATED_LINK);
+        }
+        self.offset = length;
+        match field {
+            // Linux cooked: 802.2 frames have no EtherType (linux/if_ether.h: ETH_P_802_3, ETH_P_802_2).
+            0x0001 | 0x0004 => self.llc(),
+            _ => self.ether_type(field),
+        }
+    }
+
+    fn ether_type(&mut self, mut ether_type: u16) -> Result<Network<'a>, Unanalysed> {
+        loop {
+            match ether_type {
+                0x0800 | 0x86dd => return Ok(self.found()),
+                0x8100 | 0x88a8 | 0x9100 | 0x9200 => ether_type = self.vlan_tag()?,
+                0x8847 | 0x8848 => return self.mpls(),
+                0x8864 => return self.pppoe(),
+                other if other < 0x0600 => return self.llc(),
+                other => return Err(Unanalysed::EtherType(other)),
+            }
+        }
+    }
+
+    /// One VLAN tag; gives the `EtherType` after it.
+    fn vlan_tag(&mut self) -> Result<u16, Unanalysed> {
+        let rest = self.rest();
+        let tag = u16_at(rest, 0).ok_or(TRUNCATED_SHIM)?;
+        let next = u16_at(rest, 2).ok_or(TRUNCATED_SHIM)?;
+        let id = u32::from(tag & 0x0fff);
+        match self.tags {
+            0 => self.vlan = id,
+            1 => self.vlan |= id << 12,
+            MAX_TAGS => return Err(Unanalysed::TooDeep),
+            _ => {}
+        }
+        self.tags += 1;
+        self.offset += 4;
+        Ok(next)
+    }
+
+    /// IEEE 802.2, with SNAP where its service access points say so.
+    fn llc(&mut self) -> Result<Network<'a>, Unanalysed> {
+        let header: [u8; 3] = array_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
+        match header {
+            [0xaa, 0xaa, 0x03] => {
+                let [a, b, c]: [u8; 3] = array_at(self.rest(), 3).ok_or(TRUNCATED_LINK)?;
+                let ether_type = u16_at(self.rest(), 6).ok_or(TRUNCATED_LINK)?;
+                // RFC 1042 and the bridge-tunnel encapsulation of 802.1H carry an EtherType.
+                if ![[0, 0, 0], [0, 0, 0xf8]].contains(&[a, b, c]) || ether_type < 0x0600 {
+                    return Err(Unanalysed::Llc(0xaa));
+                }
+                self.offset += 8;
+                self.ether_type(ether_type)
+            }
+            [0x06, 0x06, 0x03] => {
+                self.offset += 3;
+                self.raw()
+            }
+            [dsap, ..] => Err(Unanalysed::Llc(dsap)),
+        }
+    }
+
+    /// An address family before the packet; its number for IPv6 depends on the system that captured.
+    fn family(&mut self) -> Result<Network<'a>, Unanalysed> {
+        let field: [u8; 4] = array_at(self.frame, 0).ok_or(TRUNCATED_LINK)?;
+        let family = u32::from_be_bytes(field).min(u32::from_le_bytes(field));
+        self.offset = 4;
+        match family {
+            2 | 10 | 24 | 28 | 30 => self.raw(),
+            // Some systems write an EtherType here.
+            other => self.ether_type(u16::try_from(other).unwrap_or(0xffff)),
+        }
+    }
+
+    /// IP without anything before it that says which version.
+    fn raw(&mut self) -> Result<Network<'a>, Unanalysed> {
+        match u8_at(self.rest(), 0).ok_or(TRUNCATED_LINK)? >> 4 {
+            4 | 6 => Ok(self.found()),
+            _ => Err(Unanalysed::Malformed(Layer::Link)),
+        }
+    }
+
+    /// RFC 1661, with the HDLC bytes of RFC 1662 where they are there, and protocol field compression.
+    fn ppp(&mut self) -> Result<Network<'a>, Unanalysed> {
+        if self.rest().starts_with(&[0xff, 0x03]) {
+            self.offset += 2;
+        } else if let Some([0x0f | 0x8f, 0x00]) = array_at::<2>(self.rest(), 0) {
+            // Cisco HDLC under a PPP link type.
+            let ether_type = u16_at(self.rest(), 2).ok_or(TRUNCATED_LINK)?;
+            self.offset += 4;
+            return self.ether_type(ether_type);
+        }
+        let first = u8_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
+        let protocol = if first & 1 == 1 {
+            self.offset += 1;
+            u16::from(first)
+        } else {
+            let protocol = u16_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
+            self.offset += 2;
+            protocol
+        };
+        match protocol {
+            0x0021 | 0x0057 => self.raw(),
+            0x0281 | 0x0283 => self.mpls(),
+            other => Err(Unanalysed::Ppp(other)),
+        }
+    }
+
+    /// RFC 2516, session stage.
+    fn pppoe(&mut self) -> Result<Network<'a>, Unanalysed> {
+        let protocol = u16_at(self.rest(), 6).ok_or(TRUNCATED_SHIM)?;
+        self.offset += 8;
+        match protocol {
+            0x0021 | 0x0057 => self.raw(),
+            other => Err(Unanalysed::Ppp(other)),
+        }
+    }
+
+    /// RFC 3032; what is below the stack is not named, so its first four bits decide (RFC 4928).
+    fn mpls(&mut self) -> Result<Network<'a>, Unanalysed> {
+        for _ in 0..MAX_TAGS {
+            let entry = u32_at(self.rest(), 0).ok_or(TRUNCATED_SHIM)?;
+            self.offset += 4;
+            if entry & 0x100 == 0 {
+                continue;
+            }
+            return match u8_at(self.rest(), 0).ok_or(TRUNCATED_SHIM)? >> 4 {
+                4 | 6 => Ok(self.found()),
+                // A pseudowire control word (RFC 4448) before an Ethernet frame.
+                0 => {
+                    self.offset += 4;
+                    self.ethernet()
+                }
+                _ => Err(Unanalysed::Malformed(Layer::Shim)),
+            };
+        }
+        Err(Unanalysed::TooDeep)
+    }
+
+    /// A magic number, flags, and where these say so extensions of a stated length.
+    fn juniper(&mut self) -> Result<Network<'a>, Unanalysed> {
+        const EXTENSIONS: u8 = 0x80;
+        const NO_LINK_HEADER: u8 = 0x02;
+        let [m, g, c, flags]: [u8; 4] = array_at(self.frame, 0).ok_or(TRUNCATED_LINK)?;
+        if [m, g, c] != *b"MGC" {
+            return Err(Unanalysed::Malformed(Layer::Link));
+        }
+        self.offset = 4;
+        if flags & EXTENSIONS != 0 {
+            self.offset += 2 + usize::from(u16_at(self.frame, 4).ok_or(TRUNCATED_LINK)?);
+        }
+        if flags & NO_LINK_HEADER != 0 { self.raw() } else { self.ethernet() }
+    }
+
+    /// Type-length-value attributes in the byte order of the capturing host; attribute 9 is the packet.
+    fn nflog(&mut self) -> Result<Network<'a>, Unanalysed> {
+        const PAYLOAD: u16 = 9;
+        self.offset = 4;
+        for _ in 0..MAX_TAGS * 2 {
+            let header: [u8; 4] = array_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
+            // The kernel's attributes are below 32, so the byte that is zero tells the order.
+            let little = header[3] == 0 && header[2] != 0;
+            let read = if little { u16::from_le_bytes } else { u16::from_be_bytes };
+            let length = usize::from(read([header[0], header[1]]));
+            if read([header[2], header[3]]) & 0x7fff == PAYLOAD {
+                self.offset += 4;
+                return self.raw();
+            }
+            if length < 4 {
+                return Err(Unanalysed::Malformed(Layer::Link));
+            }
+            self.offset += length.next_multiple_of(4);
+        }
+        Err(Unanalysed::TooDeep)
+    }
+}

@@ -1,0 +1,189 @@
+//! Encapsulations that carry another network layer: which packets hold one, and where it starts.
+
+use super::ip::protocol;
+use super::link::{self, Network};
+use super::{Layer, Unanalysed};
+use crate::bytes::{after, u8_at, u16_at, u24_at};
+
+/// An encapsulation and what names the tunnel in it, where that is the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Tunnel {
+    /// IPv4 in IPv4 or IPv6 (RFC 2003, RFC 2473).
+    IpIp,
+    /// IPv6 in IPv4 or IPv6 (RFC 4213, RFC 2473).
+    Ip6,
+    /// RFC 2784.
+    Gre,
+    /// RFC 7348, with its network identifier.
+    Vxlan(u32),
+    /// RFC 8926, with its network identifier.
+    Geneve(u32),
+    /// GTP-U (3GPP TS 29.281); its endpoint identifiers differ by direction.
+    Gtp,
+    /// RFC 4380.
+    Teredo,
+    /// MPLS in IP or UDP (RFC 4023, RFC 7510); its labels differ by direction.
+    Mpls,
+}
+
+impl std::fmt::Display for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::IpIp => f.write_str("ipip"),
+            Self::Ip6 => f.write_str("ip6"),
+            Self::Gre => f.write_str("gre"),
+            Self::Vxlan(id) => write!(f, "vxlan:{id}"),
+            Self::Geneve(id) => write!(f, "geneve:{id}"),
+            Self::Gtp => f.write_str("gtp"),
+            Self::Teredo => f.write_str("teredo"),
+            Self::Mpls => f.write_str("mpls"),
+        }
+    }
+}
+
+/// A tunnel and the network layer inside it, or why there is none.
+pub type Inner<'a> = (Tunnel, Result<Network<'a>, Unanalysed>);
+
+/// What an IP payload of this protocol carries, if it is a tunnel.
+#[must_use]
+pub fn in_ip(protocol: u8, payload: &[u8]) -> Option<Inner<'_>> {
+    match protocol {
+        protocol::IPIP => Some((Tunnel::IpIp, link::typed(0x0800, payload))),
+        protocol::IPV6 => Some((Tunnel::Ip6, link::typed(0x86dd, payload))),
+        protocol::GRE => Some((Tunnel::Gre, gre(payload))),
+        // MPLS in IP (RFC 4023), Ethernet in IP (RFC 3378, and after a segment routing header).
+        137 => Some((Tunnel::Mpls, link::typed(0x8847, payload))),
+        _ => None,
+    }
+}
+
+/// What a UDP datagram between these ports carries, if it is a tunnel.
+#[must_use]
+pub fn in_udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Inner<'_>> {
+    match dst_port {
+        4789 | 8472 => vxlan(payload),
+        4790 => vxlan_gpe(payload),
+        6081 => geneve(payload),
+        6635 => Some((Tunnel::Mpls, link::typed(0x8847, payload))),
+        2152 => gtp(payload),
+        3544 => teredo(payload),
+        _ => match src_port {
+            2152 => gtp(payload),
+            3544 => teredo(payload),
+            _ => None,
+        },
+    }
+}
+
+/// RFC 2784 with the key and sequence number of RFC 2890; version 1 is PPTP's (RFC 2637).
+fn gre(data: &[u8]) -> Result<Network<'_>, Unanalysed> {
+    const TRUNCATED: Unanalysed = Unanalysed::Truncated(Layer::Shim);
+    let flags = u16_at(data, 0).ok_or(TRUNCATED)?;
+    let protocol = u16_at(data, 2).ok_or(TRUNCATED)?;
+    let bit = |mask: u16, length: usize| if flags & mask != 0 { length } else { 0 };
+    if flags & 0x0007 == 1 {
+        let rest = after(data, 8 + bit(0x1000, 4) + bit(0x0080, 4));
+        return if rest.is_empty() { Err(Unanalysed::Ppp(0)) } else { link::ppp(rest) };
+    }
+    // Routing (RFC 1701) has a list of its own length and is long deprecated.
+    if flags & 0x4000 != 0 || flags & 0x0007 != 0 {
+        return Err(Unanalysed::Malformed(Layer::Shim));
+    }
+    let rest = after(data, 4 + bit(0x8000, 4) + bit(0x2000, 4) + bit(0x1000, 4));
+    match protocol {
+        // Transparent Ethernet bridging.
+        0x6558 => link::ethernet(rest),
+        // ERSPAN type II has a header of 8 bytes where a sequence number is present, type I none.
+        0x88be => link::ethernet(after(rest, bit(0x1000, 8))),
+        0x880b => link::ppp(rest),
+        other => link::typed(other, rest),
+    }
+}
+
+fn vxlan(data: &[u8]) -> Option<Inner<'_>> {
+    // The flag says that there is an identifier; without it this is something else on the same port.
+    if u8_at(data, 0)? & 0x08 == 0 {
+        return None;
+    }
+    Some((Tunnel::Vxlan(u24_at(data, 4)?), link::ethernet(data.get(8..)?)))
+}
+
+fn vxlan_gpe(data: &[u8]) -> Option<Inner<'_>> {
+    let rest = data.get(8..)?;
+    let inner = match u8_at(data, 3)? {
+        1 => link::typed(0x0800, rest),
+        2 => link::typed(0x86dd, rest),
+        3 => link::ethernet(rest),
+        4 => nsh(rest)?,
+        _ => return None,
+    };
+    Some((Tunnel::Vxlan(u24_at(data, 4)?), inner))
+}
+
+/// The service header of RFC 8300 between VXLAN-GPE and what it carries.
+fn nsh(data: &[u8]) -> Option<Result<Network<'_>, Unanalysed>> {
+    let length = usize::from(u8_at(data, 1)? & 0x3f) * 4;
+    let rest = data.get(length.max(8)..)?;
+    match u8_at(data, 3)? {
+        1 => Some(link::typed(0x0800, rest)),
+        2 => Some(link::typed(0x86dd, rest)),
+        3 => Some(link::ethernet(rest)),
+        _ => None,
+    }
+}
+
+fn geneve(data: &[u8]) -> Option<Inner<'_>> {
+    let first = u8_at(data, 0)?;
+    if first >> 6 != 0 {
+        return None;
+    }
+    let rest = data.get(8 + usize::from(first & 0x3f) * 4..)?;
+    let inner = match u16_at(data, 2)? {
+        0x6558 => link::ethernet(rest),
+        other => link::typed(other, rest),
+    };
+    Some((Tunnel::Geneve(u24_at(data, 4)?), inner))
+}
+
+/// Version 1, message type 255: a packet of a user.
+fn gtp(data: &[u8]) -> Option<Inner<'_>> {
+    let flags = u8_at(data, 0)?;
+    if flags >> 4 != 3 || u8_at(data, 1)? != 0xff {
+        return None;
+    }
+    let mut offset = 8;
+    if flags & 0x07 != 0 {
+        let mut next = u8_at(data, 11)?;
+        offset = 12;
+        // Each extension says its length in units of 4 bytes; the bound keeps a zero from looping.
+        for _ in 0..8 {
+            if next == 0 || flags & 0x04 == 0 {
+                break;
+            }
+            offset += usize::from(u8_at(data, offset)?.max(1)) * 4;
+            next = u8_at(data, offset - 1)?;
+        }
+    }
+    ip_at(data, offset).map(|inner| (Tunnel::Gtp, inner))
+}
+
+/// Skips the authentication and origin indications of RFC 4380.
+fn teredo(data: &[u8]) -> Option<Inner<'_>> {
+    let mut offset = 0;
+    if u16_at(data, 0)? == 1 {
+        offset += 13 + usize::from(u8_at(data, 2)?) + usize::from(u8_at(data, 3)?);
+    }
+    if u16_at(data, offset)? == 0 {
+        offset += 8;
+    }
+    (u8_at(data, offset)? >> 4 == 6).then(|| (Tunnel::Teredo, link::typed(0x86dd, after(data, offset))))
+}
+
+/// A bare IP packet at `offset`, told by its version.
+fn ip_at(data: &[u8], offset: usize) -> Option<Result<Network<'_>, Unanalysed>> {
+    match u8_at(data, offset)? >> 4 {
+        4 => Some(link::typed(0x0800, after(data, offset))),
+        6 => Some(link::typed(0x86dd, after(data, offset))),
+        _ => None,
+    }
+}

@@ -1,0 +1,134 @@
+//! The JA4 fingerprint of a TLS client, after its published description.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use super::ClientHello;
+
+const SERVER_NAME: u16 = 0x0000;
+const ALPN: u16 = 0x0010;
+
+/// The JA4 fingerprint of a hello over TCP, for example `t13d1516h2_8daaf6152771_e5627efa2ab1`.
+#[must_use]
+pub fn ja4(hello: &ClientHello) -> String {
+    let (first, last) = alpn_characters(hello.alpn.first());
+    format!(
+        "t{}{}{:02}{:02}{first}{last}_{}_{}",
+        version(hello.version),
+        if hello.has_sni { 'd' } else { 'i' },
+        hello.ciphers.len().min(99),
+        hello.extensions.len().min(99),
+        hash_of_ciphers(hello),
+        hash_of_extensions(hello),
+    )
+}
+
+fn version(number: u16) -> &'static str {
+    match number {
+        0x0304 => "13",
+        0x0303 => "12",
+        0x0302 => "11",
+        0x0301 => "10",
+        0x0300 => "s3",
+        0x0002 => "s2",
+        _ => "00",
+    }
+}
+
+/// First and last character of the first protocol; of its hexadecimal form where one of them is not alphanumeric.
+fn alpn_characters(protocol: Option<&Vec<u8>>) -> (char, char) {
+    let Some((&first, &last)) = protocol.and_then(|protocol| protocol.first().zip(protocol.last())) else {
+        return ('0', '0');
+    };
+    if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
+        return (char::from(first), char::from(last));
+    }
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    (digit(first >> 4), digit(last & 0x0f))
+}
+
+fn hash_of_ciphers(hello: &ClientHello) -> String {
+    let mut ciphers = hello.ciphers.clone();
+    ciphers.sort_unstable();
+    truncated_hash(&list(&ciphers))
+}
+
+fn hash_of_extensions(hello: &ClientHello) -> String {
+    let mut extensions: Vec<u16> =
+        hello.extensions.iter().copied().filter(|kind| ![SERVER_NAME, ALPN].contains(kind)).collect();
+    extensions.sort_unstable();
+    let mut text = list(&extensions);
+    if !hello.signature_algorithms.is_empty() {
+        text.push('_');
+        text.push_str(&list(&hello.signature_algorithms));
+    }
+    truncated_hash(&text)
+}
+
+/// Four hexadecimal digits each, with commas between.
+fn list(values: &[u16]) -> String {
+    values.iter().enumerate().fold(String::new(), |mut text, (index, value)| {
+        let comma = if index == 0 { "" } else { "," };
+        let _ = write!(text, "{comma}{value:04x}");
+        text
+    })
+}
+
+/// The first twelve digits of the SHA-256; zeros for an empty list.
+fn truncated_hash(text: &str) -> String {
+    if text.is_empty() {
+        return "000000000000".to_owned();
+    }
+    Sha256::digest(text).iter().take(6).fold(String::new(), |mut hash, byte| {
+        let _ = write!(hash, "{byte:02x}");
+        hash
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hello of the published example.
+    fn example() -> ClientHello {
+        ClientHello {
+            version: 0x0304,
+            ciphers: vec![
+                0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014, 0x009c, 0x009d,
+                0x002f, 0x0035,
+            ],
+            extensions: vec![
+                0x001b, 0x0000, 0x0033, 0x0010, 0x4469, 0x0017, 0x002d, 0x000d, 0x0005, 0x0023, 0x0012, 0x002b, 0xff01,
+                0x000b, 0x000a, 0x0015,
+            ],
+            signature_algorithms: vec![0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601],
+            sni: "example.com".to_owned(),
+            has_sni: true,
+            alpn: vec![b"h2".to_vec()],
+        }
+    }
+
+    #[test]
+    fn the_published_example_has_its_fingerprint() {
+        assert_eq!(ja4(&example()), "t13d1516h2_8daaf6152771_e5627efa2ab1");
+    }
+
+    #[test]
+    fn an_empty_hello_is_all_zeros() {
+        assert_eq!(
+            ja4(&ClientHello { version: 0x0301, ..ClientHello::default() }),
+            "t10i000000_000000000000_000000000000"
+        );
+    }
+
+    #[test]
+    fn a_protocol_that_is_not_alphanumeric_is_named_by_its_digits() {
+        let with = |protocol: &[u8]| ja4(&ClientHello { alpn: vec![protocol.to_vec()], ..example() })[8..10].to_owned();
+        assert_eq!(with(b"http/1.1"), "h1");
+        assert_eq!(with(&[0xab]), "ab");
+        assert_eq!(with(&[0xab, 0xcd]), "ad");
+        assert_eq!(with(&[0x30, 0xab]), "3b");
+        assert_eq!(with(b"h"), "hh");
+    }
+}

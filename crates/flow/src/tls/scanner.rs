@@ -1,0 +1,180 @@
+//! Finds client hellos in the records of one direction of a stream (RFC 8446 section 5.1).
+
+use super::ClientHello;
+use crate::bytes::{u8_at, u16_at, u24_at};
+
+/// Longest handshake message that is put together: a hello with post-quantum key shares and a large ticket is about 4 KiB.
+const MAX_MESSAGE: usize = 64 << 10;
+/// 2^14 of plaintext and what RFC 5246 adds for ciphertext.
+const MAX_RECORD: usize = (16 << 10) + 2048;
+
+/// Follows the records of one direction until its handshake is over.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// Bytes of a record that is not yet complete.
+    record: Vec<u8>,
+    /// Bytes of a handshake message that is not yet complete.
+    message: Vec<u8>,
+    begun: bool,
+    encrypted: bool,
+    done: bool,
+}
+
+impl Scanner {
+    /// Takes the next bytes of the stream and hands on each client hello.
+    pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(ClientHello)) {
+        if self.done {
+            return;
+        }
+        self.record.extend_from_slice(bytes);
+        let mut start = 0;
+        if !self.begun && is_version_2_hello(&self.record) {
+            let length = usize::from(u16_at(&self.record, 0).unwrap_or(0) & 0x7fff);
+            let Some(body) = self.record.get(2..2 + length) else { return };
+            if let Some(hello) = ClientHello::parse_version_2(body) {
+                sink(hello);
+            }
+            start = 2 + length;
+        }
+        self.begun = true;
+        while !self.done
+            && let Some((kind, length)) = header(&self.record[start..])
+        {
+            if length > MAX_RECORD {
+                self.done = true;
+                break;
+            }
+            let Some(body) = self.record.get(start + 5..start + 5 + length) else { break };
+            start += 5 + length;
+            match kind {
+                // change_cipher_spec: in TLS 1.2 what follows is encrypted, in 1.3 a second hello may follow.
+                20 => self.encrypted = true,
+                // alert
+                21 => {}
+                22 => {
+                    self.message.extend_from_slice(body);
+                    self.done = !read_messages(&mut self.message, self.encrypted, sink);
+                }
+                // application_data, and whatever is not TLS
+                _ => self.done = true,
+            }
+        }
+        if self.done {
+            (self.record, self.message) = (Vec::new(), Vec::new());
+        } else {
+            self.record.drain(..start);
+        }
+    }
+
+    /// Whether no hello can follow.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Bytes that wait for the rest of their record or message.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.record.len() + self.message.len()
+    }
+}
+
+/// A client hello in the form of SSL 2 that offers a version of 3.x (RFC 5246 appendix E.2).
+pub(super) fn is_version_2_hello(start: &[u8]) -> bool {
+    matches!(start, [0x80..=0xff, _, 1, 3, ..])
+}
+
+/// Type and length of the record at the start.
+fn header(data: &[u8]) -> Option<(u8, usize)> {
+    Some((u8_at(data, 0)?, usize::from(u16_at(data, 3)?)))
+}
+
+/// Takes the complete messages from the front; false where nothing more is to be expected of this direction.
+fn read_messages(buffer: &mut Vec<u8>, encrypted: bool, sink: &mut impl FnMut(ClientHello)) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    const SERVER_HELLO: u8 = 2;
+    let mut start = 0;
+    while let (Some(kind), Some(length)) = (u8_at(buffer, start), u24_at(buffer, start + 1)) {
+        let length = length as usize;
+        if length > MAX_MESSAGE || kind == SERVER_HELLO {
+            return false;
+        }
+        let Some(body) = buffer.get(start + 4..start + 4 + length) else { break };
+        if kind == CLIENT_HELLO {
+            match ClientHello::parse(body) {
+                Some(hello) => sink(hello),
+                None => return false,
+            }
+        } else if encrypted {
+            return false;
+        }
+        start += 4 + length;
+    }
+    buffer.drain(..start);
+    // Random bytes where a message should begin would otherwise wait for a length that never comes.
+    !encrypted || buffer.first().is_none_or(|kind| *kind == CLIENT_HELLO)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::hello::tests::hello;
+    use super::*;
+
+    fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+        [&[kind, 3, 1][..], &(body.len() as u16).to_be_bytes(), body].concat()
+    }
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        [&[kind][..], &(body.len() as u32).to_be_bytes()[1..], body].concat()
+    }
+
+    fn scan(stream: &[u8], cut: usize) -> (Vec<ClientHello>, Scanner) {
+        let mut scanner = Scanner::default();
+        let mut hellos = Vec::new();
+        for bytes in stream.chunks(cut) {
+            scanner.push(bytes, &mut |hello| hellos.push(hello));
+        }
+        (hellos, scanner)
+    }
+
+    #[test]
+    fn a_hello_is_found_however_records_and_segments_cut_it() {
+        let whole = message(1, &hello("weir.example"));
+        for per_record in [1, 7, 50, whole.len()] {
+            let stream: Vec<u8> = whole.chunks(per_record).flat_map(|body| record(22, body)).collect();
+            for cut in [1, 3, 100, stream.len()] {
+                let (hellos, _) = scan(&stream, cut);
+                assert_eq!(hellos.len(), 1);
+                assert_eq!(hellos[0].sni, "weir.example");
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_hello_after_a_retry_request_is_found() {
+        let one = record(22, &message(1, &hello("weir.example")));
+        let stream = [one.clone(), record(20, &[1]), one, record(23, &[0; 40])].concat();
+        let (hellos, scanner) = scan(&stream, stream.len());
+        assert_eq!(hellos.len(), 2);
+        assert!(scanner.is_done());
+    }
+
+    #[test]
+    fn the_answers_of_a_server_end_the_search() {
+        let (hellos, scanner) = scan(&record(22, &message(2, &[0; 70])), 1000);
+        assert!(hellos.is_empty() && scanner.is_done());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_scanned_within_the_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..2000), cut in 1usize..500) {
+            let mut scanner = Scanner::default();
+            for chunk in [&[0x16, 0x03, 0x01][..], &bytes].concat().chunks(cut) {
+                scanner.push(chunk, &mut |_| {});
+                prop_assert!(scanner.held_bytes() <= MAX_RECORD + MAX_MESSAGE + 4 + MAX_RECORD);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! One flow in the table.
+
+use weir_proto::EndReason;
+
+use super::{Finished, Observation, Segment};
+use crate::key::{Direction, Key};
+use crate::packet::ip::protocol;
+use crate::packet::transport::flags;
+
+/// What was counted of a flow over an interval; the first element of a pair is from the initiator, the second from the responder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interval {
+    /// Earliest packet, microseconds.
+    pub start: u64,
+    /// Latest packet, microseconds.
+    pub end: u64,
+    /// IP bytes on the wire.
+    pub bytes: [u64; 2],
+    /// Packets on the wire.
+    pub packets: [u64; 2],
+    /// Union of TCP flags.
+    pub flags: [u8; 2],
+}
+
+/// A flow in the table.
+#[derive(Debug)]
+pub struct Entry<S> {
+    pub(super) key: Key,
+    pub(super) ordinal: u64,
+    pub(super) initiator: Direction,
+    pub(super) ports: (u16, u16),
+    pub(super) interface: u32,
+    pub(super) last_seen: u64,
+    pub(super) tcp: TcpState,
+    interval: Interval,
+    handshake_reported: bool,
+    /// Protocol recognised in the payload; empty = none.
+    pub app: &'static str,
+    /// What the caller keeps.
+    pub state: S,
+}
+
+/// What is followed of a TCP connection; arrays by [`Direction`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TcpState {
+    pub(super) base_sequence: [Option<u32>; 2],
+    fin: [bool; 2],
+    reset: bool,
+    syn_time: Option<u64>,
+    syn_ack_time: Option<u64>,
+    handshake_us: Option<u32>,
+}
+
+impl<S: Default> Entry<S> {
+    pub(super) fn new(packet: &Observation, ordinal: u64) -> Self {
+        // An answer that is seen first still tells who asked.
+        let answers = packet.tcp.is_some_and(|segment| segment.is_syn_ack());
+        let (initiator, ports) = if answers {
+            (packet.direction.reversed(), (packet.ports.1, packet.ports.0))
+        } else {
+            (packet.direction, packet.ports)
+        };
+        Self {
+            key: packet.key,
+            ordinal,
+            initiator,
+            ports,
+            interface: packet.interface,
+            last_seen: packet.time,
+            tcp: TcpState::default(),
+            interval: Interval { start: packet.time, end: packet.time, ..Interval::default() },
+            handshake_reported: false,
+            app: "",
+            state: S::default(),
+        }
+    }
+
+    /// Counts a packet; gives the interval before it where the packet does not fit in any more.
+    pub(super) fn count(&mut self, packet: &Observation, active_us: u64) -> Option<Finished> {
+        let (start, end) = (self.interval.start.min(packet.time), self.interval.end.max(packet.time));
+        let full = end - start >= active_us && self.interval.packets != [0, 0];
+        let finished = full.then(|| self.finish(EndReason::Active));
+        if full {
+            self.interval = Interval { start: packet.time, end: packet.time, ..Interval::default() };
+        } else {
+            (self.interval.start, self.interval.end) = (start, end);
+        }
+        let side = usize::from(packet.direction != self.initiator);
+        self.interval.bytes[side] += u64::from(packet.length);
+        self.interval.packets[side] += 1;
+        self.last_seen = packet.time;
+        if let Some(segment) = packet.tcp {
+            self.interval.flags[side] |= segment.flags;
+            self.tcp.follow(packet.time, packet.direction, segment);
+        }
+        finished
+    }
+
+    pub(super) fn finish(&mut self, reason: EndReason) -> Finished {
+        let handshake_us = self.tcp.handshake_us.filter(|_| !self.handshake_reported);
+        self.handshake_reported |= handshake_us.is_some();
+        Finished {
+            key: self.key,
+            ordinal: self.ordinal,
+            initiator: self.initiator,
+            ports: self.ports,
+            interface: self.interface,
+            interval: self.interval,
+            reason,
+            handshake_us,
+            app: self.app,
+        }
+    }
+}
+
+impl<S> Entry<S> {
+    /// How many flows were made up to this one: its name within the analysis.
+    #[must_use]
+    pub const fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
+    /// The direction of packets from the initiator.
+    #[must_use]
+    pub const fn initiator(&self) -> Direction {
+        self.initiator
+    }
+
+    /// The sequence number of the SYN in this direction, or one less than that of the first segment seen.
+    #[must_use]
+    pub const fn base_sequence(&self, direction: Direction) -> Option<u32> {
+        self.tcp.base_sequence[direction.index()]
+    }
+
+    pub(super) const fn is_tcp(&self) -> bool {
+        self.key.protocol == protocol::TCP
+    }
+}
+
+impl TcpState {
+    pub(super) const fn is_closed(&self) -> bool {
+        self.reset || (self.fin[0] && self.fin[1])
+    }
+
+    pub(super) const fn end_reason(&self) -> Option<EndReason> {
+        match (self.reset, self.is_closed()) {
+            (true, _) => Some(EndReason::Rst),
+            (false, true) => Some(EndReason::Fin),
+            (false, false) => None,
+        }
+    }
+
+    fn follow(&mut self, time: u64, direction: Direction, segment: Segment) {
+        let syn = segment.flags & flags::SYN != 0;
+        let first = if syn { segment.sequence } else { segment.sequence.wrapping_sub(1) };
+        self.base_sequence[direction.index()].get_or_insert(first);
+        self.fin[direction.index()] |= segment.flags & flags::FIN != 0;
+        self.reset |= segment.flags & flags::RST != 0;
+        self.follow_handshake(time, direction, segment);
+    }
+
+    /// SYN, SYN+ACK, ACK: of each the last one before the next step, so that a SYN that was sent again does not count as latency.
+    fn follow_handshake(&mut self, time: u64, direction: Direction, segment: Segment) {
+        if self.handshake_us.is_some() {
+            return;
+        }
+        if segment.is_syn() {
+            self.syn_time = Some(time);
+            self.syn_ack_time = None;
+        } else if segment.is_syn_ack() {
+            self.syn_ack_time = self.syn_time.and(Some(time));
+        } else if let (Some(start), Some(_)) = (self.syn_time, self.syn_ack_time) {
+            let answered = self.base_sequence[direction.reversed().index()].map(|base| base.wrapping_add(1));
+            if segment.flags & flags::ACK != 0 && answered == Some(segment.acknowledgement) {
+                self.handshake_us = Some(u32::try_from(time.saturating_sub(start)).unwrap_or(u32::MAX));
+            }
+        }
+    }
+}
