@@ -1,0 +1,191 @@
+//! One struct a table, made from the records of a batch.
+//!
+//! What came over the bus was made by another program: times, ports and enums that a column cannot hold are brought into its range and
+//! counted in [`Rows::altered`]; nothing here can fail.
+
+mod capture;
+mod container;
+mod context;
+mod dead_letter;
+mod flow;
+mod protocol;
+
+use clickhouse::{Row, RowOwned, RowWrite};
+use uuid::Uuid;
+use weir_proto::{Batch, Ip};
+
+pub use capture::{CaptureRow, FindingRow};
+pub use container::{ContainerEventRow, ContainerRow, ContainerStatsRow};
+pub use context::Position;
+pub use dead_letter::DeadLetterRow;
+pub use flow::FlowRow;
+pub use protocol::{DnsRow, HttpRow, TlsRow};
+
+use context::Context;
+
+/// A row that knows its table and the message it came with.
+pub trait Table: Row + RowOwned + RowWrite + Send + Sync {
+    /// The table.
+    const TABLE: &'static str;
+    /// The column that holds the position in the stream. None = a table whose rows replace each other by their key, so that a row
+    /// that is there twice counts once.
+    const SEQUENCE_COLUMN: Option<&'static str>;
+    /// Position of the message in the stream.
+    fn stream_sequence(&self) -> u64;
+    /// When the stream stored the message, seconds since 1970.
+    fn recorded_at(&self) -> u32;
+}
+
+/// Who had an address: the names that flows carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerNames {
+    /// Id in full.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Image.
+    pub image: String,
+}
+
+/// Finds containers by what live traffic shows of them.
+pub trait Containers {
+    /// The container on `host` that had the address or the cgroup (0 = not known) during `from..=to` (microseconds since 1970).
+    fn find(&self, host: &str, address: Ip, cgroup: u64, from: u64, to: u64) -> Option<&ContainerNames>;
+}
+
+/// No container is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoContainers;
+
+impl Containers for NoContainers {
+    fn find(&self, _: &str, _: Ip, _: u64, _: u64, _: u64) -> Option<&ContainerNames> {
+        None
+    }
+}
+
+/// The rows of some batches, by table.
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "each field is the table of its name")]
+pub struct Rows {
+    pub flows: Vec<FlowRow>,
+    pub dns: Vec<DnsRow>,
+    pub tls: Vec<TlsRow>,
+    pub http: Vec<HttpRow>,
+    pub container_stats: Vec<ContainerStatsRow>,
+    pub container_events: Vec<ContainerEventRow>,
+    pub containers: Vec<ContainerRow>,
+    pub captures: Vec<CaptureRow>,
+    pub findings: Vec<FindingRow>,
+    pub dead_letters: Vec<DeadLetterRow>,
+    /// Captures whose rows are to be deleted.
+    pub deleted: Vec<Uuid>,
+    /// Values that were brought into the range of their column.
+    pub altered: u64,
+}
+
+impl Rows {
+    /// Adds the records of a batch.
+    pub fn push(&mut self, batch: Batch, position: &Position, containers: &impl Containers) {
+        let mut context = Context::new(&batch, position);
+        self.flows.extend(batch.flows.into_iter().map(|flow| FlowRow::new(flow, &mut context, containers)));
+        self.dns.extend(batch.dns.into_iter().map(|dns| DnsRow::new(dns, &mut context, containers)));
+        self.tls.extend(batch.tls.into_iter().map(|tls| TlsRow::new(tls, &mut context, containers)));
+        self.http.extend(batch.http.into_iter().map(|http| HttpRow::new(http, &mut context)));
+        let stats = batch.container_stats.into_iter().map(|stats| ContainerStatsRow::new(stats, &mut context));
+        self.container_stats.extend(stats);
+        let events = batch.container_events.into_iter().map(|event| ContainerEventRow::new(event, &mut context));
+        self.container_events.extend(events);
+        let lives = batch.containers.into_iter().map(|container| ContainerRow::new(container, &mut context));
+        self.containers.extend(lives);
+        self.deleted.extend(batch.captures.iter().filter(|capture| capture.deleted).map(capture::id));
+        self.captures.extend(batch.captures.into_iter().map(|capture| CaptureRow::new(capture, &mut context)));
+        self.findings.extend(batch.findings.into_iter().map(|finding| FindingRow::new(finding, &mut context)));
+        self.altered += context.altered;
+    }
+
+    /// Drops the rows of captures that are deleted by the same block: they would be deleted right after their insert. Returns how many.
+    pub fn drop_deleted(&mut self) -> usize {
+        self.deleted.sort_unstable();
+        self.deleted.dedup();
+        self.deleted.retain(|id| !id.is_nil());
+        if self.deleted.is_empty() {
+            return 0;
+        }
+        let before = self.len();
+        let deleted = &self.deleted;
+        let kept = |id: &Uuid| deleted.binary_search(id).is_err();
+        self.flows.retain(|row| kept(&row.capture_id));
+        self.dns.retain(|row| kept(&row.capture_id));
+        self.tls.retain(|row| kept(&row.capture_id));
+        self.http.retain(|row| kept(&row.capture_id));
+        self.findings.retain(|row| kept(&row.capture_id));
+        before - self.len()
+    }
+
+    /// How many rows each table gets.
+    #[must_use]
+    pub fn counts(&self) -> [(&'static str, usize); 10] {
+        [
+            (FlowRow::TABLE, self.flows.len()),
+            (DnsRow::TABLE, self.dns.len()),
+            (TlsRow::TABLE, self.tls.len()),
+            (HttpRow::TABLE, self.http.len()),
+            (ContainerStatsRow::TABLE, self.container_stats.len()),
+            (ContainerEventRow::TABLE, self.container_events.len()),
+            (ContainerRow::TABLE, self.containers.len()),
+            (CaptureRow::TABLE, self.captures.len()),
+            (FindingRow::TABLE, self.findings.len()),
+            (DeadLetterRow::TABLE, self.dead_letters.len()),
+        ]
+    }
+
+    /// All rows together.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.counts().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Implements [`Table`] for a row with the fields `stream_sequence` and `recorded_at`.
+macro_rules! block_table {
+    ($row:ty, $table:literal) => {
+        impl crate::rows::Table for $row {
+            const TABLE: &'static str = $table;
+            const SEQUENCE_COLUMN: Option<&'static str> = Some("stream_sequence");
+
+            fn stream_sequence(&self) -> u64 {
+                self.stream_sequence
+            }
+
+            fn recorded_at(&self) -> u32 {
+                self.recorded_at
+            }
+        }
+    };
+}
+
+/// Implements [`Table`] for a row that replaces others with its key.
+macro_rules! replacing_table {
+    ($row:ty, $table:literal) => {
+        impl crate::rows::Table for $row {
+            const TABLE: &'static str = $table;
+            const SEQUENCE_COLUMN: Option<&'static str> = None;
+
+            fn stream_sequence(&self) -> u64 {
+                0
+            }
+
+            fn recorded_at(&self) -> u32 {
+                0
+            }
+        }
+    };
+}
+
+use {block_table, replacing_table};

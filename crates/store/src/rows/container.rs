@@ -1,0 +1,174 @@
+//! `container_stats`, `container_events`, `containers`.
+
+use std::{collections::BTreeMap, net::Ipv6Addr};
+
+use clickhouse::Row;
+use serde::Serialize;
+use weir_proto::{Container, ContainerEvent, ContainerStats, Ip};
+
+use super::{Context, block_table, replacing_table};
+
+/// One row of `container_stats`.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+pub struct ContainerStatsRow {
+    pub time: i64,
+    pub recorded_at: u32,
+    pub stream_sequence: u64,
+    pub host: String,
+    pub runtime: String,
+    pub container_id: String,
+    pub name: String,
+    pub image: String,
+    pub labels: BTreeMap<String, String>,
+    pub cpu_percent: Option<f64>,
+    pub cpu_usage_ns: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub memory_limit_bytes: Option<u64>,
+    pub network_rx_bytes: Option<u64>,
+    pub network_tx_bytes: Option<u64>,
+    pub network_rx_packets: Option<u64>,
+    pub network_tx_packets: Option<u64>,
+    pub block_read_bytes: Option<u64>,
+    pub block_write_bytes: Option<u64>,
+    pub pids: Option<u64>,
+    pub missing: BTreeMap<String, String>,
+}
+
+block_table!(ContainerStatsRow, "container_stats");
+
+impl ContainerStatsRow {
+    pub(super) fn new(stats: ContainerStats, context: &mut Context) -> Self {
+        Self {
+            time: context.time(stats.time),
+            recorded_at: context.recorded_at,
+            stream_sequence: context.stream_sequence,
+            host: context.host.clone(),
+            runtime: stats.runtime,
+            container_id: stats.container_id,
+            name: stats.name,
+            image: stats.image,
+            labels: stats.labels,
+            cpu_percent: stats.cpu_percent,
+            cpu_usage_ns: stats.cpu_usage_ns,
+            memory_bytes: stats.memory_bytes,
+            memory_limit_bytes: stats.memory_limit_bytes,
+            network_rx_bytes: stats.network_rx_bytes,
+            network_tx_bytes: stats.network_tx_bytes,
+            network_rx_packets: stats.network_rx_packets,
+            network_tx_packets: stats.network_tx_packets,
+            block_read_bytes: stats.block_read_bytes,
+            block_write_bytes: stats.block_write_bytes,
+            pids: stats.pids,
+            missing: stats.missing,
+        }
+    }
+}
+
+/// One row of `container_events`.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+pub struct ContainerEventRow {
+    pub time: i64,
+    pub recorded_at: u32,
+    pub stream_sequence: u64,
+    pub host: String,
+    pub runtime: String,
+    pub container_id: String,
+    pub name: String,
+    pub image: String,
+    pub action: String,
+    pub exit_code: Option<i32>,
+    pub labels: BTreeMap<String, String>,
+    pub attributes: BTreeMap<String, String>,
+}
+
+block_table!(ContainerEventRow, "container_events");
+
+impl ContainerEventRow {
+    pub(super) fn new(event: ContainerEvent, context: &mut Context) -> Self {
+        Self {
+            time: context.time(event.time),
+            recorded_at: context.recorded_at,
+            stream_sequence: context.stream_sequence,
+            host: context.host.clone(),
+            runtime: event.runtime,
+            container_id: event.container_id,
+            name: event.name,
+            image: event.image,
+            action: event.action,
+            exit_code: event.exit_code,
+            labels: event.labels,
+            attributes: event.attributes,
+        }
+    }
+}
+
+/// One row of `containers`: what is known of one life.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+pub struct ContainerRow {
+    pub host: String,
+    pub runtime: String,
+    pub container_id: String,
+    pub name: String,
+    pub image: String,
+    pub image_id: String,
+    pub labels: BTreeMap<String, String>,
+    pub ip_addresses: Vec<Ipv6Addr>,
+    pub networks: Vec<(String, String, Ipv6Addr, String)>,
+    pub created_at: i64,
+    pub started_at: i64,
+    pub finished_at: Option<i64>,
+    pub exit_code: Option<i32>,
+    pub oom_killed: bool,
+    pub health: String,
+    pub state: String,
+    pub pid: u32,
+    pub host_network: bool,
+    pub cgroup_path: String,
+    pub cgroup_id: u64,
+    pub observed_at: i64,
+}
+
+replacing_table!(ContainerRow, "containers");
+
+impl ContainerRow {
+    pub(super) fn new(container: Container, context: &mut Context) -> Self {
+        let networks: Vec<_> = container
+            .networks
+            .into_iter()
+            .map(|network| {
+                let address = Ipv6Addr::from(Ip::new(network.ip_high, network.ip_low));
+                (network.name, network.network_id, address, network.mac_address)
+            })
+            .collect();
+        Self {
+            host: if container.host.is_empty() { context.host.clone() } else { container.host },
+            runtime: container.runtime,
+            container_id: container.container_id,
+            name: container.name,
+            image: container.image,
+            image_id: container.image_id,
+            labels: container.labels,
+            ip_addresses: networks
+                .iter()
+                .map(|(_, _, address, _)| *address)
+                .filter(|address| !address.is_unspecified())
+                .collect(),
+            networks,
+            created_at: context.time(container.created_at),
+            started_at: context.time(container.started_at),
+            finished_at: context.time_or_null(container.finished_at),
+            exit_code: container.exit_code,
+            oom_killed: container.oom_killed,
+            health: container.health,
+            state: container.state,
+            pid: container.pid,
+            host_network: container.host_network,
+            cgroup_path: container.cgroup_path,
+            cgroup_id: container.cgroup_id,
+            observed_at: context.time(container.observed_at),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `flows`.
+
+use std::net::Ipv6Addr;
+
+use clickhouse::Row;
+use serde::Serialize;
+use uuid::Uuid;
+use weir_proto::{EndReason, Flow, Ip};
+
+use super::{ContainerNames, Containers, Context, block_table};
+
+/// One row of `flows`.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+pub struct FlowRow {
+    pub start_time: i64,
+    pub end_time: i64,
+    pub recorded_at: u32,
+    pub stream_sequence: u64,
+    pub source: i8,
+    pub host: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub capture_id: Uuid,
+    pub interface: String,
+    pub flow_id: u64,
+    pub community_id: String,
+    pub src_ip: Ipv6Addr,
+    pub dst_ip: Ipv6Addr,
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub protocol: u8,
+    pub vlan: u32,
+    pub tunnel: String,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tcp_flags_tx: u8,
+    pub tcp_flags_rx: u8,
+    pub end_reason: i8,
+    pub handshake_us: Option<u32>,
+    pub rtt_us: Option<u32>,
+    pub tx_retransmits: Option<u64>,
+    pub rx_retransmits: Option<u64>,
+    pub tx_out_of_order: Option<u64>,
+    pub rx_out_of_order: Option<u64>,
+    pub tx_zero_windows: Option<u64>,
+    pub rx_zero_windows: Option<u64>,
+    pub drops: Option<u64>,
+    pub drop_reason: String,
+    pub src_name: String,
+    pub dst_name: String,
+    pub src_container: String,
+    pub dst_container: String,
+    pub src_container_id: String,
+    pub dst_container_id: String,
+    pub src_image: String,
+    pub dst_image: String,
+    pub src_process: String,
+    pub dst_process: String,
+    pub app: String,
+}
+
+block_table!(FlowRow, "flows");
+
+impl FlowRow {
+    pub(super) fn new(flow: Flow, context: &mut Context, containers: &impl Containers) -> Self {
+        let src_ip = Ip::new(flow.src_ip_high, flow.src_ip_low);
+        let dst_ip = Ip::new(flow.dst_ip_high, flow.dst_ip_low);
+        let (src_port, dst_port) = (context.u16(flow.src_port), context.u16(flow.dst_port));
+        let protocol = context.u8(flow.protocol);
+        let find = |ip, cgroup| {
+            let found = containers.find(&context.host, ip, cgroup, flow.start_time, flow.end_time);
+            found.filter(|_| context.is_live()).cloned().unwrap_or_default()
+        };
+        let ContainerNames { id: src_container_id, name: src_container, image: src_image } =
+            find(src_ip, flow.src_cgroup);
+        let ContainerNames { id: dst_container_id, name: dst_container, image: dst_image } =
+            find(dst_ip, flow.dst_cgroup);
+        Self {
+            start_time: context.time(flow.start_time),
+            end_time: context.time(flow.end_time),
+            recorded_at: context.recorded_at,
+            stream_sequence: context.stream_sequence,
+            source: context.source,
+            host: context.host.clone(),
+            capture_id: context.capture_id,
+            interface: flow.interface,
+            flow_id: flow.flow_id,
+            community_id: weir_flow::community_id(src_ip.octets(), dst_ip.octets(), src_port, dst_port, protocol),
+            src_ip: src_ip.into(),
+            dst_ip: dst_ip.into(),
+            src_port,
+            dst_port,
+            protocol,
+            vlan: flow.vlan,
+            tunnel: flow.tunnel,
+            tx_bytes: flow.tx_bytes,
+            tx_packets: flow.tx_packets,
+            rx_bytes: flow.rx_bytes,
+            rx_packets: flow.rx_packets,
+            tcp_flags_tx: context.u8(flow.tcp_flags_tx),
+            tcp_flags_rx: context.u8(flow.tcp_flags_rx),
+            end_reason: context.choice::<EndReason>(flow.end_reason),
+            handshake_us: flow.handshake_us,
+            rtt_us: flow.rtt_us,
+            tx_retransmits: flow.tx_retransmits,
+            rx_retransmits: flow.rx_retransmits,
+            tx_out_of_order: flow.tx_out_of_order,
+            rx_out_of_order: flow.rx_out_of_order,
+            tx_zero_windows: flow.tx_zero_windows,
+            rx_zero_windows: flow.rx_zero_windows,
+            drops: flow.drops,
+            drop_reason: flow.drop_reason,
+            src_name: flow.src_name,
+            dst_name: flow.dst_name,
+            src_container,
+            dst_container,
+            src_container_id,
+            dst_container_id,
+            src_image,
+            dst_image,
+            src_process: flow.src_process,
+            dst_process: flow.dst_process,
+            app: flow.app,
+        }
+    }
+}
