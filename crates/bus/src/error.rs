@@ -33,6 +33,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// The store has no room for more.
+    #[error("the store {store} is full")]
+    Full {
+        /// Its name.
+        store: &'static str,
+    },
     /// The value is larger than a message may be.
     #[error("a message of {bytes} bytes is larger than the server takes")]
     TooLarge {

@@ -1,29 +1,66 @@
 //! Stores of objects: bytes of any size, streamed.
 
-use async_nats::jetstream::{self, object_store};
-use tokio::io::AsyncRead;
+use std::collections::VecDeque;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, context::PublishAckFuture, object_store},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
+use bytes::BytesMut;
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{Error, error::unavailable};
+
+/// Bytes of an object in one message.
+const CHUNK_BYTES: usize = 128 << 10;
+/// How many of them may be on their way: one round trip for each would make an upload as slow as the round trips.
+const IN_FLIGHT: usize = 8;
 
 /// A store of objects.
 #[derive(Clone)]
 pub struct Objects {
     store: object_store::ObjectStore,
+    jetstream: jetstream::Context,
+    name: &'static str,
 }
 
 /// An object being read; its digest is checked at the end.
 pub type ObjectReader = object_store::Object;
 
+/// What was stored of an object: its size, and what describes it.
+struct Stored {
+    size: usize,
+    chunks: usize,
+    digest: String,
+}
+
 impl Objects {
     pub(crate) async fn open(jetstream: &jetstream::Context, name: &'static str) -> Result<Self, Error> {
         let store = jetstream.get_object_store(name).await.map_err(unavailable(format!("cannot open store {name}")))?;
-        Ok(Self { store })
+        Ok(Self { store, jetstream: jetstream.clone(), name })
     }
 
-    /// Stores all that `input` gives, in pieces; the object exists only when all of it is stored. Returns its size.
+    /// Stores all that `input` gives, in pieces; the object exists only when all of it is stored. When it fails, what was stored of it
+    /// is removed ([`Error::Input`]: reading failed, [`Error::Full`]: there is no room). Returns its size.
+    ///
+    /// A future that is dropped in its middle leaves pieces that nobody can name: let it run to its end.
     pub async fn put(&self, name: &str, input: &mut (impl AsyncRead + Unpin + Send)) -> Result<u64, Error> {
-        let stored = self.store.put(name, input).await.map_err(unavailable(format!("cannot store {name}")))?;
-        Ok(stored.size as u64)
+        // The client's own `put` leaves the pieces of an object that it could not finish, and they fill the store for ever.
+        let nuid = uuid::Uuid::new_v4().simple().to_string();
+        let replaced = self.store.info(name).await.ok().map(|info| info.nuid);
+        let stored = match self.put_chunks(name, &nuid, input).await {
+            Ok(stored) => self.put_info(name, &nuid, stored).await,
+            Err(error) => Err(error),
+        };
+        let left_over = if stored.is_ok() { replaced.filter(|old| !old.is_empty()) } else { Some(nuid) };
+        if let Some(left_over) = left_over
+            && let Err(error) = self.purge(&left_over).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, name, "pieces of an object stay in the store");
+        }
+        stored
     }
 
     /// Opens an object for reading.
@@ -42,4 +79,83 @@ impl Objects {
             Err(error) => Err(unavailable(format!("cannot delete {name}"))(error)),
         }
     }
+
+    async fn put_chunks(
+        &self,
+        name: &str,
+        nuid: &str,
+        input: &mut (impl AsyncRead + Unpin + Send),
+    ) -> Result<Stored, Error> {
+        let subject = self.chunks_subject(nuid);
+        let mut stored = Stored { size: 0, chunks: 0, digest: String::new() };
+        let mut digest = Sha256::new();
+        let mut in_flight: VecDeque<PublishAckFuture> = VecDeque::with_capacity(IN_FLIGHT);
+        loop {
+            let chunk = read_chunk(input).await?;
+            if chunk.is_empty() {
+                break;
+            }
+            digest.update(&chunk);
+            stored.size += chunk.len();
+            stored.chunks += 1;
+            if in_flight.len() == IN_FLIGHT
+                && let Some(oldest) = in_flight.pop_front()
+            {
+                oldest.await.map_err(|error| self.refused(name, error))?;
+            }
+            let sent = self.jetstream.publish(subject.clone(), chunk.freeze()).await;
+            in_flight.push_back(sent.map_err(|error| self.refused(name, error))?);
+        }
+        for sent in in_flight {
+            sent.await.map_err(|error| self.refused(name, error))?;
+        }
+        stored.digest = format!("SHA-256={}", URL_SAFE.encode(digest.finalize()));
+        Ok(stored)
+    }
+
+    /// Makes the object exist: its description replaces the one before it.
+    async fn put_info(&self, name: &str, nuid: &str, stored: Stored) -> Result<u64, Error> {
+        let info = serde_json::json!({
+            "name": name,
+            "bucket": self.name,
+            "nuid": nuid,
+            "size": stored.size,
+            "chunks": stored.chunks,
+            "digest": stored.digest,
+            "options": { "max_chunk_size": CHUNK_BYTES },
+        });
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Rollup", "sub");
+        let subject = format!("$O.{}.M.{}", self.name, URL_SAFE.encode(name));
+        let sent = self.jetstream.publish_with_headers(subject, headers, info.to_string().into()).await;
+        sent.map_err(|error| self.refused(name, error))?.await.map_err(|error| self.refused(name, error))?;
+        Ok(stored.size as u64)
+    }
+
+    async fn purge(&self, nuid: &str) -> Result<(), Error> {
+        let stream = format!("OBJ_{}", self.name);
+        let stream = self.jetstream.get_stream(stream).await.map_err(unavailable("cannot remove an unfinished object"))?;
+        let purge = stream.purge().filter(self.chunks_subject(nuid));
+        purge.await.map_err(unavailable("cannot remove an unfinished object"))?;
+        Ok(())
+    }
+
+    fn chunks_subject(&self, nuid: &str) -> String {
+        format!("$O.{}.C.{nuid}", self.name)
+    }
+
+    fn refused(&self, name: &str, error: jetstream::context::PublishError) -> Error {
+        // The client has no kind for it; the server's words are those of its error 10077.
+        let full = std::error::Error::source(&error)
+            .is_some_and(|source| source.to_string().contains("maximum bytes exceeded"));
+        if full { Error::Full { store: self.name } } else { unavailable(format!("cannot store {name}"))(error) }
+    }
+}
+
+/// Reads until a chunk is full or the input ends.
+async fn read_chunk(input: &mut (impl AsyncRead + Unpin + Send)) -> Result<BytesMut, Error> {
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    let mut limited = input.take(CHUNK_BYTES as u64);
+    while chunk.len() < CHUNK_BYTES && limited.read_buf(&mut chunk).await.map_err(Error::Input)? > 0 {}
+    Ok(chunk)
 }

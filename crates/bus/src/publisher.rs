@@ -136,7 +136,7 @@ impl Publisher {
     pub async fn close(self, deadline: Duration) -> usize {
         let mut waiting = self.shared.waiting.subscribe();
         // Err = the deadline; what is left is returned.
-        let _elapsed = tokio::time::timeout(deadline, waiting.wait_for(|count| *count == 0)).await;
+        let _drained = tokio::time::timeout(deadline, waiting.wait_for(|count| *count == 0)).await.is_ok();
         self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;

@@ -73,7 +73,7 @@ pub fn init(service: &'static str, options: &Options) -> Result<Telemetry, Error
             .with_location(false)
             .with_threads(false)
             // The exporter's own client must not trace its exports.
-            .with_filter(EnvFilter::new("info,h2=off,hyper=off,tonic=off,tower=off,opentelemetry=off"))
+            .with_filter(EnvFilter::new("info,h2=off,hyper=off,tonic=off,tower=off,opentelemetry=off,clickhouse=off"))
     });
     let to_stderr = tracing_subscriber::fmt::layer()
         .event_format(options.log_format)
