@@ -1,0 +1,200 @@
+//! Keys: what makes packets belong to one conversation.
+
+use crate::dissect::Headers;
+
+/// Which end of a flow, in the order of its key: `A` has the lower (address, port).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The end that comes first in the key.
+    A,
+    /// The end that comes second in the key.
+    B,
+}
+
+impl Side {
+    /// The other end.
+    #[inline(always)]
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// An IP address as two halves in host order; IPv4 is mapped (`::ffff:a.b.c.d`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(C)]
+pub struct Address {
+    /// The first eight bytes.
+    pub high: u64,
+    /// The last eight bytes.
+    pub low: u64,
+}
+
+impl Address {
+    /// Maps an IPv4 address in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4(address: u32) -> Self {
+        Self { high: 0, low: 0xffff_0000_0000 | address as u64 }
+    }
+}
+
+/// A conversation: both directions have the same key.
+///
+/// 40 bytes without padding, because the kernel hashes and compares it as memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Address of side A.
+    pub a: Address,
+    /// Address of side B.
+    pub b: Address,
+    /// Port of side A; 0 where the protocol has none. ICMP: see [`crate::icmp::ports`].
+    pub a_port: u16,
+    /// Port of side B.
+    pub b_port: u16,
+    /// Upper 8 bits: IANA protocol number. Lower 24: VLAN, the outer id in bits 0 to 11, the inner in bits 12 to 23; 0 = untagged.
+    protocol_vlan: u32,
+}
+
+impl FlowKey {
+    /// The key of a packet, and the side that sent it.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(headers: &Headers) -> (Self, Side) {
+        let protocol_vlan = u32::from(headers.protocol) << 24 | headers.vlan;
+        if in_order(headers) {
+            let key = Self {
+                a: headers.src,
+                b: headers.dst,
+                a_port: headers.src_port,
+                b_port: headers.dst_port,
+                protocol_vlan,
+            };
+            (key, Side::A)
+        } else {
+            let key = Self {
+                a: headers.dst,
+                b: headers.src,
+                a_port: headers.dst_port,
+                b_port: headers.src_port,
+                protocol_vlan,
+            };
+            (key, Side::B)
+        }
+    }
+
+    /// IANA number of the upper layer's protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        (self.protocol_vlan >> 24) as u8
+    }
+
+    /// The outer VLAN id in bits 0 to 11, the inner in bits 12 to 23; 0 = untagged.
+    #[inline(always)]
+    #[must_use]
+    pub fn vlan(&self) -> u32 {
+        self.protocol_vlan & 0x00ff_ffff
+    }
+
+    /// Address and port of one side.
+    #[inline(always)]
+    #[must_use]
+    pub fn end(&self, side: Side) -> (Address, u16) {
+        match side {
+            Side::A => (self.a, self.a_port),
+            Side::B => (self.b, self.b_port),
+        }
+    }
+}
+
+#[inline(always)]
+fn in_order(headers: &Headers) -> bool {
+    let (src, dst) = (&headers.src, &headers.dst);
+    if src.high != dst.high {
+        src.high < dst.high
+    } else if src.low != dst.low {
+        src.low < dst.low
+    } else {
+        headers.src_port <= headers.dst_port
+    }
+}
+
+/// What the fragments of one datagram have in common (RFC 791, RFC 8200 section 4.5). Directed, unlike [`FlowKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Who sent the datagram.
+    pub src: Address,
+    /// Whom it is for.
+    pub dst: Address,
+    /// Identification; IPv4 uses the lower 16 bits.
+    pub id: u32,
+    /// As in [`FlowKey`].
+    pub protocol_vlan: u32,
+}
+
+impl FragmentKey {
+    /// The key of a fragment.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(headers: &Headers, id: u32) -> Self {
+        let protocol_vlan = u32::from(headers.protocol) << 24 | headers.vlan;
+        Self { src: headers.src, dst: headers.dst, id, protocol_vlan }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn headers()(src in 0..3u64, dst in 0..3u64, src_port in 0..3u16, dst_port in 0..3u16, protocol: u8, vlan in 0..1u32 << 24) -> Headers {
+            Headers {
+                src: Address { high: src, low: 7 }, dst: Address { high: dst, low: 7 },
+                src_port, dst_port, protocol, vlan, ..Headers::default()
+            }
+        }
+    }
+
+    fn reply(headers: &Headers) -> Headers {
+        Headers {
+            src: headers.dst,
+            dst: headers.src,
+            src_port: headers.dst_port,
+            dst_port: headers.src_port,
+            ..*headers
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_have_one_key_and_opposite_sides(packet in headers()) {
+            let (key, side) = FlowKey::new(&packet);
+            let (reply_key, reply_side) = FlowKey::new(&reply(&packet));
+            prop_assert_eq!(key, reply_key);
+            let to_itself = packet.src == packet.dst && packet.src_port == packet.dst_port;
+            prop_assert_eq!(reply_side, if to_itself { Side::A } else { side.other() });
+        }
+
+        #[test]
+        fn a_key_gives_back_what_it_was_made_of(packet in headers()) {
+            let (key, side) = FlowKey::new(&packet);
+            prop_assert_eq!(key.end(side), (packet.src, packet.src_port));
+            prop_assert_eq!(key.end(side.other()), (packet.dst, packet.dst_port));
+            prop_assert_eq!(key.protocol(), packet.protocol);
+            prop_assert_eq!(key.vlan(), packet.vlan);
+        }
+    }
+
+    #[test]
+    fn keys_have_no_padding() {
+        assert_eq!(size_of::<FlowKey>(), 40);
+        assert_eq!(size_of::<FragmentKey>(), 40);
+    }
+}

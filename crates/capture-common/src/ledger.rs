@@ -1,0 +1,165 @@
+//! The loss ledger: each packet that a hook sees is counted once as seen and once as what became of it.
+
+use crate::wire::Size;
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Outcome {
+    /// It came to a hook. `Seen` is the sum of all the others.
+    Seen = 0,
+    /// It stands in a flow.
+    Accounted = 1,
+    /// It is no IP packet (ARP, LLDP, ...).
+    NotIp = 2,
+    /// It says that it is IP, and its headers say otherwise.
+    Malformed = 3,
+    /// It stands in its flow already: another hook saw it first.
+    Duplicate = 4,
+    /// The flow table has no room for its flow.
+    TableFull = 5,
+    /// The kernel refused an operation on the flow table (lock contention, memory).
+    TableBusy = 6,
+    /// Its slot was given to another flow twice while it was looked up.
+    SlotReused = 7,
+}
+
+/// Whether an outcome is how things should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Came to a hook.
+    Seen,
+    /// In a flow.
+    Accounted,
+    /// Belongs into no flow, or into one where it already is.
+    Ignored,
+    /// Should be in a flow and is not.
+    Lost,
+}
+
+impl Outcome {
+    /// All outcomes, in the order of [`Ledger::entries`].
+    pub const ALL: [Self; 8] = [
+        Self::Seen,
+        Self::Accounted,
+        Self::NotIp,
+        Self::Malformed,
+        Self::Duplicate,
+        Self::TableFull,
+        Self::TableBusy,
+        Self::SlotReused,
+    ];
+
+    /// Whether this is how things should be.
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Seen => Kind::Seen,
+            Self::Accounted => Kind::Accounted,
+            Self::NotIp | Self::Malformed | Self::Duplicate => Kind::Ignored,
+            Self::TableFull | Self::TableBusy | Self::SlotReused => Kind::Lost,
+        }
+    }
+
+    /// The value of the label `reason` in `/metrics`.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Seen => "seen",
+            Self::Accounted => "accounted",
+            Self::NotIp => "not_ip",
+            Self::Malformed => "malformed",
+            Self::Duplicate => "duplicate",
+            Self::TableFull => "table_full",
+            Self::TableBusy => "table_busy",
+            Self::SlotReused => "slot_reused",
+        }
+    }
+}
+
+/// Packets and bytes of one outcome. Bytes are IP bytes; of a packet that is not IP all bytes behind the link-layer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Entry {
+    /// Packets on the wire.
+    pub packets: u64,
+    /// Bytes on the wire.
+    pub bytes: u64,
+}
+
+/// One CPU's share of the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ledger {
+    /// Indexed by [`Outcome`].
+    pub entries: [Entry; Outcome::ALL.len()],
+    /// Fragments that were accounted without ports, because their first fragment was not seen.
+    pub fragments_without_ports: u64,
+    /// Flows that got a slot.
+    pub flows_opened: u64,
+}
+
+impl Ledger {
+    /// Counts a packet that came, and what became of it.
+    #[inline(always)]
+    pub fn record(&mut self, outcome: Outcome, size: Size) {
+        self.add(Outcome::Seen, size);
+        self.add(outcome, size);
+    }
+
+    #[inline(always)]
+    fn add(&mut self, outcome: Outcome, size: Size) {
+        let entry = &mut self.entries[outcome as usize];
+        entry.packets += size.packets;
+        entry.bytes += size.bytes;
+    }
+
+    /// One outcome's entry.
+    #[must_use]
+    pub fn entry(&self, outcome: Outcome) -> Entry {
+        self.entries[outcome as usize]
+    }
+
+    /// Adds another CPU's share.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.entries.iter_mut().zip(&other.entries) {
+            mine.packets += theirs.packets;
+            mine.bytes += theirs.bytes;
+        }
+        self.fragments_without_ports += other.fragments_without_ports;
+        self.flows_opened += other.flows_opened;
+    }
+
+    /// Packets and bytes of all outcomes of a kind.
+    #[must_use]
+    pub fn sum(&self, kind: Kind) -> Entry {
+        Outcome::ALL.into_iter().filter(|outcome| outcome.kind() == kind).fold(Entry::default(), |sum, outcome| {
+            let entry = self.entry(outcome);
+            Entry { packets: sum.packets + entry.packets, bytes: sum.bytes + entry.bytes }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_what_became_of_it() {
+        let mut ledger = Ledger::default();
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate().skip(1) {
+            ledger.record(outcome, Size { packets: 1, bytes: 100 + index as u64 });
+        }
+        let kinds = [Kind::Accounted, Kind::Ignored, Kind::Lost].map(|kind| ledger.sum(kind));
+        let seen = ledger.entry(Outcome::Seen);
+        assert_eq!(seen.packets, kinds.iter().map(|entry| entry.packets).sum::<u64>());
+        assert_eq!(seen.bytes, kinds.iter().map(|entry| entry.bytes).sum::<u64>());
+    }
+
+    #[test]
+    fn outcomes_stand_at_their_own_number() {
+        for (index, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, index);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What the kernel program and `weir-capture` share: the shapes of the maps, and every decision about a packet that can be made without
+//! the kernel, so that it can be tested on any host.
+//!
+//! # The path of a packet
+//!
+//! 1. [`dissect::dissect`] finds addresses, ports, flags and length behind VLAN tags, IPv4 options and IPv6 extension headers.
+//! 2. [`wire::size`] turns a GSO or GRO super-packet into the packets and bytes that are on the wire.
+//! 3. [`flow::FlowKey::new`] gives both directions of a conversation one key, and the [`flow::Side`] that sent the packet.
+//! 4. The kernel looks the key up in the index (key to slot number), and adds to the slot's [`slot::Counters`] of that side, if this hook
+//!    [owns](slot::Counters::owned_by) that direction of the flow.
+//! 5. Whatever became of the packet, it is counted in the [`ledger::Ledger`].
+//!
+//! Nothing here allocates, panics or depends on the standard library.
+
+#![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "a call is a new stack frame of the 512 bytes that a kernel program has, or a new function to verify"
+)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod dissect;
+pub mod flow;
+pub mod icmp;
+pub mod initiator;
+pub mod ledger;
+pub mod slot;
+pub mod wire;
+
+/// Names of the maps and programs in the object that `capture-ebpf` compiles to.
+pub mod names {
+    /// Hash: [`FlowKey`](crate::flow::FlowKey) to the number of its slot.
+    pub const INDEX: &str = "INDEX";
+    /// Memory-mappable array of [`Slot`](crate::slot::Slot).
+    pub const SLOTS: &str = "SLOTS";
+    /// Stack of the numbers of free slots.
+    pub const FREE: &str = "FREE";
+    /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
+    pub const LEDGER: &str = "LEDGER";
+    /// Programs for devices whose frames start with an Ethernet header: what comes in.
+    pub const ETHERNET_INGRESS: &str = "ethernet_ingress";
+    /// As above: what goes out.
+    pub const ETHERNET_EGRESS: &str = "ethernet_egress";
+    /// Programs for devices whose frames start with the IP header (tun, WireGuard): what comes in.
+    pub const IP_INGRESS: &str = "ip_ingress";
+    /// As above: what goes out.
+    pub const IP_EGRESS: &str = "ip_egress";
+}

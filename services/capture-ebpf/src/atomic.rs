@@ -1,0 +1,25 @@
+//! Atomic instructions. Rust's own atomics have no read-modify-write operations on this target, although the machine has them.
+
+use core::arch::asm;
+
+/// Adds to a sum that several CPUs share.
+///
+/// # Safety
+///
+/// `sum` points to an aligned, valid `u64`.
+#[inline(always)]
+pub unsafe fn add(sum: *mut u64, value: u64) {
+    // SAFETY: one instruction on memory that the caller vouches for.
+    unsafe { asm!("lock *(u64 *)({sum} + 0) += {value}", sum = in(reg) sum, value = in(reg) value) };
+}
+
+/// Sets bits in a word that several CPUs share.
+///
+/// # Safety
+///
+/// `word` points to an aligned, valid `u64`.
+#[inline(always)]
+pub unsafe fn or(word: *mut u64, bits: u64) {
+    // SAFETY: one instruction on memory that the caller vouches for.
+    unsafe { asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits) };
+}

@@ -1,0 +1,116 @@
+//! The classifier: counts every packet that passes an interface, into its flow and into the ledger.
+//!
+//! All decisions about a packet are in `weir-capture-common`, where they are tested; here is what needs the kernel: maps and the `sk_buff`.
+//! The life of a slot, and why no count is lost between the two worlds, is told in `weir_capture_common::slot`.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod frame;
+mod maps;
+mod table;
+
+use aya_ebpf::{
+    bindings::tcx_action_base::TCX_NEXT, helpers::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
+};
+use weir_capture_common::{
+    dissect::{Fragment, Frame, Headers, Link, Reject, dissect},
+    flow::{FlowKey, FragmentKey},
+    initiator,
+    ledger::{Ledger, Outcome},
+    slot,
+    wire::{self, Size},
+};
+
+use crate::frame::SkBuff;
+
+#[classifier]
+pub fn ethernet_ingress(context: TcContext) -> i32 {
+    count(&context, Link::Ethernet, false)
+}
+
+#[classifier]
+pub fn ethernet_egress(context: TcContext) -> i32 {
+    count(&context, Link::Ethernet, true)
+}
+
+#[classifier]
+pub fn ip_ingress(context: TcContext) -> i32 {
+    count(&context, Link::Ip, false)
+}
+
+#[classifier]
+pub fn ip_egress(context: TcContext) -> i32 {
+    count(&context, Link::Ip, true)
+}
+
+/// Counts a packet and leaves it to the next program.
+#[inline(always)]
+fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
+    // The one element of a per-CPU array is always there.
+    if let Some(ledger) = maps::LEDGER.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
+        let ledger = unsafe { &mut *ledger };
+        let frame = SkBuff::new(context);
+        let hook = slot::hook(frame.ifindex(), egress);
+        let (outcome, size) = account(&frame, link, hook, ledger);
+        ledger.record(outcome, size);
+    }
+    TCX_NEXT
+}
+
+#[inline(always)]
+fn account(frame: &SkBuff, link: Link, hook: slot::Hook, ledger: &mut Ledger) -> (Outcome, Size) {
+    let mut headers = match dissect(frame, link) {
+        Ok(headers) => headers,
+        Err(Reject::NotIp(bytes)) => return (Outcome::NotIp, wire::size(bytes, 0, 0, 0)),
+        Err(Reject::Malformed(bytes)) => return (Outcome::Malformed, wire::size(bytes, 0, 0, 0)),
+    };
+    let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), frame.segment_size());
+    follow_fragments(&mut headers, ledger);
+    let (key, side) = FlowKey::new(&headers);
+    let packet = table::Packet {
+        key,
+        side,
+        initiator: initiator::of_first_packet(&headers, side),
+        tcp_flags: u64::from(headers.tcp_flags),
+        size,
+        hook,
+        // SAFETY: a helper without arguments.
+        now: unsafe { bpf_ktime_get_boot_ns() },
+    };
+    (table::add(&packet, ledger), size)
+}
+
+/// Gives a later fragment the ports of the first one.
+#[inline(always)]
+fn follow_fragments(headers: &mut Headers, ledger: &mut Ledger) {
+    if headers.fragment == Fragment::Whole {
+        return;
+    }
+    let key = FragmentKey::new(headers, headers.fragment_id);
+    if headers.fragment == Fragment::First {
+        let ports = maps::Ports { src: headers.src_port, dst: headers.dst_port };
+        // Without it the later fragments are accounted without ports, and counted as such.
+        let _ = maps::FRAGMENTS.insert(&key, &ports, 0);
+        return;
+    }
+    // SAFETY: the value is copied at once; at worst it is another datagram's that took the element in this moment.
+    match unsafe { maps::FRAGMENTS.get(&key) } {
+        Some(&maps::Ports { src, dst }) => (headers.src_port, headers.dst_port) = (src, dst),
+        None => ledger.fragments_without_ports += 1,
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lends its GPL-only helpers to programs under this licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

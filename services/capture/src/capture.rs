@@ -1,0 +1,233 @@
+//! The thread that owns what the kernel gave: it attaches, drains, and at the end detaches and reports the rest.
+//!
+//! It is a thread of its own because it alone keeps capabilities, and because a grace period blocks.
+
+mod attachments;
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tracing::{info, warn};
+use weir_capture_common::ledger::{Kind, Ledger, Outcome};
+use weir_proto::Flow;
+use weir_service::Health;
+
+use crate::{
+    Error,
+    checkpoint::Checkpoint,
+    clock::{self, Clock},
+    config::Config,
+    drain::{Drain, Idle, Policy, Table as _},
+    interfaces::Selection,
+    kernel::{Kernel, KernelTable},
+    metrics::{self, Sums},
+    privileges,
+    record::{self, Context},
+};
+use attachments::Attachments;
+
+/// Takes records; returns whether it will keep them. It must not block.
+pub type Sink = Box<dyn FnMut(Vec<Flow>) -> bool + Send>;
+
+/// Records in one batch: some hundred kilobytes before compression.
+const BATCH: usize = 2000;
+/// Orders that may wait for the thread.
+const ORDERS: usize = 8;
+
+/// The running thread.
+pub struct Capture {
+    orders: SyncSender<Order>,
+    thread: JoinHandle<Result<Totals, Error>>,
+}
+
+/// What was counted in one life, when all of it is reported: `seen = accounted + ignored + lost` and `accounted = reported`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// What the kernel counted.
+    pub ledger: Ledger,
+    /// What became records.
+    pub reported: Sums,
+}
+
+enum Order {
+    Start(Sink, Health, Option<PathBuf>),
+    Select(Selection),
+    Stop,
+}
+
+/// The thread is gone; [`Capture::stop`] tells why.
+#[derive(Debug, thiserror::Error)]
+#[error("the capturing thread has ended")]
+pub struct Ended;
+
+impl Capture {
+    /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
+    pub fn load(config: &Config) -> Result<Self, Error> {
+        let (kernel, table) = Kernel::load(config.max_flows)?;
+        let drain = Drain::new(policy(config));
+        let tick = config.drain_ended.min(config.drain_active);
+        let (orders, inbox) = sync_channel(ORDERS);
+        let thread = std::thread::Builder::new()
+            .name("weir-capture".into())
+            .spawn(move || {
+                privileges::keep_for_capturing()?;
+                let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
+                let attachments = Attachments::new(health);
+                let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+                let checkpoint = path.map(Checkpoint::open);
+                let reported = Sums::default();
+                Thread { kernel, table, drain, attachments, sink, seed, reported, checkpoint }.run(&inbox, tick)
+            })
+            .map_err(|source| Error::System { what: "start a thread", source })?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
+    pub fn start(&self, sink: Sink, health: Health, checkpoint: Option<PathBuf>) -> Result<(), Ended> {
+        self.orders.send(Order::Start(sink, health, checkpoint)).map_err(|_| Ended)
+    }
+
+    /// Attaches to these interfaces, and to no others.
+    pub fn select(&self, selection: Selection) -> Result<(), Ended> {
+        self.orders.send(Order::Select(selection)).map_err(|_| Ended)
+    }
+
+    /// Whether the thread has ended by itself.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Detaches, reports what the table holds, and returns the totals. Blocks for some milliseconds.
+    pub fn stop(self) -> Result<Totals, Error> {
+        // A thread that has ended needs no order.
+        let _ended = self.orders.send(Order::Stop);
+        self.thread.join().map_err(|_| Error::System {
+            what: "go on: the capturing thread has panicked",
+            source: std::io::Error::other("panic"),
+        })?
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        active: config.drain_active,
+        linger: config.drain_ended,
+        idle: Idle { tcp: config.idle_tcp, udp: config.idle_udp, icmp: config.idle_icmp, other: config.idle_other },
+    }
+}
+
+struct Thread {
+    kernel: Kernel,
+    table: KernelTable,
+    drain: Drain,
+    attachments: Attachments,
+    sink: Sink,
+    seed: u64,
+    reported: Sums,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Thread {
+    fn run(mut self, inbox: &Receiver<Order>, tick: Duration) -> Result<Totals, Error> {
+        let mut next = Instant::now() + tick;
+        loop {
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Order::Select(selection)) => {
+                    self.attachments.follow(&mut self.kernel, &mut self.table, selection);
+                    self.look_back();
+                }
+                Ok(Order::Start(..)) => {}
+                Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.attachments.retry(&mut self.kernel);
+                    self.report(Drain::run)?;
+                    self.keep_checkpoint()?;
+                    // From now, not from when it was due: after a suspend there is one drain, not many.
+                    next = Instant::now() + tick;
+                }
+            }
+        }
+        self.attachments.clear();
+        self.report(Drain::finish)?;
+        let totals = Totals { ledger: self.kernel.ledger()?, reported: self.reported };
+        farewell(&totals);
+        if let Some(checkpoint) = self.checkpoint.take() {
+            checkpoint.remove();
+        }
+        Ok(totals)
+    }
+
+    /// Counts what passed between the end of a life that was killed and now.
+    fn look_back(&mut self) {
+        if let Some(checkpoint) = &mut self.checkpoint {
+            metrics::unseen(checkpoint.look_back(&self.attachments.current()));
+        }
+    }
+
+    fn keep_checkpoint(&mut self) -> Result<(), Error> {
+        let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
+        let accounted = self.kernel.ledger()?.entry(Outcome::Accounted).packets;
+        checkpoint.keep(&self.attachments.current(), accounted.saturating_sub(self.reported.packets));
+        Ok(())
+    }
+
+    fn report(&mut self, drain: DrainStep) -> Result<(), Error> {
+        let started = Instant::now();
+        let clock = Clock::sample().map_err(|source| Error::System { what: "read the clock", source })?;
+        let now = clock::boot_ns().map_err(|source| Error::System { what: "read the clock", source })?;
+        let attachments = &self.attachments;
+        let context = Context { clock, seed: self.seed, interface: &|index| attachments.name(index) };
+        let mut batch = Batch { flows: Vec::new(), sink: &mut self.sink, reported: &mut self.reported };
+        drain(&mut self.drain, &mut self.table, now, &mut |interval| batch.push(record::flow(&interval, &context)))?;
+        batch.publish();
+        metrics::ledger(&self.kernel.ledger()?, &self.reported);
+        metrics::table(self.drain.live(), self.table.capacity());
+        metrics::drained(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+}
+
+type DrainStep =
+    fn(&mut Drain, &mut KernelTable, u64, &mut dyn FnMut(crate::drain::Interval)) -> Result<(), crate::kernel::Error>;
+
+/// Records on their way to the sink.
+struct Batch<'a> {
+    flows: Vec<Flow>,
+    sink: &'a mut Sink,
+    reported: &'a mut Sums,
+}
+
+impl Batch<'_> {
+    fn push(&mut self, flow: Flow) {
+        self.flows.push(flow);
+        if self.flows.len() == BATCH {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        if self.flows.is_empty() {
+            return;
+        }
+        let sums = Sums::of(&self.flows);
+        self.reported.add(sums);
+        if !(self.sink)(std::mem::take(&mut self.flows)) {
+            metrics::unpublished(sums);
+        }
+    }
+}
+
+fn farewell(totals: &Totals) {
+    let ledger = &totals.ledger;
+    let (seen, lost) = (ledger.sum(Kind::Seen).packets, ledger.sum(Kind::Lost).packets);
+    let (accounted, ignored) = (ledger.sum(Kind::Accounted).packets, ledger.sum(Kind::Ignored).packets);
+    info!(seen, accounted, ignored, lost, reported = totals.reported.packets, "detached");
+    if accounted != totals.reported.packets {
+        warn!(accounted, reported = totals.reported.packets, "packets in flows and in records differ");
+    }
+}

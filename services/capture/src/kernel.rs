@@ -1,0 +1,144 @@
+//! The kernel's side: loads the programs, attaches them to interfaces, and gives access to what they count.
+
+mod rcu;
+mod table;
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, Stack},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        tc::{SchedClassifierLink, TcAttachOptions},
+    },
+};
+use weir_capture_common::{dissect::Link, ledger::Ledger, names};
+
+pub use table::KernelTable;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-capture-ebpf"));
+
+/// Entries that the index has beyond the number of slots: a CPU that loses the race to open a flow holds one for a moment.
+const INDEX_RESERVE: u32 = 1024;
+
+/// What the kernel refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Parsing, relocating or creating maps failed.
+    #[error("cannot load the kernel program")]
+    Load(#[from] EbpfError),
+    /// The verifier or the kernel refused a program or its attachment.
+    #[error("the kernel refused the program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: ProgramError,
+    },
+    /// A map operation failed.
+    #[error("cannot use the map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+    /// The embedded object is not what this version expects.
+    #[error("the kernel program has no {0}")]
+    Missing(&'static str),
+    /// The flow table could not be mapped into this process.
+    #[error("cannot map the flow table")]
+    Mmap(#[source] std::io::Error),
+}
+
+/// The loaded programs. Nothing is pinned: when this is dropped, or the process dies, the kernel forgets all of it.
+pub struct Kernel {
+    object: Ebpf,
+    ledger: PerCpuArray<MapData, LedgerValue>,
+}
+
+/// A program on both directions of one interface; detached when dropped.
+#[derive(Debug)]
+pub struct Attachment {
+    _ingress: SchedClassifierLink,
+    _egress: SchedClassifierLink,
+}
+
+/// A ledger as it lies in the map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct LedgerValue(Ledger);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for LedgerValue {}
+
+impl Kernel {
+    /// Loads the programs with room for `max_flows` flows, and returns them with the flow table.
+    pub fn load(max_flows: u32) -> Result<(Self, KernelTable), Error> {
+        let mut object = EbpfLoader::new()
+            .map_max_entries(names::SLOTS, max_flows)
+            .map_max_entries(names::FREE, max_flows)
+            .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
+            .load(OBJECT)?;
+        let index = map(&mut object, names::INDEX, HashMap::try_from)?;
+        let free = map(&mut object, names::FREE, Stack::try_from)?;
+        let ledger = map(&mut object, names::LEDGER, PerCpuArray::try_from)?;
+        let Some(Map::Array(slots)) = object.take_map(names::SLOTS) else {
+            return Err(Error::Missing(names::SLOTS));
+        };
+        let table = KernelTable::new(index, free, slots.fd().as_fd(), max_flows)?;
+        for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
+            classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
+        }
+        Ok((Self { object, ledger }, table))
+    }
+
+    /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
+    pub fn attach(&mut self, interface: &str, link: Link) -> Result<Attachment, Error> {
+        let (ingress, egress) = match link {
+            Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
+            Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),
+        };
+        Ok(Attachment {
+            _ingress: self.attach_one(interface, ingress, TcAttachType::Ingress)?,
+            _egress: self.attach_one(interface, egress, TcAttachType::Egress)?,
+        })
+    }
+
+    fn attach_one(
+        &mut self,
+        interface: &str,
+        program: &'static str,
+        direction: TcAttachType,
+    ) -> Result<SchedClassifierLink, Error> {
+        let classifier = classifier(&mut self.object, program)?;
+        // First of the chain: what another program drops or redirects has been on this interface all the same.
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let refused = |source| Error::Program { program, source };
+        let id = classifier.attach_with_options(interface, direction, options).map_err(refused)?;
+        classifier.take_link(id).map_err(refused)
+    }
+
+    /// The ledger, summed over all CPUs.
+    pub fn ledger(&self) -> Result<Ledger, Error> {
+        let shares = self.ledger.get(&0, 0).map_err(|source| Error::Map { map: names::LEDGER, source })?;
+        let mut sum = Ledger::default();
+        for share in shares.iter() {
+            sum.merge(&share.0);
+        }
+        Ok(sum)
+    }
+}
+
+fn map<T>(object: &mut Ebpf, name: &'static str, convert: impl FnOnce(Map) -> Result<T, MapError>) -> Result<T, Error> {
+    let map = object.take_map(name).ok_or(Error::Missing(name))?;
+    convert(map).map_err(|source| Error::Map { map: name, source })
+}
+
+fn classifier<'a>(object: &'a mut Ebpf, program: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let found = object.program_mut(program).ok_or(Error::Missing(program))?;
+    found.try_into().map_err(|source| Error::Program { program, source })
+}

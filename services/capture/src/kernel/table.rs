@@ -1,0 +1,191 @@
+//! The flow table, seen from user space: the slots are memory that the kernel's programs add to while this reads.
+
+use std::{
+    mem::size_of,
+    num::NonZero,
+    os::fd::BorrowedFd,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use aya::{
+    Pod,
+    maps::{HashMap, MapData, MapError, Stack},
+};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use weir_capture_common::{
+    flow::{FlowKey, Side},
+    names,
+    slot::{self, FREE, LIVE, Slot},
+};
+
+use super::{Error, rcu};
+use crate::drain::Table;
+
+/// Words of a slot.
+const WORDS: usize = size_of::<Slot>() / size_of::<u64>();
+
+/// The kernel's flow table.
+pub struct KernelTable {
+    index: HashMap<MapData, Key, u32>,
+    free: Stack<MapData, u32>,
+    slots: Slots,
+}
+
+/// A key as it lies in the map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Key(FlowKey);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for Key {}
+
+impl KernelTable {
+    /// Maps the slots and puts all their numbers on the stack of free ones.
+    pub(super) fn new(
+        index: HashMap<MapData, Key, u32>,
+        free: Stack<MapData, u32>,
+        slots: BorrowedFd<'_>,
+        max_flows: u32,
+    ) -> Result<Self, Error> {
+        let slots = Slots::map(slots, max_flows)?;
+        let mut table = Self { index, free, slots };
+        // The lowest number comes out first.
+        for number in (0..max_flows).rev() {
+            table.put_back(number)?;
+        }
+        Ok(table)
+    }
+
+    /// Lets the next hook that sees a packet count what these interfaces counted: they are gone.
+    pub fn disown(&mut self, gone: &[u32]) {
+        for number in 0..self.slots.length {
+            let Some(slot) = self.slots.pointer(number) else { continue };
+            // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
+            let owners = unsafe {
+                [AtomicU32::from_ptr(&raw mut (*slot).from_a.owner), AtomicU32::from_ptr(&raw mut (*slot).from_b.owner)]
+            };
+            for owner in owners {
+                let hook = owner.load(Ordering::Relaxed);
+                if hook != 0 && gone.contains(&slot::ifindex(hook)) {
+                    // It fails if another hook has taken over in this moment, which is as good.
+                    let _taken_over =
+                        owner.compare_exchange(hook, hook | slot::RELEASED, Ordering::Relaxed, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, number: u32) -> Result<(), Error> {
+        self.free.push(number, 0).map_err(|source| Error::Map { map: names::FREE, source })
+    }
+}
+
+impl Table for KernelTable {
+    type Error = Error;
+
+    fn capacity(&self) -> u32 {
+        self.slots.length
+    }
+
+    fn read(&self, number: u32) -> Option<Slot> {
+        self.slots.read(number)
+    }
+
+    fn take_interval_first(&mut self, number: u32) -> u64 {
+        let Some(slot) = self.slots.pointer(number) else { return 0 };
+        // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
+        unsafe { AtomicU64::from_ptr(&raw mut (*slot).interval_first) }.swap(0, Ordering::Relaxed)
+    }
+
+    fn take_tcp_flags(&mut self, number: u32, side: Side) -> u8 {
+        let Some(slot) = self.slots.pointer(number) else { return 0 };
+        // SAFETY: as above.
+        let flags = unsafe {
+            AtomicU64::from_ptr(match side {
+                Side::A => &raw mut (*slot).from_a.tcp_flags,
+                Side::B => &raw mut (*slot).from_b.tcp_flags,
+            })
+        };
+        flags.swap(0, Ordering::Relaxed) as u8
+    }
+
+    fn unlink(&mut self, key: &FlowKey) -> Result<(), Error> {
+        match self.index.remove(&Key(*key)) {
+            // Nobody else takes keys out; were it gone, that would be all that is wanted.
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(Error::Map { map: names::INDEX, source }),
+        }
+    }
+
+    fn wait_for_writers(&mut self) -> bool {
+        rcu::wait_for_readers().is_ok()
+    }
+
+    fn free(&mut self, number: u32) -> Result<(), Error> {
+        self.slots.clear(number);
+        self.put_back(number)
+    }
+}
+
+/// The mapped slots.
+struct Slots {
+    start: NonNull<Slot>,
+    length: u32,
+    bytes: NonZero<usize>,
+}
+
+// SAFETY: the mapping belongs to this value alone within the process, and is not bound to a thread.
+unsafe impl Send for Slots {}
+
+impl Slots {
+    fn map(fd: BorrowedFd<'_>, length: u32) -> Result<Self, Error> {
+        let bytes = NonZero::new(length as usize * size_of::<Slot>()).ok_or(Error::Missing(names::SLOTS))?;
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start =
+            unsafe { mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0) }
+                .map_err(|error| Error::Mmap(error.into()))?;
+        Ok(Self { start: start.cast(), length, bytes })
+    }
+
+    fn pointer(&self, number: u32) -> Option<*mut Slot> {
+        // SAFETY: within the mapping.
+        (number < self.length).then(|| unsafe { self.start.as_ptr().add(number as usize) })
+    }
+
+    fn read(&self, number: u32) -> Option<Slot> {
+        let slot = self.pointer(number)?;
+        // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
+        let state = unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.load(Ordering::Acquire);
+        if state != LIVE {
+            return None;
+        }
+        let mut words = [0; WORDS];
+        for (index, word) in words.iter_mut().enumerate() {
+            // SAFETY: as above, word by word, since the kernel writes meanwhile.
+            *word = unsafe { AtomicU64::from_ptr(slot.cast::<u64>().add(index)) }.load(Ordering::Relaxed);
+        }
+        // SAFETY: a slot is that many words, and any words are a slot.
+        Some(unsafe { std::mem::transmute::<[u64; WORDS], Slot>(words) })
+    }
+
+    /// Zeroes a slot that nobody else uses.
+    fn clear(&mut self, number: u32) {
+        let Some(slot) = self.pointer(number) else { return };
+        // SAFETY: aligned memory of the mapping. Zero is also the state of a free slot.
+        unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.store(FREE, Ordering::Release);
+        for index in 0..WORDS {
+            // SAFETY: as above. The number is in user space's hands until it is back on the stack, which is a system call.
+            unsafe { AtomicU64::from_ptr(slot.cast::<u64>().add(index)) }.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `map` made; nobody holds a pointer into it beyond a call.
+        if let Err(error) = unsafe { munmap(self.start.cast(), self.bytes.get()) } {
+            tracing::warn!(%error, "cannot unmap the flow table");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `weir-capture`: counts flows in the kernel, and publishes them.
+//!
+//! # The path of a record through capture
+//!
+//! 1. The classifier of `capture-ebpf`, attached to both directions of each interface ([`interfaces`] chooses, [`kernel`] attaches), counts every
+//!    packet into a slot of the flow table, and into the ledger.
+//! 2. Every second a thread of its own ([`capture`]) reads the table. [`drain`] decides which flows are due, and gives the difference to what was
+//!    reported of them before as an interval.
+//! 3. [`record`] turns the interval into a record: who began becomes src, kernel time becomes UTC ([`clock`]).
+//! 4. Batches of records go to the bus's publisher, which names them, keeps them in its spool, and sends them until NATS has them.
+//!
+//! A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
+//! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
+
+pub mod capture;
+mod checkpoint;
+pub mod clock;
+pub mod config;
+pub mod drain;
+mod error;
+pub mod interfaces;
+pub mod kernel;
+pub mod metrics;
+mod pipeline;
+pub mod privileges;
+pub mod record;
+
+pub use config::Config;
+pub use error::Error;
+pub use pipeline::run;
+
+use capture::Capture;
+
+/// Loads the kernel program and gives up every right that is not needed any more. Call it before the process has threads.
+pub fn prepare(config: &Config) -> Result<Capture, Error> {
+    privileges::check()?;
+    privileges::keep_for_loading()?;
+    let capture = Capture::load(config)?;
+    privileges::keep_nothing()?;
+    Ok(capture)
+}
+
+/// Whether capturing can work here: loads the program into the kernel and attaches it to the loopback interface for a moment.
+pub fn check() -> Result<(), Error> {
+    privileges::check()?;
+    let (mut kernel, _table) = kernel::Kernel::load(1)?;
+    let _attached = kernel.attach("lo", weir_capture_common::dissect::Link::Ethernet)?;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Counts flows in the kernel and publishes them.
+
+use std::process::ExitCode;
+
+use weir_capture::{Config, Error};
+
+/// `EX_UNAVAILABLE` of `sysexits.h`: this host cannot capture; the message says why and how to get it.
+const UNAVAILABLE: u8 = 69;
+
+fn main() -> ExitCode {
+    let config: Config = weir_service::parse();
+    if config.check {
+        return match weir_capture::check() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(error, UNAVAILABLE),
+        };
+    }
+    let options = config.service.clone();
+    if options.probe {
+        // It only asks the running service, and never gets to `run`.
+        return weir_service::main("weir-capture", &options, |_| async { Ok(()) });
+    }
+    // Before the runtime has threads: they get no rights at all.
+    let capture = match weir_capture::prepare(&config) {
+        Ok(capture) => capture,
+        Err(error) if error.is_unsupported() => return refuse(error, UNAVAILABLE),
+        Err(error) => return refuse(error, 1),
+    };
+    weir_service::main("weir-capture", &options, |context| weir_capture::run(config, capture, context))
+}
+
+/// Logging is not set up yet; one line says it all.
+fn refuse(error: Error, code: u8) -> ExitCode {
+    eprintln!("weir-capture: {:#}", anyhow::Error::from(error));
+    ExitCode::from(code)
+}

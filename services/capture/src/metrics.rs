@@ -1,0 +1,96 @@
+//! What `/metrics` tells. The ledger comes from the kernel as it is: `seen = accounted + ignored + lost`, each by reason, and
+//! `accounted = reported + pending`.
+
+use metrics::{counter, gauge};
+use weir_capture_common::ledger::{Kind, Ledger, Outcome};
+use weir_proto::Flow;
+
+/// Packets and bytes in records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field says what it is")]
+pub struct Sums {
+    pub records: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Sums {
+    /// What the records hold, both directions.
+    #[must_use]
+    pub fn of(flows: &[Flow]) -> Self {
+        flows.iter().fold(Self::default(), |sums, flow| Self {
+            records: sums.records + 1,
+            packets: sums.packets + flow.tx_packets + flow.rx_packets,
+            bytes: sums.bytes + flow.tx_bytes + flow.rx_bytes,
+        })
+    }
+
+    /// Adds others.
+    pub fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// The kernel's ledger, and how much of it has become records.
+pub fn ledger(ledger: &Ledger, reported: &Sums) {
+    for outcome in Outcome::ALL {
+        let entry = ledger.entry(outcome);
+        let reason = outcome.reason();
+        match outcome.kind() {
+            Kind::Seen => {
+                counter!("weir_capture_packets_seen_total").absolute(entry.packets);
+                counter!("weir_capture_bytes_seen_total").absolute(entry.bytes);
+            }
+            Kind::Accounted => {
+                counter!("weir_capture_packets_accounted_total").absolute(entry.packets);
+                counter!("weir_capture_bytes_accounted_total").absolute(entry.bytes);
+            }
+            Kind::Ignored => {
+                counter!("weir_capture_packets_ignored_total", "reason" => reason).absolute(entry.packets);
+                counter!("weir_capture_bytes_ignored_total", "reason" => reason).absolute(entry.bytes);
+            }
+            Kind::Lost => {
+                counter!("weir_capture_packets_lost_total", "reason" => reason).absolute(entry.packets);
+                counter!("weir_capture_bytes_lost_total", "reason" => reason).absolute(entry.bytes);
+            }
+        }
+    }
+    counter!("weir_capture_fragments_without_ports_total").absolute(ledger.fragments_without_ports);
+    counter!("weir_capture_flows_opened_total").absolute(ledger.flows_opened);
+    counter!("weir_capture_records_total").absolute(reported.records);
+    counter!("weir_capture_packets_reported_total").absolute(reported.packets);
+    counter!("weir_capture_bytes_reported_total").absolute(reported.bytes);
+    let pending = ledger.entry(Outcome::Accounted).packets.saturating_sub(reported.packets);
+    gauge!("weir_capture_packets_pending").set(pending as f64);
+}
+
+/// Records that the spool did not take, with what they hold; they count as reported too.
+pub fn unpublished(sums: Sums) {
+    counter!("weir_capture_records_unpublished_total").increment(sums.records);
+    counter!("weir_capture_packets_unpublished_total").increment(sums.packets);
+    counter!("weir_capture_bytes_unpublished_total").increment(sums.bytes);
+}
+
+/// Packets that no life of the service has seen or reported, because the one before this was killed. They are beside the ledger, which is
+/// this life's; as interfaces count, where a super-packet is one.
+pub fn unseen(packets: u64) {
+    counter!("weir_capture_packets_unseen_total").increment(packets);
+}
+
+/// How full the table is.
+pub fn table(live: u64, capacity: u32) {
+    gauge!("weir_capture_flows").set(live as f64);
+    gauge!("weir_capture_flows_capacity").set(f64::from(capacity));
+}
+
+/// Whether an interface, or a name that is waited for, is captured on.
+pub fn interface(name: &str, attached: bool) {
+    gauge!("weir_capture_interface_attached", "interface" => name.to_owned()).set(if attached { 1.0 } else { 0.0 });
+}
+
+/// How long a drain took.
+pub fn drained(seconds: f64) {
+    metrics::histogram!("weir_capture_drain_seconds").record(seconds);
+}

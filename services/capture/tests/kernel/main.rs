@@ -1,0 +1,12 @@
+//! The programs in a real kernel, between network namespaces: what is reported equals what interfaces and sockets count.
+//!
+//! Needs root and Linux 6.6 or later; elsewhere each test says that it was skipped and why.
+
+mod exact;
+mod frames;
+mod interfaces;
+mod killed;
+mod ledger;
+mod publishing;
+mod rights;
+mod support;

@@ -1,0 +1,83 @@
+//! Without the rights, and with no more of them than needed.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Output},
+};
+
+use caps::{CapSet, Capability};
+
+use crate::support::skipped;
+
+fn capture_without(right: Option<Capability>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-capture"));
+    command.arg("--check").env_clear();
+    if let Some(right) = right {
+        // SAFETY: only system calls between fork and exec. Root gets back at exec what is in the bounding set.
+        unsafe {
+            command.pre_exec(move || {
+                let mut dropped = vec![right];
+                if right != Capability::CAP_NET_ADMIN {
+                    // It would stand in for the others.
+                    dropped.push(Capability::CAP_SYS_ADMIN);
+                }
+                for capability in dropped {
+                    caps::drop(None, CapSet::Bounding, capability).map_err(std::io::Error::other)?;
+                }
+                Ok(())
+            });
+        }
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn a_check_says_that_capturing_works() {
+    if skipped() {
+        return;
+    }
+    let output = capture_without(None);
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_missing_right_is_named_with_the_way_to_get_it() {
+    if skipped() {
+        return;
+    }
+    for (right, name) in [
+        (Capability::CAP_BPF, "CAP_BPF"),
+        (Capability::CAP_NET_ADMIN, "CAP_NET_ADMIN"),
+        (Capability::CAP_PERFMON, "CAP_PERFMON"),
+    ] {
+        let output = capture_without(Some(right));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.contains(name) && message.contains("setcap"), "{message}");
+    }
+}
+
+#[test]
+fn three_rights_are_enough() {
+    if skipped() {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-capture"));
+    command.arg("--check").env_clear();
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(|| {
+            let keep =
+                [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON, Capability::CAP_SETPCAP];
+            for capability in caps::all() {
+                if !keep.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+                    caps::drop(None, CapSet::Bounding, capability).map_err(std::io::Error::other)?;
+                }
+            }
+            caps::drop(None, CapSet::Bounding, Capability::CAP_SETPCAP).map_err(std::io::Error::other)
+        });
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
