@@ -1,0 +1,176 @@
+//! The Docker engine's API as Weir asks it: every request has a deadline, every answer becomes one of Weir's messages.
+
+pub mod event;
+pub mod inspect;
+pub mod stats;
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, Docker,
+    query_parameters::{EventsOptions, ListContainersOptions, StatsOptions},
+};
+use futures::{Stream, StreamExt as _};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::{
+    DockerHost, Error, cgroup,
+    lives::{Event, Inspected},
+};
+
+/// What `runtime` says in the records.
+pub const RUNTIME: &str = "docker";
+
+/// A connection to an engine, cheap to clone. Requests are connections of their own on the engine's socket, so none waits for another.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    client: Docker,
+    timeout: Duration,
+    /// Whether the engine's processes are processes of this host.
+    local: bool,
+    /// The host's memory: a limit that is not below it is none.
+    memory_total: Option<u64>,
+    /// The engine's clock when this connected, nanoseconds since 1970.
+    connected_at_ns: i64,
+    connected: Instant,
+}
+
+impl Engine {
+    /// Connects, agrees on a version of the API, and asks what must be known of the host.
+    pub async fn connect(host: &DockerHost, timeout: Duration) -> Result<Self, Error> {
+        let client = deadline("connect", timeout, open(host, timeout)).await??;
+        let client = answer("version", timeout, client.negotiate_version()).await?;
+        let info = answer("info", timeout, client.info()).await?;
+        Ok(Self {
+            client,
+            timeout,
+            local: matches!(host, DockerHost::Unix(_)),
+            memory_total: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0),
+            connected_at_ns: info.system_time.as_deref().and_then(nanoseconds).unwrap_or_else(now_ns),
+            connected: Instant::now(),
+        })
+    }
+
+    /// The engine's clock, nanoseconds since 1970; its host need not be this one.
+    #[must_use]
+    pub fn clock_ns(&self) -> i64 {
+        self.connected_at_ns + i64::try_from(self.connected.elapsed().as_nanos()).unwrap_or(0)
+    }
+
+    /// Whether the engine answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        answer("ping", self.timeout, self.client.ping()).await.map(drop)
+    }
+
+    /// The ids of all containers, running or not.
+    pub async fn list(&self) -> Result<Vec<String>, Error> {
+        let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+        let containers = answer("list", self.timeout, self.client.list_containers(Some(options))).await?;
+        Ok(containers.into_iter().filter_map(|container| container.id).collect())
+    }
+
+    /// What the engine knows of a container, and its cgroup where it runs on this host.
+    pub async fn inspect(&self, id: &str) -> Result<Inspected, Error> {
+        let response = answer("inspect", self.timeout, self.client.inspect_container(id, None)).await?;
+        let mut inspected = inspect::inspected(response).ok_or(Error::NotFound)?;
+        let container = &mut inspected.container;
+        if self.local
+            && inspected.running
+            && let Some(cgroup) = cgroup::find(container.pid, id)
+        {
+            (container.cgroup_path, container.cgroup_id) = (cgroup.path, cgroup.id);
+        }
+        Ok(inspected)
+    }
+
+    /// The counters of a container at this moment. `None` = it does not run.
+    ///
+    /// One-shot: the engine reads its counters once and answers at once (engines before API 1.41 take two readings, a second apart). A stream
+    /// per container would cost less to ask for and more to answer: the engine then reads every counter once per second.
+    pub async fn stats(&self, id: &str) -> Result<Option<stats::Sample>, Error> {
+        let options = StatsOptions { stream: false, one_shot: true };
+        let mut stream = std::pin::pin!(self.client.stats(id, Some(options)));
+        match deadline("stats", self.timeout, stream.next()).await? {
+            Some(Ok(response)) => Ok(stats::sample(&response, self.memory_total)),
+            Some(Err(error)) => Err(Error::request("stats", self.timeout, error)),
+            None => Ok(None),
+        }
+    }
+
+    /// What happens to containers, from `since_ns` (inclusive) on. The engine remembers its last 256 events.
+    pub fn events(&self, since_ns: i64) -> impl Stream<Item = Result<Option<Event>, Error>> + use<> {
+        let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned(), "network".to_owned()])]);
+        let options = EventsOptions {
+            since: Some(format!("{}.{:09}", since_ns.div_euclid(1_000_000_000), since_ns.rem_euclid(1_000_000_000))),
+            until: None,
+            filters: Some(filters),
+        };
+        let timeout = self.timeout;
+        let client = self.client.clone();
+        let events = client.events(Some(options));
+        events.map(move |event| event.map(event::event).map_err(|error| Error::request("events", timeout, error)))
+    }
+}
+
+/// Opens a connection once by itself, for an error that says what is wrong, and then the client.
+async fn open(host: &DockerHost, timeout: Duration) -> Result<Docker, Error> {
+    let seconds = timeout.as_secs().max(1);
+    let client = match host {
+        DockerHost::Unix(path) => {
+            UnixStream::connect(path).await.map_err(|error| Error::socket(path, error))?;
+            Docker::connect_with_unix(&path.display().to_string(), seconds, API_DEFAULT_VERSION)
+        }
+        DockerHost::Tcp(address) => {
+            TcpStream::connect(address)
+                .await
+                .map_err(|source| Error::Unreachable { address: address.clone(), source })?;
+            Docker::connect_with_http(&format!("tcp://{address}"), seconds, API_DEFAULT_VERSION)
+        }
+    };
+    client.map_err(|error| Error::request("connect", timeout, error))
+}
+
+async fn answer<T>(
+    operation: &'static str,
+    timeout: Duration,
+    request: impl Future<Output = Result<T, bollard::errors::Error>>,
+) -> Result<T, Error> {
+    deadline(operation, timeout, request).await?.map_err(|error| Error::request(operation, timeout, error))
+}
+
+async fn deadline<T>(operation: &'static str, timeout: Duration, request: impl Future<Output = T>) -> Result<T, Error> {
+    let elapsed = |_| Error::Timeout { operation, seconds: timeout.as_secs() };
+    tokio::time::timeout(timeout, request).await.map_err(elapsed)
+}
+
+/// RFC 3339 as nanoseconds since 1970; Go's zero time and what is no time are `None`.
+pub(crate) fn nanoseconds(text: &str) -> Option<i64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    i64::try_from(time.as_nanosecond()).ok().filter(|nanoseconds| *nanoseconds > 0)
+}
+
+/// RFC 3339 as microseconds since 1970; 0 = no time.
+pub(crate) fn microseconds(text: Option<&str>) -> u64 {
+    text.and_then(nanoseconds).map_or(0, |nanoseconds| nanoseconds as u64 / 1000)
+}
+
+pub(crate) fn now_ns() -> i64 {
+    i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gos_zero_time_is_no_time() {
+        assert_eq!(microseconds(Some("0001-01-01T00:00:00Z")), 0);
+        assert_eq!(microseconds(Some("")), 0);
+        assert_eq!(microseconds(None), 0);
+        assert_eq!(microseconds(Some("1970-01-01T00:00:01.000002999Z")), 1_000_002);
+        assert_eq!(nanoseconds("1970-01-01T01:00:00.000000001+01:00"), Some(1));
+    }
+}

@@ -1,0 +1,42 @@
+//! docker-watcher: which containers there are, what they use, and what happens to them.
+//!
+//! # The path of a record through docker-watcher
+//!
+//! ```text
+//!            ┌─ events ──► docker::event ─┐
+//!  engine ───┤                            ├─► lives ──┬─ statements, events ─► outbox ─► Publisher ─► weir.records.containers
+//!            ├─ inspect ─► docker::inspect┘           ├─ identities ────────────────────► key-value weir-identities
+//!            │                                        └─ targets
+//!            └─ stats ◄── sampler ◄───────────────────────┘
+//!                 └────► docker::stats ─► usage ─► outbox
+//! ```
+//!
+//! 1. [`watcher`] holds the connection: it follows the events, inspects the containers that they name, and compares its view with the
+//!    engine's list after each connect and every few minutes. An engine that is away is tried again for ever.
+//! 2. `docker` turns the engine's JSON into Weir's messages; nothing behind it knows Docker. Another runtime is another such module.
+//! 3. [`lives`] is the state without I/O: one life per start of a container. Events say *what happened*, inspections say *what exactly*.
+//!    It answers with effects: an event, a statement about a life, an identity that changed, a container to inspect.
+//! 4. [`sampler`] asks for the counters of every running container once per interval, a few at a time, and [`usage`] computes rates from
+//!    the sample before.
+//! 5. [`outbox`] makes batches (at most half a second old), and the publisher keeps them on disk until NATS has them.
+//! 6. [`identities`] brings the key-value bucket to what the lives are, in its own time: NATS that is away delays nobody.
+
+pub mod cgroup;
+pub mod docker;
+pub mod identities;
+pub mod lives;
+pub mod outbox;
+pub mod position;
+pub mod sampler;
+pub mod text;
+pub mod usage;
+pub mod watcher;
+
+mod config;
+mod error;
+mod metrics;
+mod pipeline;
+
+pub use config::{Config, DockerHost};
+pub use error::Error;
+pub use pipeline::run;

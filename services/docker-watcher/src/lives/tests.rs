@@ -1,0 +1,337 @@
+use super::*;
+
+const SECOND: u64 = 1_000_000;
+
+fn event(action: &str, kind: Kind, time: u64) -> Event {
+    let record = ContainerEvent {
+        time,
+        runtime: "docker".into(),
+        container_id: "c1".into(),
+        name: "web".into(),
+        image: "nginx".into(),
+        action: action.into(),
+        ..ContainerEvent::default()
+    };
+    Event { time_ns: time as i64 * 1000, kind, record }
+}
+
+fn die(time: u64, exit_code: i32) -> Event {
+    let mut event = event("die", Kind::Die, time);
+    event.record.exit_code = Some(exit_code);
+    event
+}
+
+fn create(time: u64) -> Event {
+    event("create", Kind::Create, time)
+}
+
+fn start(time: u64) -> Event {
+    event("start", Kind::Start, time)
+}
+
+fn destroy(time: u64) -> Event {
+    event("destroy", Kind::Destroy, time)
+}
+
+fn container(started_at: u64) -> Container {
+    Container {
+        runtime: "docker".into(),
+        container_id: "c1".into(),
+        name: "web".into(),
+        image: "nginx".into(),
+        image_id: "sha256:1".into(),
+        state: "running".into(),
+        created_at: 1,
+        started_at,
+        ..Container::default()
+    }
+}
+
+fn running(started_at: u64, address: u64) -> Inspected {
+    let network = weir_proto::ContainerNetwork { ip_low: address, ..weir_proto::ContainerNetwork::default() };
+    let container = Container { pid: 42, networks: vec![network], cgroup_id: 77, ..container(started_at) };
+    Inspected { container, running: true, previous_finished_at: 0 }
+}
+
+fn exited(started_at: u64, finished_at: u64, exit_code: i32) -> Inspected {
+    let container =
+        Container { finished_at, exit_code: Some(exit_code), state: "exited".into(), ..container(started_at) };
+    Inspected { container, running: false, previous_finished_at: 0 }
+}
+
+/// What the tests look at: statements and the names of everything else.
+fn words(effects: &[Effect]) -> Vec<String> {
+    effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Event(event) if event.attributes.contains_key(RECONSTRUCTED) => format!("~{}", event.action),
+            Effect::Event(event) => event.action.clone(),
+            Effect::Current(life) => format!("current {}-{} {}", life.started_at, life.finished_at, life.state),
+            Effect::Past(life) => format!("past {}-{} {}", life.started_at, life.finished_at, life.state),
+            Effect::Gone(life) => format!("gone {}-{} {}", life.started_at, life.finished_at, life.state),
+            Effect::Inspect(_) => "inspect".to_owned(),
+            Effect::LeftOut(reason) => format!("left out: {reason}"),
+        })
+        .collect()
+}
+
+fn statement(effects: &[Effect]) -> &Container {
+    let statements: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Current(life) | Effect::Past(life) | Effect::Gone(life) => Some(life),
+            Effect::Event(_) | Effect::Inspect(_) | Effect::LeftOut(_) => None,
+        })
+        .collect();
+    assert_eq!(statements.len(), 1, "{effects:?}");
+    statements[0]
+}
+
+/// A container whose life is known from the engine.
+fn known() -> Lives {
+    let mut lives = Lives::new("h");
+    lives.earlier(Vec::new(), 0);
+    lives.event(create(5), 5);
+    lives.event(start(20), 20);
+    lives.inspected(running(19, 7), Origin::Event, 21);
+    lives
+}
+
+#[test]
+fn a_life_is_stated_with_the_engines_own_start_and_end() {
+    let mut lives = Lives::new("h");
+    lives.earlier(Vec::new(), 0);
+    assert_eq!(words(&lives.event(create(5), 5)), ["create"]);
+    assert_eq!(words(&lives.event(start(20), 20)), ["start", "inspect"]);
+    assert!(lives.running("c1").is_some(), "it can be sampled at once");
+    let effects = lives.inspected(running(19, 7), Origin::Event, 21);
+    assert_eq!(words(&effects), ["current 19-0 running"]);
+    let life = statement(&effects);
+    assert_eq!((life.host.as_str(), life.pid, life.cgroup_id, life.networks.len()), ("h", 42, 77, 1));
+
+    let effects = lives.event(die(50, 3), 50);
+    assert_eq!(words(&effects), ["die", "inspect", "current 19-50 exited"]);
+    assert!(lives.running("c1").is_none());
+    let effects = lives.inspected(exited(19, 49, 3), Origin::Event, 51);
+    assert_eq!(words(&effects), ["current 19-49 exited"]);
+    let life = statement(&effects);
+    assert_eq!((life.exit_code, life.networks.len(), life.cgroup_id), (Some(3), 1, 77), "addresses outlive the end");
+
+    assert_eq!(words(&lives.event(destroy(90), 90)), ["destroy", "gone 19-49 removed"]);
+}
+
+#[test]
+fn a_life_too_short_to_be_inspected_is_stated_from_its_events() {
+    let mut lives = Lives::new("h");
+    lives.event(create(5), 5);
+    lives.event(start(20), 20);
+    lives.event(die(50, 3), 50);
+    assert_eq!(words(&lives.not_found("c1", Origin::Event, 51)), ["current 20-50 exited"]);
+    let effects = lives.event(destroy(60), 60);
+    assert_eq!(words(&effects), ["destroy", "gone 20-50 removed"]);
+    let life = statement(&effects);
+    assert_eq!(
+        (life.name.as_str(), life.image.as_str(), life.exit_code, life.created_at),
+        ("web", "nginx", Some(3), 5)
+    );
+    // The answers that come late change nothing.
+    assert_eq!(lives.not_found("c1", Origin::Event, 61), []);
+    assert_eq!(lives.inspected(running(19, 7), Origin::Event, 61), []);
+    assert_eq!(lives.inspected(running(19, 7), Origin::Reconciliation, 61), []);
+}
+
+#[test]
+fn a_life_is_stated_even_when_no_answer_ever_came() {
+    let mut lives = Lives::new("h");
+    lives.event(start(20), 20);
+    lives.event(die(50, 3), 50);
+    assert_eq!(words(&lives.event(destroy(60), 60)), ["destroy", "gone 20-50 removed"]);
+}
+
+#[test]
+fn each_start_is_a_life_of_its_own() {
+    let mut lives = known();
+    lives.event(die(50, 1), 50);
+    let effects = lives.event(start(60), 60);
+    assert_eq!(words(&effects), ["start", "inspect"]);
+    // The question that the death asked is answered about the next life.
+    let effects = lives.inspected(running(59, 8), Origin::Event, 61);
+    assert_eq!(words(&effects), ["current 59-0 running"]);
+    assert_eq!(statement(&effects).networks[0].ip_low, 8);
+    assert_eq!(statement(&effects).exit_code, None);
+}
+
+#[test]
+fn a_life_that_was_over_before_its_answer_came_is_stated_from_its_events() {
+    let mut lives = Lives::new("h");
+    lives.event(create(5), 5);
+    lives.event(start(20), 20);
+    lives.event(die(30, 1), 30);
+    assert_eq!(words(&lives.event(start(40), 40)), ["start", "past 20-30 exited", "inspect"]);
+    assert_eq!(words(&lives.inspected(running(39, 7), Origin::Event, 41)), ["current 39-0 running"]);
+}
+
+#[test]
+fn an_answer_older_than_the_events_changes_no_phase() {
+    let mut lives = known();
+    lives.event(die(50, 1), 50);
+    assert_eq!(words(&lives.inspected(running(19, 7), Origin::Event, 51)), [""; 0]);
+    assert!(lives.running("c1").is_none());
+    let mut lives = known();
+    assert_eq!(words(&lives.inspected(exited(19, 49, 1), Origin::Event, 50)), [""; 0], "the death is on its way");
+    assert!(lives.running("c1").is_some());
+}
+
+#[test]
+fn changes_of_a_running_container_are_stated() {
+    let mut lives = known();
+    let mut rename = event("rename", Kind::Rename, 30);
+    rename.record.name = "shop".into();
+    assert_eq!(words(&lives.event(rename, 30)), ["rename", "inspect", "current 19-0 running"]);
+    assert_eq!(lives.running("c1").unwrap().name, "shop");
+    let effects = lives.event(event("health_status", Kind::Health("unhealthy".into()), 31), 31);
+    assert_eq!(statement(&effects).health, "unhealthy");
+    let effects = lives.event(event("pause", Kind::Pause, 32), 32);
+    assert_eq!(statement(&effects).state, "paused");
+    let effects = lives.event(event("network_connect", Kind::Network, 33), 33);
+    assert_eq!(words(&effects), ["network_connect", "inspect"]);
+    let effects = lives.event(event("oom", Kind::Oom, 34), 34);
+    assert!(statement(&effects).oom_killed);
+}
+
+#[test]
+fn statements_about_one_life_are_in_order_even_within_a_microsecond() {
+    let mut lives = known();
+    let first = statement(&lives.event(event("pause", Kind::Pause, 32), 50)).observed_at;
+    let second = statement(&lives.event(event("unpause", Kind::Unpause, 33), 50)).observed_at;
+    let third = statement(&lives.event(destroy(34), 10)).observed_at;
+    assert!(first < second && second < third, "{first} {second} {third}");
+}
+
+#[test]
+fn what_happens_before_the_start_and_after_the_end_asks_nothing() {
+    let mut lives = Lives::new("h");
+    lives.event(create(5), 5);
+    let connect = || event("network_connect", Kind::Network, 6);
+    assert_eq!(words(&lives.event(connect(), 6)), ["network_connect"]);
+    let mut lives = known();
+    lives.event(die(50, 0), 50);
+    assert_eq!(words(&lives.event(event("network_disconnect", Kind::Network, 51), 51)), ["network_disconnect"]);
+}
+
+#[test]
+fn a_container_that_never_started_is_stated_when_it_is_gone() {
+    let mut lives = Lives::new("h");
+    lives.event(create(5), 5);
+    assert_eq!(words(&lives.event(destroy(9), 9)), ["destroy", "gone 0-0 removed"]);
+}
+
+#[test]
+fn the_engines_list_gives_the_lives_of_what_was_there_before() {
+    let mut lives = Lives::new("h");
+    assert_eq!(words(&lives.inspected(running(19, 7), Origin::Reconciliation, 30)), ["current 19-0 running"]);
+    // The event of its start may come yet.
+    assert_eq!(words(&lives.event(start(20), 30)), ["start"]);
+    // And the list again says nothing new.
+    assert_eq!(words(&lives.inspected(running(19, 7), Origin::Reconciliation, 40)), [""; 0]);
+}
+
+#[test]
+fn an_end_that_was_missed_is_closed_from_the_engine_and_told_once() {
+    let mut lives = known();
+    let mut ended = exited(19, 45, 137);
+    ended.container.oom_killed = true;
+    let effects = lives.inspected(ended.clone(), Origin::Reconciliation, 60);
+    assert_eq!(words(&effects), ["~die", "current 19-45 exited"]);
+    let life = statement(&effects);
+    assert_eq!((life.exit_code, life.oom_killed, life.networks.len()), (Some(137), true, 1));
+    assert_eq!(words(&lives.event(die(46, 137), 61)), ["left out: reconstructed"]);
+    assert_eq!(words(&lives.inspected(ended, Origin::Reconciliation, 62)), [""; 0]);
+}
+
+#[test]
+fn an_end_that_was_repeated_before_the_list_came_is_told_once() {
+    let mut lives = known();
+    assert_eq!(words(&lives.event(die(46, 137), 60)), ["die", "inspect", "current 19-46 exited"]);
+    assert_eq!(words(&lives.inspected(exited(19, 45, 137), Origin::Reconciliation, 61)), ["current 19-45 exited"]);
+}
+
+#[test]
+fn a_restart_that_was_missed_closes_one_life_and_begins_another() {
+    let mut lives = known();
+    let restarted = Inspected { previous_finished_at: 44, ..running(50, 9) };
+    let effects = lives.inspected(restarted, Origin::Reconciliation, 60);
+    assert_eq!(words(&effects), ["~die", "past 19-44 exited", "~start", "current 50-0 running"]);
+    assert_eq!(words(&lives.event(die(45, 0), 61)), ["left out: reconstructed"]);
+    assert_eq!(words(&lives.event(start(51), 62)), ["left out: reconstructed"]);
+    assert_eq!(lives.running("c1").unwrap().networks[0].ip_low, 9);
+    assert_eq!(words(&lives.event(die(70, 0), 70)), ["die", "inspect", "current 50-70 exited"], "the next end is real");
+}
+
+#[test]
+fn a_container_that_the_engine_forgot_is_gone() {
+    let mut lives = known();
+    let effects = lives.not_found("c1", Origin::Reconciliation, 60);
+    assert_eq!(words(&effects), ["~destroy", "gone 19-60 removed"]);
+    assert_eq!(words(&lives.event(destroy(59), 61)), ["left out: reconstructed"]);
+}
+
+#[test]
+fn what_an_earlier_process_knew_is_not_lost_with_it() {
+    let stated = Container {
+        networks: running(19, 7).container.networks,
+        cgroup_id: 77,
+        pid: 42,
+        host: "h".into(),
+        ..exited(19, 45, 1).container
+    };
+    let mut lives = Lives::new("h");
+    let found = lives.inspected(exited(19, 45, 1), Origin::Reconciliation, 90);
+    assert_eq!(words(&found), [""; 0], "the engine forgot its addresses: wait for who knows them");
+    assert_eq!(words(&lives.earlier(vec![stated], 91)), [""; 0], "all of it was said before");
+}
+
+#[test]
+fn lives_that_ended_while_nobody_watched_are_closed() {
+    let earlier = |id: &str| Container { container_id: id.into(), ..running(19, 7).container };
+    let mut lives = Lives::new("h");
+    lives.inspected(exited(19, 45, 1), Origin::Reconciliation, 90);
+    let effects = lives.earlier(vec![earlier("c1"), earlier("c2")], 91);
+    assert_eq!(words(&effects), ["gone 19-91 removed", "current 19-45 exited"]);
+    let mut lives = Lives::new("h");
+    lives.inspected(Inspected { previous_finished_at: 44, ..running(50, 9) }, Origin::Reconciliation, 90);
+    assert_eq!(words(&lives.earlier(vec![earlier("c1")], 91)), ["past 19-44 exited"]);
+}
+
+#[test]
+fn an_end_that_this_process_saw_closes_the_life_that_an_earlier_one_saw() {
+    let mut lives = Lives::new("h");
+    assert_eq!(words(&lives.event(die(45, 9), 90)), ["die", "inspect"]);
+    assert_eq!(words(&lives.event(destroy(46), 90)), ["destroy"]);
+    let effects = lives.earlier(vec![running(19, 7).container], 91);
+    assert_eq!(words(&effects), ["gone 19-45 removed"]);
+    assert_eq!((statement(&effects).exit_code, statement(&effects).networks.len()), (Some(9), 1));
+    assert_eq!(words(&lives.event(die(95, 9), 96)), ["die"]);
+}
+
+#[test]
+fn events_of_containers_that_are_not_known_yet_are_told_as_they_are() {
+    let mut lives = Lives::new("h");
+    assert_eq!(words(&lives.event(event("exec_start", Kind::Other, 9), 9)), ["exec_start"]);
+    assert_eq!(words(&lives.event(destroy(10), 10)), ["destroy"]);
+    assert!(lives.ids().is_empty());
+}
+
+#[test]
+fn memory_of_what_is_gone_is_bounded() {
+    let mut lives = Lives::new("h");
+    for i in 0..5000 {
+        let mut create = create(i);
+        create.record.container_id = format!("c{i}");
+        let mut destroy = destroy(i + SECOND);
+        destroy.record.container_id = format!("c{i}");
+        lives.event(create, i);
+        lives.event(destroy, i);
+    }
+    assert_eq!((lives.gone.len(), lives.tracked.len()), (REMEMBERED, 0));
+}
