@@ -1,0 +1,113 @@
+//! gzip and zstd around a capture, and the limits on what comes out of them.
+
+use std::io::{self, Cursor, Read};
+
+use super::error::{Bomb, OpenError};
+use super::input::{Counted, Progress, ReadError};
+
+/// Limits on what a file may decompress to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Decompressed bytes.
+    pub bytes: u64,
+    /// Decompressed bytes for each compressed one.
+    pub ratio: u64,
+    /// Decompressed bytes up to which the ratio is not looked at: a small file of zeros is no harm.
+    pub ratio_from: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 64 << 30, ratio: 500, ratio_from: 256 << 20 }
+    }
+}
+
+/// What a file is packed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Nothing.
+    None,
+    /// RFC 1952, one or several members.
+    Gzip,
+    /// RFC 8878, one or several frames.
+    Zstd,
+}
+
+impl Compression {
+    /// The name that people use; empty for none.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// By the first bytes of a file.
+    pub(super) fn of(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A frame, or one to be skipped before it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Takes the compression off a file.
+pub(super) fn decompressed(
+    source: impl Read + Send + 'static,
+    limits: Limits,
+    progress: &Progress,
+) -> Result<(Box<dyn Read + Send>, Compression), OpenError> {
+    /// Memory that one frame may ask for, as a power of two: what `zstd -d` accepts without being asked.
+    const MAX_WINDOW_LOG: u32 = 27;
+    let mut source = Counted::new(source, progress.clone());
+    let start = first_bytes(&mut source).map_err(|error| OpenError::from_read(ReadError::from(error)))?;
+    let compression = Compression::of(&start);
+    let whole = Cursor::new(start).chain(source);
+    let guarded = |inner: Box<dyn Read + Send>| -> Box<dyn Read + Send> {
+        Box::new(Guard { inner, limits, produced: 0, progress: progress.clone() })
+    };
+    let reader = match compression {
+        Compression::None => Box::new(whole),
+        Compression::Gzip => guarded(Box::new(flate2::read::MultiGzDecoder::new(whole))),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(whole).map_err(OpenError::Decompress)?;
+            decoder.window_log_max(MAX_WINDOW_LOG).map_err(OpenError::Decompress)?;
+            guarded(Box::new(decoder))
+        }
+    };
+    Ok((reader, compression))
+}
+
+/// Up to four bytes.
+fn first_bytes(source: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(4);
+    source.take(4).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// Stops a reader that gives more than it may.
+struct Guard {
+    inner: Box<dyn Read + Send>,
+    limits: Limits,
+    produced: u64,
+    progress: Progress,
+}
+
+impl Read for Guard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.produced += count as u64;
+        if self.produced > self.limits.bytes {
+            return Err(io::Error::other(Bomb::Size(self.limits.bytes)));
+        }
+        let allowed = self.progress.bytes_read().saturating_mul(self.limits.ratio);
+        if self.produced > self.limits.ratio_from && self.produced > allowed {
+            return Err(io::Error::other(Bomb::Ratio(self.limits.ratio)));
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,261 @@
+//! The newer form (draft-ietf-opsawg-pcapng): sections of blocks, each section in its own byte order, with its own interfaces.
+
+use weir_flow::packet::LinkType;
+
+use super::error::{Fault, OpenError};
+use super::input::{Input, ReadError, cut};
+use super::{Header, MAX_PACKET};
+
+/// The type of the block that begins a section, the same in both byte orders.
+pub(super) const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+
+/// Interfaces of a file beyond which it is taken for hostile.
+const MAX_INTERFACES: usize = 65_536;
+/// Bytes of a block that has to be held: a packet and its options.
+const MAX_BLOCK: u32 = MAX_PACKET + (256 << 10);
+
+mod block {
+    pub(super) const SECTION: u32 = 0x0a0d_0d0a;
+    pub(super) const INTERFACE: u32 = 1;
+    pub(super) const OLD_PACKET: u32 = 2;
+    pub(super) const SIMPLE_PACKET: u32 = 3;
+    pub(super) const ENHANCED_PACKET: u32 = 6;
+}
+
+/// What a section says of an interface.
+#[derive(Clone, Debug)]
+struct Interface {
+    link_type: LinkType,
+    snap_length: u32,
+    ticks_per_second: u128,
+    offset_seconds: i64,
+    /// Index of its name among all interfaces of the file.
+    number: usize,
+}
+
+/// Reads blocks.
+pub(super) struct Reader {
+    big_endian: bool,
+    /// Of the current section.
+    interfaces: Vec<Interface>,
+    names: Vec<String>,
+    /// Simple packets have no time; the last one seen is the best guess.
+    last_time: u64,
+}
+
+impl Reader {
+    /// Reads what follows the type of the first block.
+    pub(super) fn open(input: &mut Input) -> Result<Self, OpenError> {
+        let mut reader = Self { big_endian: false, interfaces: Vec::new(), names: Vec::new(), last_time: 0 };
+        let length = input.read_array().map_err(OpenError::from_read)?;
+        reader
+            .section(input, length)
+            .map_err(|fault| fault.into_open_error("its byte order or length makes no sense"))?;
+        Ok(reader)
+    }
+
+    /// The names of all interfaces of the file.
+    pub(super) fn interface_names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Reads up to the next packet.
+    pub(super) fn next(&mut self, input: &mut Input, buffer: &mut Vec<u8>) -> Result<Option<Header>, Fault> {
+        loop {
+            let head: [u8; 8] = match input.read_array() {
+                Ok(head) => head,
+                Err(ReadError::End) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let kind = self.u32(&head, 0);
+            if kind == block::SECTION {
+                self.section(input, [head[4], head[5], head[6], head[7]])?;
+                continue;
+            }
+            let length = block_length(self.u32(&head, 4))?;
+            let body = length - 12;
+            if !matches!(kind, block::INTERFACE | block::OLD_PACKET | block::SIMPLE_PACKET | block::ENHANCED_PACKET) {
+                input.skip(u64::from(body))?;
+                self.trailer(input, length)?;
+                continue;
+            }
+            if body > MAX_BLOCK {
+                return Err(Fault::field(format!("a block claims to hold {body} bytes")));
+            }
+            input.read_into(buffer, body as usize)?;
+            self.trailer(input, length)?;
+            let header = match kind {
+                block::ENHANCED_PACKET => self.enhanced_packet(buffer)?,
+                block::SIMPLE_PACKET => self.simple_packet(buffer)?,
+                block::OLD_PACKET => self.old_packet(buffer)?,
+                _ => {
+                    self.interface(buffer)?;
+                    continue;
+                }
+            };
+            return Ok(Some(header));
+        }
+    }
+
+    /// A section header, after its type; its length is in a byte order that it has yet to name.
+    fn section(&mut self, input: &mut Input, length: [u8; 4]) -> Result<(), Fault> {
+        self.big_endian = match input.read_array().map_err(cut)? {
+            [0x1a, 0x2b, 0x3c, 0x4d] => true,
+            [0x4d, 0x3c, 0x2b, 0x1a] => false,
+            _ => return Err(Fault::field("a section names no byte order")),
+        };
+        let length = block_length(self.u32(&length, 0))?;
+        let rest = length.checked_sub(16).ok_or_else(|| Fault::field("a section header is too short"))?;
+        input.skip(u64::from(rest))?;
+        self.trailer(input, length)?;
+        self.interfaces.clear();
+        Ok(())
+    }
+
+    /// Each block ends with its length again.
+    fn trailer(&self, input: &mut Input, length: u32) -> Result<(), Fault> {
+        let trailer: [u8; 4] = input.read_array().map_err(cut)?;
+        // The padding of a length that is no multiple of four may be counted in it or not.
+        let again = self.u32(&trailer, 0);
+        if again.checked_next_multiple_of(4) != Some(length) {
+            return Err(Fault::field(format!("a block of {length} bytes ends as one of {again}")));
+        }
+        Ok(())
+    }
+
+    fn interface(&mut self, body: &[u8]) -> Result<(), Fault> {
+        if self.names.len() >= MAX_INTERFACES {
+            return Err(Fault::field("too many interfaces"));
+        }
+        let fixed = body.get(..8).ok_or_else(|| Fault::field("an interface description is too short"))?;
+        let mut interface = Interface {
+            link_type: LinkType(self.u16(fixed, 0)),
+            snap_length: self.u32(fixed, 4),
+            ticks_per_second: 1_000_000,
+            offset_seconds: 0,
+            number: self.names.len(),
+        };
+        let mut name = String::new();
+        self.options(&body[8..], |code, value| match (code, value) {
+            (2, bytes) => String::from_utf8_lossy(bytes).trim_end_matches('\0').clone_into(&mut name),
+            (9, [resolution, ..]) => interface.ticks_per_second = ticks_per_second(*resolution),
+            (14, value) => {
+                if let Ok(bytes) = <[u8; 8]>::try_from(value) {
+                    interface.offset_seconds =
+                        if self.big_endian { i64::from_be_bytes(bytes) } else { i64::from_le_bytes(bytes) };
+                }
+            }
+            _ => {}
+        });
+        self.names.push(name);
+        self.interfaces.push(interface);
+        Ok(())
+    }
+
+    /// Calls `each` with code and value of every option.
+    fn options(&self, mut rest: &[u8], mut each: impl FnMut(u16, &[u8])) {
+        while let Some((head, after)) = rest.split_at_checked(4) {
+            let (code, length) = (self.u16(head, 0), usize::from(self.u16(head, 2)));
+            let Some(value) = after.get(..length).filter(|_| code != 0) else { return };
+            each(code, value);
+            rest = after.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+
+    fn enhanced_packet(&mut self, body: &[u8]) -> Result<Header, Fault> {
+        let fixed = body.get(..20).ok_or_else(too_short)?;
+        let interface = self.u32(fixed, 0) as usize;
+        self.timed_packet(body, interface)
+    }
+
+    /// The block that enhanced packets replaced; it has a number of dropped packets in the upper half of the first field.
+    fn old_packet(&mut self, body: &[u8]) -> Result<Header, Fault> {
+        let fixed = body.get(..20).ok_or_else(too_short)?;
+        let interface = usize::from(self.u16(fixed, 0));
+        self.timed_packet(body, interface)
+    }
+
+    /// Time and lengths lie at the same places in both.
+    fn timed_packet(&mut self, body: &[u8], interface: usize) -> Result<Header, Fault> {
+        let ticks = u64::from(self.u32(body, 4)) << 32 | u64::from(self.u32(body, 8));
+        let captured = self.u32(body, 12);
+        let interface = self.interface_of(interface)?;
+        let time_us = interface.microseconds(ticks);
+        let header = Header {
+            time_us,
+            link_type: interface.link_type,
+            interface: interface.number,
+            original_length: self.u32(body, 16),
+            data: 20..data_end(body, 20, captured)?,
+        };
+        self.last_time = time_us;
+        Ok(header)
+    }
+
+    fn simple_packet(&mut self, body: &[u8]) -> Result<Header, Fault> {
+        let fixed = body.get(..4).ok_or_else(too_short)?;
+        let original_length = self.u32(fixed, 0);
+        let interface = self.interface_of(0)?;
+        let snap_length = if interface.snap_length == 0 { u32::MAX } else { interface.snap_length };
+        let captured = original_length.min(snap_length).min(body.len() as u32 - 4);
+        Ok(Header {
+            time_us: self.last_time,
+            link_type: interface.link_type,
+            interface: interface.number,
+            original_length,
+            data: 4..data_end(body, 4, captured)?,
+        })
+    }
+
+    fn interface_of(&self, index: usize) -> Result<&Interface, Fault> {
+        self.interfaces
+            .get(index)
+            .ok_or_else(|| Fault::field(format!("a packet of interface {index}, which was not described")))
+    }
+
+    fn u32(&self, bytes: &[u8], at: usize) -> u32 {
+        let bytes = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+        if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+    }
+
+    fn u16(&self, bytes: &[u8], at: usize) -> u16 {
+        let bytes = [bytes[at], bytes[at + 1]];
+        if self.big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+    }
+}
+
+impl Interface {
+    fn microseconds(&self, ticks: u64) -> u64 {
+        let since = u128::from(ticks) * 1_000_000 / self.ticks_per_second;
+        let offset = i128::from(self.offset_seconds) * 1_000_000;
+        let time = i128::try_from(since).unwrap_or(i128::MAX).saturating_add(offset);
+        u64::try_from(time.max(0)).unwrap_or(u64::MAX)
+    }
+}
+
+/// Option `if_tsresol`: a negative power of ten, or of two where the highest bit is set.
+fn ticks_per_second(resolution: u8) -> u128 {
+    let exponent = u32::from(resolution & 0x7f);
+    let base: u128 = if resolution & 0x80 != 0 { 2 } else { 10 };
+    base.checked_pow(exponent).unwrap_or(u128::MAX)
+}
+
+/// The length of a block with its padding.
+fn block_length(length: u32) -> Result<u32, Fault> {
+    length
+        .checked_next_multiple_of(4)
+        .filter(|length| *length >= 12)
+        .ok_or_else(|| Fault::field(format!("a block claims to be {length} bytes long")))
+}
+
+fn data_end(body: &[u8], start: usize, captured: u32) -> Result<usize, Fault> {
+    let end = start + captured as usize;
+    if captured > MAX_PACKET || end > body.len() {
+        return Err(Fault::field(format!("a packet claims to hold {captured} bytes")));
+    }
+    Ok(end)
+}
+
+fn too_short() -> Fault {
+    Fault::field("a packet block is too short")
+}

@@ -1,0 +1,229 @@
+//! One job: from the message to the final state of its capture.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, info_span, warn};
+use uuid::Uuid;
+use weir_bus::{Bucket, Bus, Message, Objects, names};
+use weir_proto::capture::State;
+use weir_proto::{AnalyseCapture, Batch, Capture, Source};
+
+use crate::analysis::{Analysis, Failure};
+use crate::config::Config;
+use crate::metrics::{self, Outcome};
+use crate::report::{self, Report};
+use crate::state::{CaptureState, Names, now_us};
+use crate::work;
+
+/// What every job needs.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    pub(crate) config: Config,
+    pub(crate) bus: Bus,
+    pub(crate) captures: Bucket<Capture>,
+    pub(crate) uploads: Objects,
+    pub(crate) artifacts: Objects,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Why an attempt ended without a result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    /// It can never succeed.
+    #[error("{0:#}")]
+    Permanent(anyhow::Error),
+    /// It may succeed another time.
+    #[error("{0:#}")]
+    Transient(anyhow::Error),
+    /// The capture is gone, or another analysis of it was asked for.
+    #[error("nobody asks for the analysis any more")]
+    Obsolete,
+    /// This worker stops.
+    #[error("the worker stops")]
+    Stopping,
+}
+
+impl From<weir_bus::Error> for Ended {
+    fn from(error: weir_bus::Error) -> Self {
+        Self::Transient(error.into())
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        if failure.is_transient() { Self::Transient(failure.into()) } else { Self::Permanent(failure.into()) }
+    }
+}
+
+impl Worker {
+    /// Does a job and says so to the queue. An error means that the queue could not be told; it will deliver the job again.
+    pub(crate) async fn handle(&self, message: &Message) -> Result<Outcome> {
+        let span = info_span!("analyse capture", otel.kind = "consumer", capture_id = tracing::field::Empty);
+        message.continue_trace(&span);
+        let outcome = async {
+            let named = message.job().map_err(anyhow::Error::from).and_then(|job| Ok((Names::try_from(&job)?, job)));
+            match named {
+                Ok((names, job)) => {
+                    tracing::Span::current().record("capture_id", tracing::field::display(names.capture_id));
+                    self.known(message, &names, &job).await
+                }
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), sequence = message.stream_sequence, "not a job");
+                    message.terminate().await.context("cannot end a job")?;
+                    Ok(Outcome::Poison)
+                }
+            }
+        }
+        .instrument(span)
+        .await?;
+        metrics::job(outcome);
+        Ok(outcome)
+    }
+
+    async fn known(&self, message: &Message, names: &Names, job: &AnalyseCapture) -> Result<Outcome> {
+        let state = CaptureState::new(self.captures.clone(), names.clone());
+        let ended = match self.attempt(message, &state, names, job).await {
+            Ok(()) => {
+                message.ack_confirmed().await.context("cannot end a job")?;
+                return Ok(Outcome::Done);
+            }
+            Err(ended) => ended,
+        };
+        match ended {
+            Ended::Obsolete => {
+                info!("nobody asks for this capture any more");
+                message.ack_confirmed().await.context("cannot end a job")?;
+                Ok(Outcome::Obsolete)
+            }
+            Ended::Stopping => {
+                message.retry_after(Duration::ZERO).await.context("cannot give a job back")?;
+                Ok(Outcome::Returned)
+            }
+            Ended::Transient(error) if message.delivered < self.config.max_attempts => {
+                warn!(error = format!("{error:#}"), attempt = message.delivered, "the capture will be tried again");
+                let text = format!("attempt {} failed: {error:#}", message.delivered);
+                let queued = state.change(|capture| {
+                    capture.set_state(State::Queued);
+                    capture.error.clone_from(&text);
+                });
+                if let Err(error) = queued.await {
+                    warn!(error = format!("{:#}", anyhow::Error::from(error)), "cannot state that the capture waits");
+                }
+                message.retry_after(pause(message.delivered)).await.context("cannot give a job back")?;
+                Ok(Outcome::Retried)
+            }
+            Ended::Transient(error) => {
+                self.fail(message, &state, &format!("given up after {} attempts: {error:#}", message.delivered)).await
+            }
+            Ended::Permanent(error) => self.fail(message, &state, &format!("{error:#}")).await,
+        }
+    }
+
+    /// One attempt, up to and with the final state.
+    async fn attempt(
+        &self,
+        message: &Message,
+        state: &CaptureState,
+        names: &Names,
+        job: &AnalyseCapture,
+    ) -> Result<(), Ended> {
+        let Some((capture, _)) = state.get().await? else { return Err(Ended::Obsolete) };
+        if matches!(capture.state(), State::Done | State::Failed) {
+            // The worker before this one came to the end and died before it could tell the queue.
+            return Ok(());
+        }
+        if message.delivered > self.config.max_attempts {
+            return Err(Ended::Transient(anyhow::anyhow!("workers died while they analysed it")));
+        }
+        let running = state.change(|capture| {
+            capture.set_state(State::Running);
+            capture.analysis_id = names.analysis_id.as_bytes().to_vec();
+            capture.attempts = message.delivered;
+            (capture.packets, capture.bytes, capture.bytes_read) = (0, 0, 0);
+            capture.error.clear();
+        });
+        running.await?.ok_or(Ended::Obsolete)?;
+        info!(name = job.name, bytes = job.size_bytes, attempt = message.delivered, "analysing");
+        let analysis = work::run(self, message, state, names).await?;
+        self.store_report(&analysis, names, job).await?;
+        self.finish(state, State::Done, |capture| {
+            describe(capture, &analysis);
+        })
+        .await?;
+        let packets = analysis.summary.frames.packets;
+        info!(packets, flows = analysis.summary.flows, damage = ?analysis.damage, "analysed");
+        Ok(())
+    }
+
+    async fn store_report(&self, analysis: &Analysis, names: &Names, job: &AnalyseCapture) -> Result<(), Ended> {
+        let about = report::Capture {
+            capture_id: Some(names.capture_id),
+            name: job.name.clone(),
+            size_bytes: job.size_bytes,
+            ..report::Capture::default()
+        };
+        let json = Report::new(about, analysis).to_json().map_err(|error| Ended::Permanent(error.into()))?;
+        let name = format!("{}/report.json", names.capture_id);
+        self.artifacts.put(&name, &mut json.as_bytes()).await?;
+        Ok(())
+    }
+
+    /// States how the capture ended: first as a record for the tables, then where the API looks, so that who sees the end finds the row.
+    async fn finish(&self, state: &CaptureState, end: State, describe: impl Fn(&mut Capture)) -> Result<(), Ended> {
+        let finished_at = now_us();
+        let change = |capture: &mut Capture| {
+            describe(capture);
+            capture.set_state(end);
+            capture.finished_at = finished_at;
+        };
+        let Some((mut capture, _)) = state.get().await? else { return Err(Ended::Obsolete) };
+        change(&mut capture);
+        capture.observed_at = finished_at.max(capture.observed_at + 1);
+        self.bus.send(names::RECORDS_CAPTURES, &statement(capture)).await?;
+        state.change(change).await?.ok_or(Ended::Obsolete)?;
+        Ok(())
+    }
+
+    async fn fail(&self, message: &Message, state: &CaptureState, reason: &str) -> Result<Outcome> {
+        warn!(reason, "the capture cannot be analysed");
+        match self.finish(state, State::Failed, |capture| reason.clone_into(&mut capture.error)).await {
+            Ok(()) => {}
+            Err(Ended::Obsolete) => {
+                message.ack_confirmed().await.context("cannot end a job")?;
+                return Ok(Outcome::Obsolete);
+            }
+            Err(ended) => return Err(ended).context("cannot state that a capture failed"),
+        }
+        message.terminate().await.context("cannot end a job")?;
+        Ok(Outcome::Failed)
+    }
+}
+
+/// The pause before the next attempt.
+fn pause(delivered: u32) -> Duration {
+    Duration::from_secs(u64::from(delivered.min(12)) * 5)
+}
+
+fn describe(capture: &mut Capture, analysis: &Analysis) {
+    let summary = &analysis.summary;
+    capture.packets = summary.frames.packets;
+    capture.bytes = summary.frames.bytes;
+    capture.first_packet = summary.first_time.unwrap_or(0);
+    capture.last_packet = summary.last_time.unwrap_or(0);
+    capture.bytes_read = capture.size_bytes;
+    capture.error = analysis.damage.as_ref().map(ToString::to_string).unwrap_or_default();
+}
+
+/// Each statement about a capture is a producer of its own: made again, it is another one, with another time.
+fn statement(capture: Capture) -> Batch {
+    Batch {
+        producer: Uuid::new_v4().as_bytes().to_vec(),
+        sequence: 1,
+        source: Source::Pcap.into(),
+        capture_id: capture.capture_id.clone(),
+        captures: vec![capture],
+        ..Batch::default()
+    }
+}

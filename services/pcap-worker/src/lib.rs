@@ -1,0 +1,48 @@
+//! pcap-worker: uploaded captures become records.
+//!
+//! # The path of a capture through pcap-worker
+//!
+//! 1. [`pipeline`] takes a job from the queue that all workers share.
+//! 2. [`job`] marks its capture as running, and at the end as done or failed: as a record for the tables, and in the key-value bucket
+//!    where the API looks.
+//! 3. [`work`] runs the analysis on a thread of its own; beside it, records are sent in numbered batches, progress is stated, and the job
+//!    is kept. A worker that dies does none of this, so its job goes to another worker after the acknowledgement's time.
+//! 4. [`capture_file`] reads the object as it streams in: compression off, records cut, damage found.
+//! 5. [`analysis`] gives each packet to `weir_flow::Analyzer` and passes its records on.
+//! 6. [`batches`] cuts the records into batches that follow from the file alone: an analysis that is done again makes the same batches
+//!    with the same names, and the ingester counts them once.
+//! 7. [`report`] says what was seen; it is stored beside the upload.
+
+pub mod analysis;
+pub mod batches;
+pub mod capture_file;
+pub mod config;
+mod job;
+pub mod metrics;
+mod pipeline;
+pub mod report;
+mod source;
+mod state;
+mod work;
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+pub use config::Config;
+
+/// Runs the service until it is told to stop.
+pub async fn run(config: Config, context: weir_service::Context) -> anyhow::Result<()> {
+    Box::pin(pipeline::run(config, context)).await
+}
+
+/// Analyses a file on this machine; gives its report as JSON.
+pub fn read(config: &Config, path: &Path) -> anyhow::Result<String> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let size_bytes = file.metadata()?.len();
+    let live = analysis::Live::default();
+    let analysis = analysis::analyse(file, config.limits(), config.analyzer([0; 16]), &live, |_| Ok(()))
+        .with_context(|| format!("cannot analyse {}", path.display()))?;
+    let about = report::Capture { name: path.display().to_string(), size_bytes, ..report::Capture::default() };
+    Ok(report::Report::new(about, &analysis).to_json()?)
+}
