@@ -1,0 +1,80 @@
+//! Options of the ingester.
+
+use std::time::Duration;
+
+use crate::failpoint::Failpoint;
+
+/// Takes records from the bus into the tables, each once.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "weir-ingester", version, about)]
+pub struct Config {
+    /// Rows that close a block; one block is one insert a table
+    #[arg(
+        long,
+        env = "WEIR_INGESTER_BLOCK_ROWS",
+        value_name = "ROWS",
+        default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub block_rows: u32,
+    /// Bytes of records (without compression) that close a block; two blocks are in memory at one time
+    #[arg(
+        long,
+        env = "WEIR_INGESTER_BLOCK_BYTES",
+        value_name = "BYTES",
+        default_value_t = 64 << 20,
+        value_parser = clap::value_parser!(u64).range(1 << 10..=1 << 30)
+    )]
+    pub block_bytes: u64,
+    /// Milliseconds after its first message that close a block
+    #[arg(
+        long,
+        env = "WEIR_INGESTER_BLOCK_WAIT_MS",
+        value_name = "MS",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u64).range(1..=30_000)
+    )]
+    pub block_wait_ms: u64,
+    /// Abort the process after this step of the first block that reaches it: for the tests of crashes
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub fail_after: Option<Failpoint>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub nats: weir_bus::Options,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub clickhouse: weir_store::Options,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub service: weir_service::Options,
+}
+
+/// What closes a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    pub(crate) messages: usize,
+    pub(crate) wait: Duration,
+}
+
+impl Config {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            rows: self.block_rows as usize,
+            bytes: usize::try_from(self.block_bytes).unwrap_or(usize::MAX),
+            messages: crate::cut::MAX_MESSAGES,
+            wait: Duration::from_millis(self.block_wait_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Config::command().debug_assert();
+    }
+}

@@ -1,0 +1,11 @@
+//! The service's program; the service itself is the library.
+
+use std::process::ExitCode;
+
+use weir_ingester::Config;
+
+fn main() -> ExitCode {
+    let config: Config = weir_service::parse();
+    let options = config.service.clone();
+    weir_service::main("weir-ingester", &options, |context| weir_ingester::run(config, context))
+}

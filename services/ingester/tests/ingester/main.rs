@@ -1,0 +1,7 @@
+//! The real program between a real NATS and a real `ClickHouse`: each record once, whatever is killed.
+
+mod crashes;
+mod duplicates;
+mod support;
+mod surroundings;
+mod tables;
