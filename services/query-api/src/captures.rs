@@ -1,0 +1,256 @@
+//! What is done with captures: keeping, naming, queueing, removing.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use tokio::io::AsyncRead;
+use uuid::Uuid;
+use weir_bus::{Entry, Error as BusError, names};
+use weir_proto::{AnalyseCapture, Batch, Capture, Source, capture::State};
+
+use crate::{
+    App, Error, metrics,
+    upload::{Progress, Stopped},
+};
+
+/// How often a change is tried again when somebody else changed the same capture in between.
+const TRIES: usize = 10;
+
+/// Stores what `input` gives as a capture and queues its analysis; the same bytes again give the capture that is there.
+///
+/// Let it run to its end when the client goes away: it then removes what it stored.
+pub(crate) async fn upload(
+    app: &App,
+    name: &str,
+    mut input: impl AsyncRead + Unpin + Send,
+    progress: &Progress,
+) -> Result<Capture, Error> {
+    let result = store(app, name, &mut input, progress).await;
+    let outcome = match &result {
+        Ok((_, true)) => "new",
+        Ok((_, false)) => "known",
+        Err(Error::BrokenUpload { .. }) => "broken",
+        Err(error) if error.describe().1.is_client_error() => "refused",
+        Err(_) => "failed",
+    };
+    metrics::upload(outcome, progress.bytes());
+    result.map(|(capture, _)| capture)
+}
+
+/// The state of a capture, if there is one that was not deleted.
+pub(crate) async fn find(app: &App, id: Uuid) -> Result<Option<Entry<Capture>>, Error> {
+    let entry = app.captures().await?.get(&id_key(id)).await?;
+    Ok(entry.filter(|entry| !entry.value.deleted))
+}
+
+/// All captures that were not deleted, the newest first.
+pub(crate) async fn list(app: &App) -> Result<Vec<Capture>, Error> {
+    let entries = app.captures().await?.list("id.").await?;
+    let mut captures: Vec<_> =
+        entries.into_iter().map(|(_, entry)| entry.value).filter(|capture| !capture.deleted).collect();
+    captures.sort_by(|a, b| place(b).cmp(&place(a)));
+    Ok(captures)
+}
+
+/// Where a capture stands in the list.
+pub(crate) fn place(capture: &Capture) -> (u64, Uuid) {
+    (capture.uploaded_at, id_of(capture))
+}
+
+/// The id of a capture.
+pub(crate) fn id_of(capture: &Capture) -> Uuid {
+    Uuid::from_slice(&capture.capture_id).unwrap_or_default()
+}
+
+/// Removes a capture: its name, its bytes, its report, and by way of the ingester its rows. Returns whether there was one.
+///
+/// A step that fails leaves the mark `deleted`, and asking again goes on from there.
+pub(crate) async fn delete(app: &App, id: Uuid) -> Result<bool, Error> {
+    let captures = app.captures().await?;
+    let mut tries = 0;
+    let (capture, was_there) = loop {
+        let Some(entry) = captures.get(&id_key(id)).await? else { return Ok(false) };
+        if entry.value.deleted {
+            break (entry.value, false);
+        }
+        let marked = Capture { deleted: true, observed_at: now(), ..entry.value };
+        // The mark makes the worker stop.
+        match captures.update(&id_key(id), &marked, entry.revision).await {
+            Ok(_) => break (marked, true),
+            Err(BusError::Conflict { .. }) if tries < TRIES => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    remove(app, &capture).await?;
+    Ok(was_there)
+}
+
+async fn store(
+    app: &App,
+    name: &str,
+    input: &mut (impl AsyncRead + Unpin + Send),
+    progress: &Progress,
+) -> Result<(Capture, bool), Error> {
+    let id = Uuid::now_v7();
+    let uploads = app.objects(names::UPLOADS).await?;
+    let size_bytes = match uploads.put(&id.to_string(), input).await {
+        Ok(0) => {
+            uploads.delete(&id.to_string()).await?;
+            return Err(Error::EmptyUpload);
+        }
+        Ok(size) => size,
+        Err(BusError::Input(_)) => return Err(stopped(app, progress)),
+        Err(error @ BusError::Full { .. }) => return Err(Error::StoreFull(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let capture = Capture {
+        capture_id: id.as_bytes().to_vec(),
+        name: name.to_owned(),
+        sha256: progress.sha256().to_vec(),
+        size_bytes,
+        state: State::Queued.into(),
+        uploaded_at: now(),
+        observed_at: now(),
+        analysis_id: Uuid::new_v4().as_bytes().to_vec(),
+        ..Capture::default()
+    };
+    match register(app, &capture).await {
+        Ok(None) => Ok((capture, true)),
+        Ok(Some(known)) => {
+            uploads.delete(&id.to_string()).await?;
+            Ok((known, false))
+        }
+        Err(error) => {
+            // Best effort: what fails here is what has just failed.
+            let marked = Capture { deleted: true, observed_at: now(), ..capture };
+            if let Err(failure) = remove(app, &marked).await {
+                tracing::warn!(error = &failure as &dyn std::error::Error, capture = %id, "an upload that failed stays in part");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Gives the capture its keys, its row and its job. Returns the capture that has the same bytes, if there is one.
+async fn register(app: &App, capture: &Capture) -> Result<Option<Capture>, Error> {
+    let id = id_of(capture);
+    let captures = app.captures().await?;
+    // First, so that who finds the hash finds the capture.
+    captures.put(&id_key(id), capture).await?;
+    if let Some(known) = claim_hash(app, capture).await? {
+        captures.delete(&id_key(id)).await?;
+        if known.state() == State::Queued {
+            // Its upload may have been cut off before the job; a job that is done twice counts once.
+            send_job(app, &known).await?;
+        }
+        return Ok(Some(known));
+    }
+    send_record(app, capture).await?;
+    send_job(app, capture).await?;
+    Ok(None)
+}
+
+/// Makes the hash of the bytes point to this capture, or returns the one that it points to already.
+async fn claim_hash(app: &App, capture: &Capture) -> Result<Option<Capture>, Error> {
+    let hashes = app.hashes().await?;
+    let key = hash_key(&capture.sha256);
+    for _ in 0..TRIES {
+        let claimed = match hashes.get(&key).await? {
+            None => hashes.create(&key, &capture.capture_id).await,
+            Some(entry) => {
+                let known = Uuid::from_slice(&entry.value).unwrap_or_default();
+                match find(app, known).await? {
+                    Some(known) => return Ok(Some(known.value)),
+                    // It was deleted, and its hash not yet.
+                    None => hashes.update(&key, &capture.capture_id, entry.revision).await,
+                }
+            }
+        };
+        match claimed {
+            Ok(_) => return Ok(None),
+            Err(BusError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(BusError::Conflict { key }.into())
+}
+
+async fn remove(app: &App, capture: &Capture) -> Result<(), Error> {
+    let id = id_of(capture);
+    app.captures().await?.put(&id_key(id), capture).await?;
+    let hashes = app.hashes().await?;
+    let key = hash_key(&capture.sha256);
+    if hashes.get(&key).await?.is_some_and(|entry| entry.value == capture.capture_id) {
+        hashes.delete(&key).await?;
+    }
+    send_record(app, capture).await?;
+    app.objects(names::UPLOADS).await?.delete(&id.to_string()).await?;
+    app.objects(names::ARTIFACTS).await?.delete(&report_name(id)).await?;
+    Ok(())
+}
+
+/// A row of `captures`, by way of the ingester.
+async fn send_record(app: &App, capture: &Capture) -> Result<(), Error> {
+    let batch = Batch {
+        producer: Uuid::new_v4().as_bytes().to_vec(),
+        sequence: 1,
+        host: app.config.service.host.clone(),
+        source: Source::Pcap.into(),
+        capture_id: capture.capture_id.clone(),
+        captures: vec![capture.clone()],
+        ..Batch::default()
+    };
+    Ok(app.bus()?.send(names::RECORDS_CAPTURES, &batch).await?)
+}
+
+async fn send_job(app: &App, capture: &Capture) -> Result<(), Error> {
+    let job = AnalyseCapture {
+        capture_id: capture.capture_id.clone(),
+        analysis_id: capture.analysis_id.clone(),
+        name: capture.name.clone(),
+        size_bytes: capture.size_bytes,
+    };
+    let analysis = Uuid::from_slice(&capture.analysis_id).unwrap_or_default();
+    Ok(app.bus()?.send_job(&job, &format!("analyse-{analysis}")).await?)
+}
+
+/// Why reading an upload failed.
+fn stopped(app: &App, progress: &Progress) -> Error {
+    let bytes = progress.bytes();
+    match progress.stopped() {
+        Some(Stopped::TooLarge) => Error::TooLarge { what: "a capture", limit: app.config.max_upload_bytes },
+        Some(Stopped::NotACapture(head)) => Error::NotACapture(hex(&head)),
+        Some(Stopped::Broken(reason)) => Error::BrokenUpload { bytes, reason },
+        Some(Stopped::Idle) => {
+            let reason = format!("nothing came for {} s", app.config.upload_idle().as_secs());
+            Error::BrokenUpload { bytes, reason }
+        }
+        None => Error::BrokenUpload { bytes, reason: "the body could not be read".into() },
+    }
+}
+
+/// Name of the object with a capture's report.
+pub(crate) fn report_name(id: Uuid) -> String {
+    format!("{id}/report.json")
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn id_key(id: Uuid) -> String {
+    format!("id.{id}")
+}
+
+fn hash_key(sha256: &[u8]) -> String {
+    format!("sha256.{}", hex(sha256))
+}
+
+fn now() -> u64 {
+    u64::try_from(Timestamp::now().as_microsecond()).unwrap_or(0)
+}

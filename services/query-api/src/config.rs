@@ -1,0 +1,66 @@
+//! The options of the service.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// Answers questions over HTTP: SQL, flows, captures, containers.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "weir-query-api", version, about)]
+pub struct Config {
+    /// Where the API is answered; an address that other hosts can reach needs WEIR_API_TOKEN
+    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Bearer token that every request below `/api` must carry
+    #[arg(long, env = "WEIR_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub api_token: Option<String>,
+    /// Further names by which browsers may reach the API, such as `weir.example.org`; without a token others than localhost and the
+    /// listening address are refused
+    #[arg(long, env = "WEIR_ALLOWED_HOSTS", value_name = "NAME", value_delimiter = ',')]
+    pub allowed_host: Vec<String>,
+    /// Largest capture that can be uploaded
+    #[arg(long, env = "WEIR_MAX_UPLOAD_BYTES", value_name = "BYTES", default_value_t = 2 << 30)]
+    pub max_upload_bytes: u64,
+    /// Uploads that may run at one time
+    #[arg(long, env = "WEIR_MAX_UPLOADS", value_name = "COUNT", default_value_t = 8)]
+    pub max_uploads: usize,
+    /// Seconds an upload may stand still before it is given up
+    #[arg(long, env = "WEIR_UPLOAD_IDLE_SECONDS", value_name = "SECONDS", default_value_t = 60)]
+    pub upload_idle_seconds: u64,
+    /// Queries that may run at one time; more are answered with 503 and when to try again
+    #[arg(long, env = "WEIR_MAX_QUERIES", value_name = "COUNT", default_value_t = 16)]
+    pub max_queries: usize,
+    /// Seconds after which a query is stopped
+    #[arg(long, env = "WEIR_QUERY_SECONDS", value_name = "SECONDS", default_value_t = 60)]
+    pub query_seconds: u64,
+    /// Requests that may be in hand at one time
+    #[arg(long, env = "WEIR_MAX_REQUESTS", value_name = "COUNT", default_value_t = 512)]
+    pub max_requests: usize,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub nats: weir_bus::Options,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub clickhouse: weir_store::Options,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub service: weir_service::Options,
+}
+
+impl Config {
+    /// The token that requests must carry, if there is one.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        self.api_token.as_deref().filter(|token| !token.is_empty())
+    }
+
+    /// How long a query may take.
+    #[must_use]
+    pub fn query_time(&self) -> Duration {
+        Duration::from_secs(self.query_seconds.max(1))
+    }
+
+    /// How long an upload may stand still.
+    #[must_use]
+    pub fn upload_idle(&self) -> Duration {
+        Duration::from_secs(self.upload_idle_seconds.max(1))
+    }
+}

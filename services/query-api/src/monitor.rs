@@ -1,0 +1,61 @@
+//! Whether NATS and `ClickHouse` are there.
+
+use std::{sync::Arc, time::Duration};
+
+use weir_service::Shutdown;
+
+use crate::App;
+
+/// How often they are asked.
+const EVERY: Duration = Duration::from_secs(2);
+
+pub(crate) async fn run(app: Arc<App>, shutdown: Shutdown) {
+    tokio::join!(nats(&app, &shutdown), clickhouse(&app, &shutdown));
+}
+
+async fn nats(app: &App, shutdown: &Shutdown) {
+    let away = |error: &dyn std::fmt::Display| app.health.unmet("nats", format!("NATS is not ready: {error}"));
+    away(&"not asked yet");
+    if app.any_bus().ready(shutdown, |error| away(&chain(error))).await.is_err() {
+        return;
+    }
+    let mut every = tokio::time::interval(EVERY);
+    while tick(&mut every, shutdown).await {
+        if app.any_bus().is_connected() {
+            app.health.met("nats");
+        } else {
+            away(&"the connection is lost, connecting again");
+        }
+    }
+}
+
+async fn clickhouse(app: &App, shutdown: &Shutdown) {
+    app.health.unmet("clickhouse", "ClickHouse was not asked yet");
+    let mut every = tokio::time::interval(EVERY);
+    while tick(&mut every, shutdown).await {
+        // It asks for a table, so that a database without Weir's tables is not ready.
+        match app.reader.query("SELECT count() FROM captures WHERE false").rows::<serde_json::Value>().await {
+            Ok(_) => app.health.met("clickhouse"),
+            Err(error) => app.health.unmet("clickhouse", format!("ClickHouse is not ready: {}", chain(&error))),
+        }
+    }
+}
+
+async fn tick(every: &mut tokio::time::Interval, shutdown: &Shutdown) -> bool {
+    tokio::select! {
+        () = shutdown.cancelled() => false,
+        _ = every.tick() => true,
+    }
+}
+
+/// An error with its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! What is answered, a file a resource.
+
+mod captures;
+mod containers;
+mod flows;
+mod meta;
+mod query;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::App;
+
+/// The head of the description.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Weir",
+        description = "Flows, containers and captures of the network, as records that can be asked.\n\nTimes are RFC 3339 or relative to now (`-15m`). Numbers of 64 bits that name something are strings. Lists take `limit` and `cursor`. Every error is `application/problem+json` (RFC 9457) with a stable `type`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    security((), ("token" = [])),
+    tags(
+        (name = "query", description = "SQL"),
+        (name = "flows", description = "Who spoke with whom, how much and how well"),
+        (name = "captures", description = "Uploaded captures and their analysis"),
+        (name = "containers", description = "Containers, what they used and what happened to them"),
+        (name = "meta", description = "The service itself")
+    )
+)]
+struct Head;
+
+/// Every route with its description.
+pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
+    let uploads = OpenApiRouter::new()
+        .routes(routes!(captures::list, captures::upload))
+        // An upload has a limit of its own.
+        .layer(DefaultBodyLimit::disable());
+    OpenApiRouter::with_openapi(Head::openapi())
+        .routes(routes!(query::query))
+        .routes(routes!(flows::list))
+        .routes(routes!(flows::top))
+        .routes(routes!(flows::timeseries))
+        .merge(uploads)
+        .routes(routes!(captures::get, captures::delete))
+        .routes(routes!(captures::report))
+        .routes(routes!(captures::packets))
+        .routes(routes!(containers::list))
+        .routes(routes!(containers::get))
+        .routes(routes!(containers::stats))
+        .routes(routes!(containers::events))
+        .routes(routes!(containers::flows))
+        .routes(routes!(meta::openapi))
+        .routes(routes!(meta::healthz))
+        .routes(routes!(meta::readyz))
+}
+
+/// A query of our own whose times come as [`crate::values::Moment`] reads them.
+fn typed(app: &App, sql: &str) -> weir_store::Query {
+    app.reader
+        .query(sql)
+        .setting("max_execution_time", &app.config.query_seconds.max(1).to_string())
+        .setting("date_time_output_format", "iso")
+}

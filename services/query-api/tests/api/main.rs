@@ -1,0 +1,9 @@
+//! The API as clients see it, on a real NATS and a real `ClickHouse`.
+
+mod captures;
+mod containers;
+mod document;
+mod flows;
+mod http;
+mod sql;
+mod support;
