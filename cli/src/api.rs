@@ -1,0 +1,122 @@
+//! The HTTP client of query-api.
+
+use anyhow::{Context, Result};
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
+
+use crate::args;
+use crate::instance::Instance;
+
+/// Where the API is when nobody says.
+const DEFAULT: &str = "http://127.0.0.1:8080";
+
+/// A client of one API.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    client: Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// RFC 9457.
+#[derive(Debug, Deserialize)]
+struct Problem {
+    title: Option<String>,
+    detail: Option<String>,
+}
+
+impl Api {
+    /// The API that the options name, else that of the running instance, else the default one.
+    pub(crate) fn find(options: &args::Api) -> Result<Self> {
+        let base = match &options.url {
+            Some(url) => {
+                reqwest::Url::parse(url).map_err(|error| args::Usage(format!("--api {url}: {error}")))?;
+                url.trim_end_matches('/').to_owned()
+            }
+            // An instance of somebody else, which this user may not read, is not theirs to ask by default.
+            None => Instance::find(&options.instance)
+                .and_then(|instance| instance.state())
+                .ok()
+                .flatten()
+                .map_or_else(|| DEFAULT.to_owned(), |state| state.api),
+        };
+        Ok(Self { client: Client::new(), base, token: options.token.clone() })
+    }
+
+    /// A GET of `/api/v1` + `path`.
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.client.get(self.url(path)))
+    }
+
+    /// A POST to `/api/v1` + `path`.
+    pub(crate) fn post(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.client.post(self.url(path)))
+    }
+
+    /// Sends a request; an answer other than 2xx becomes an error that says what the API says.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let answer = request.send().await.map_err(|error| self.explain(error))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.text().await.unwrap_or_default();
+        anyhow::bail!("{}", problem(status, &body))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/api/v1{path}", self.base)
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    fn explain(&self, error: reqwest::Error) -> anyhow::Error {
+        let context = if error.is_connect() {
+            format!("no API answers on {}: is `weir up` running? see `weir status`, or say --api URL", self.base)
+        } else {
+            format!("the API on {} did not answer", self.base)
+        };
+        anyhow::Error::from(error.without_url()).context(context)
+    }
+}
+
+/// Reads an answer as JSON.
+pub(crate) async fn json<T: serde::de::DeserializeOwned>(answer: Response) -> Result<T> {
+    let body = answer.bytes().await.context("the answer broke off")?;
+    serde_json::from_slice(&body).context("the answer is not what this version of weir understands")
+}
+
+/// Title and detail of a problem; the start of the body when it is none.
+fn problem(status: StatusCode, body: &str) -> String {
+    let problem: Option<Problem> = serde_json::from_str(body).ok();
+    match problem {
+        Some(Problem { title: Some(title), detail: Some(detail) }) if detail != title => format!("{title}: {detail}"),
+        Some(Problem { title: Some(text), .. } | Problem { detail: Some(text), .. }) => text,
+        _ => {
+            let start: String = body.trim().chars().take(300).collect();
+            if start.is_empty() {
+                format!("the API answered {status}")
+            } else {
+                format!("the API answered {status}: {start}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_by_title_and_detail() {
+        let body = r#"{"type":"x","title":"bad filter","detail":"unknown column foo","status":400}"#;
+        assert_eq!(problem(StatusCode::BAD_REQUEST, body), "bad filter: unknown column foo");
+        assert_eq!(problem(StatusCode::BAD_GATEWAY, "<html>"), "the API answered 502 Bad Gateway: <html>");
+        assert_eq!(problem(StatusCode::NOT_FOUND, ""), "the API answered 404 Not Found");
+    }
+}

@@ -1,0 +1,249 @@
+//! The command line. The doc comments are what `--help` prints, and the reference.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A flight recorder for the network of containers and hosts
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole system on this machine, until Ctrl-C, SIGTERM or `weir down`
+    Up(Up),
+    /// Stop what `weir up` runs, without loss
+    Down(Down),
+    /// Say of each part whether it is ready, and why not
+    Status(Status),
+    /// Upload capture files for analysis
+    Upload(Upload),
+    /// Ask with read-only SQL
+    Query(Query),
+    /// List flow records, newest first
+    Flows(Flows),
+    /// Rank flows: who talks most
+    Top(Top),
+    /// List containers
+    Containers(Containers),
+}
+
+/// Where an instance lives.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Instance {
+    /// Directory of everything the system keeps [default: /var/lib/weir for root, else ~/.local/state/weir]
+    #[arg(long, env = "WEIR_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+    /// Address of the API and the console
+    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Bearer token that the API asks for; needed where `--listen` is not a loopback address
+    #[arg(long, env = "WEIR_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) api_token: Option<String>,
+    /// Interface to capture on; may be given several times [default: those of the default routes]
+    #[arg(long = "interface", value_name = "NAME")]
+    pub(crate) interfaces: Vec<String>,
+    /// Return when all is ready and leave it running
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Set on the process that `--detach` leaves running
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+    /// Wait until all that is on is ready
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long `--wait` waits, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How to reach the API.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "API")]
+pub(crate) struct Api {
+    /// Address of the API [default: that of the running `weir up`, else port 8080 of this machine]
+    #[arg(long = "api", env = "WEIR_API", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// Bearer token for the API
+    #[arg(long = "api-token", env = "WEIR_API_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    #[command(flatten)]
+    pub(crate) instance: Instance,
+}
+
+/// A span of time.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Span {
+    /// Start of the span: RFC 3339, or relative as in `-15m`, `-2h`, `-7d`
+    #[arg(long, value_name = "TIME", default_value = "-1h", allow_hyphen_values = true)]
+    pub(crate) from: String,
+    /// End of the span [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub(crate) to: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Upload {
+    /// Capture files: pcap or pcapng, also compressed with gzip or zstd
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Wait until they are analysed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Print JSON, one capture a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Query {
+    /// One SELECT over the tables of Weir
+    #[arg(value_name = "SQL")]
+    pub(crate) sql: String,
+    /// Form of the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Short for `--format json`
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+/// The form of a query's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// One document: columns, rows, statistics
+    Json,
+    /// One object a line
+    Ndjson,
+    /// With a header line
+    Csv,
+    /// Apache Parquet
+    Parquet,
+    /// Apache Arrow IPC stream
+    Arrow,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Flows {
+    /// Filter, as in `dst_port = 443 and src_container = "web"`
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// How many records
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// Filter, as in `flows`
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Option<String>,
+    /// One to four columns to group by, with commas
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',', default_value = "src_ip,dst_ip")]
+    pub(crate) by: Vec<String>,
+    /// What to rank by
+    #[arg(long, value_enum, value_name = "METRIC", default_value_t = Metric::Bytes)]
+    pub(crate) metric: Metric,
+    #[command(flatten)]
+    pub(crate) span: Span,
+    /// How many groups
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+/// What groups of flows are ranked by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Metric {
+    Bytes,
+    Packets,
+    Flows,
+    Retransmits,
+}
+
+impl Metric {
+    /// As the API names it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Packets => "packets",
+            Self::Flows => "flows",
+            Self::Retransmits => "retransmits",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Containers {
+    /// How many containers
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+    /// Only containers in this state: created, running, paused, exited, dead, removed
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+/// A value that parses and yet cannot be used; exit code 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
