@@ -18,15 +18,25 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1..=3600)
     )]
     pub stats_interval: u64,
-    /// How many containers are sampled or inspected at one time
+    /// How many containers are sampled at one time; engine 20.10 lets each request wait for its next second, so this times the
+    /// interval bounds how many it can sample
     #[arg(
         long,
-        env = "WEIR_DOCKER_WATCHER_CONCURRENCY",
+        env = "WEIR_DOCKER_WATCHER_STATS_CONCURRENCY",
+        value_name = "COUNT",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u16).range(1..=1024)
+    )]
+    pub stats_concurrency: u16,
+    /// How many containers are inspected at one time
+    #[arg(
+        long,
+        env = "WEIR_DOCKER_WATCHER_INSPECT_CONCURRENCY",
         value_name = "COUNT",
         default_value_t = 4,
         value_parser = clap::value_parser!(u16).range(1..=64)
     )]
-    pub concurrency: u16,
+    pub inspect_concurrency: u16,
     /// Seconds after which an engine that does not answer a request counts as hung
     #[arg(
         long,

@@ -88,8 +88,9 @@ impl Engine {
 
     /// The counters of a container at this moment. `None` = it does not run.
     ///
-    /// One-shot: the engine reads its counters once and answers at once (engines before API 1.41 take two readings, a second apart). A stream
-    /// per container would cost less to ask for and more to answer: the engine then reads every counter once per second.
+    /// One-shot: the engine reads the counters for this answer alone. Engine 20.10 does so at its next full second, so an answer takes up to a
+    /// second in which nobody works; later ones answer at once. A stream per container would be one request for ever, but the engine then
+    /// reads and sends all counters every second, ten times what is asked for here.
     pub async fn stats(&self, id: &str) -> Result<Option<stats::Sample>, Error> {
         let options = StatsOptions { stream: false, one_shot: true };
         let mut stream = std::pin::pin!(self.client.stats(id, Some(options)));

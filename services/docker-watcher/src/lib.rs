@@ -16,7 +16,7 @@
 //! 2. `docker` turns the engine's JSON into Weir's messages; nothing behind it knows Docker. Another runtime is another such module.
 //! 3. [`lives`] is the state without I/O: one life per start of a container. Events say *what happened*, inspections say *what exactly*.
 //!    It answers with effects: an event, a statement about a life, an identity that changed, a container to inspect.
-//! 4. [`sampler`] asks for the counters of every running container once per interval, a few at a time, and [`usage`] computes rates from
+//! 4. [`sampler`] asks for the counters of every running container once per interval, and [`usage`] computes rates from
 //!    the sample before.
 //! 5. [`outbox`] makes batches (at most half a second old), and the publisher keeps them on disk until NATS has them.
 //! 6. [`identities`] brings the key-value bucket to what the lives are, in its own time: NATS that is away delays nobody.

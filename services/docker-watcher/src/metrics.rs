@@ -32,7 +32,7 @@ pub(crate) fn samples_missed(reason: &'static str, count: u64) {
     }
 }
 
-/// How long sampling all containers took.
+/// How long it took until all containers were sampled.
 pub(crate) fn sweep(took: Duration) {
     metrics::histogram!("weir_docker_watcher_sweep_seconds").record(took.as_secs_f64());
 }

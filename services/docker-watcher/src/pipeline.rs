@@ -51,10 +51,10 @@ pub async fn run(config: Config, context: Context) -> anyhow::Result<()> {
     let watching = watcher::Options {
         docker_host: config.docker_host.clone(),
         timeout: config.timeout(),
-        concurrency: usize::from(config.concurrency),
+        concurrency: usize::from(config.inspect_concurrency),
         reconcile_interval: config.reconcile_interval(),
     };
-    let pace = Pace { interval: config.stats_interval(), concurrency: usize::from(config.concurrency) };
+    let pace = Pace { interval: config.stats_interval(), concurrency: usize::from(config.stats_concurrency) };
 
     let watcher = tokio::spawn(
         Watcher::new(watching, host, position.clone(), outputs, health.clone(), earlier).run(shutdown.clone()),

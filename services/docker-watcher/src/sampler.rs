@@ -1,15 +1,15 @@
 //! The counters of every running container, once per interval.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, sleep_until},
+    time::{Instant, MissedTickBehavior},
 };
 use tracing::debug;
 use weir_proto::{Container, ContainerStats};
@@ -50,72 +50,95 @@ impl Targets {
 /// How often, and how many at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Between two samples of a container; a sweep that takes longer is cut short and the rest counted.
+    /// Between two samples of a container.
     pub interval: Duration,
     /// Requests to the engine at one time.
     pub concurrency: usize,
 }
 
 /// Samples until told to stop.
+///
+/// At every tick each running container is asked for, unless the request before is still on its way: that is counted. So an engine that is slow
+/// about one container delays no other, and never has more than one request per container.
 pub async fn run(
     targets: Targets,
-    mut engine: watch::Receiver<Option<Engine>>,
+    engine: watch::Receiver<Option<Engine>>,
     outbox: Outbox,
     pace: Pace,
     shutdown: Shutdown,
 ) {
-    let mut previous = HashMap::new();
+    let mut sampler = Sampler {
+        pace,
+        waiting: VecDeque::new(),
+        flying: FuturesUnordered::new(),
+        busy: HashSet::new(),
+        previous: HashMap::new(),
+        began: Instant::now(),
+    };
     let mut every = tokio::time::interval(pace.interval);
     every.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = every.tick() => {}
-        }
-        let now = engine.borrow_and_update().clone();
-        let Some(now) = now else {
-            metrics::samples_missed("no_engine", targets.all().len() as u64);
-            continue;
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sweep(&now, &targets, &outbox, pace, &mut previous) => {}
-        }
-    }
-}
-
-async fn sweep(
-    engine: &Engine,
-    targets: &Targets,
-    outbox: &Outbox,
-    pace: Pace,
-    previous: &mut HashMap<String, Previous>,
-) {
-    let started = Instant::now();
-    let running = targets.all();
-    let mut left = running.len() as u64;
-    let mut answers = stream::iter(running.clone())
-        .map(|life| async move { (engine.stats(&life.container_id).await, life) })
-        .buffer_unordered(pace.concurrency);
-    loop {
-        tokio::select! {
-            answer = answers.next() => {
-                let Some((answer, life)) = answer else { break };
-                left -= 1;
-                if let Some(record) = take(answer, &life, previous) {
-                    metrics::sample();
+            _ = every.tick() => {
+                let engine = engine.borrow().clone();
+                sampler.begin(engine.as_ref(), targets.all());
+            }
+            Some((answer, life)) = sampler.flying.next() => {
+                if let Some(record) = sampler.answered(answer, &life) {
                     outbox.send(Record::Stats(Box::new(record))).await;
                 }
             }
-            () = sleep_until(started + pace.interval) => {
-                metrics::samples_missed("late", left);
-                break;
+        }
+        sampler.ask();
+    }
+}
+
+type Answer = (Result<Option<stats::Sample>, Error>, Arc<Container>);
+
+struct Sampler {
+    pace: Pace,
+    waiting: VecDeque<(Engine, Arc<Container>)>,
+    flying: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// The containers of both.
+    busy: HashSet<String>,
+    previous: HashMap<String, Previous>,
+    /// When the newest sweep began.
+    began: Instant,
+}
+
+impl Sampler {
+    /// Begins a sweep.
+    fn begin(&mut self, engine: Option<&Engine>, running: Vec<Arc<Container>>) {
+        let ids: HashSet<_> = running.iter().map(|life| life.container_id.as_str()).collect();
+        self.previous.retain(|id, _| ids.contains(id.as_str()));
+        let Some(engine) = engine else { return metrics::samples_missed("no_engine", running.len() as u64) };
+        self.began = Instant::now();
+        for life in running {
+            if self.busy.insert(life.container_id.clone()) {
+                self.waiting.push_back((engine.clone(), life));
+            } else {
+                metrics::samples_missed("late", 1);
             }
         }
     }
-    let ids: std::collections::HashSet<_> = running.iter().map(|life| life.container_id.as_str()).collect();
-    previous.retain(|id, _| ids.contains(id.as_str()));
-    metrics::sweep(started.elapsed());
+
+    /// Sends what may be sent.
+    fn ask(&mut self) {
+        while self.flying.len() < self.pace.concurrency
+            && let Some((engine, life)) = self.waiting.pop_front()
+        {
+            self.flying.push(async move { (engine.stats(&life.container_id).await, life) }.boxed());
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Option<stats::Sample>, Error>, life: &Container) -> Option<ContainerStats> {
+        self.busy.remove(&life.container_id);
+        if self.busy.is_empty() {
+            metrics::sweep(self.began.elapsed());
+        }
+        take(answer, life, &mut self.previous)
+    }
 }
 
 /// The record of an answer, or the count of its absence.
@@ -125,7 +148,10 @@ fn take(
     previous: &mut HashMap<String, Previous>,
 ) -> Option<ContainerStats> {
     match answer {
-        Ok(Some(sample)) => Some(complete(sample, life, previous)),
+        Ok(Some(sample)) => {
+            metrics::sample();
+            Some(complete(sample, life, previous))
+        }
         // It ended since the sweep began.
         Ok(None) | Err(Error::NotFound) => {
             metrics::samples_missed("ended", 1);

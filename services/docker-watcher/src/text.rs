@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 pub const MAX_VALUE: usize = 4096;
 /// Longest key of a label, in bytes.
 pub const MAX_KEY: usize = 512;
+/// Most networks of one container.
+pub const MAX_NETWORKS: usize = 64;
+/// Longest name, id or address of a network, in bytes.
+pub const MAX_NETWORK_VALUE: usize = 256;
 /// Most labels of one container.
 pub const MAX_LABELS: usize = 256;
 /// Most bytes of all labels of one container: each sample carries them.

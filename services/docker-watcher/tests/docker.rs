@@ -474,7 +474,8 @@ fn inspection(id: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_answers_about_some_containers_do_not_touch_the_others() {
-    let stats = include_str!("recorded/stats-cgroup-v1.json").to_owned();
+    // The engine answers on one line.
+    let stats: serde_json::Value = serde_json::from_str(include_str!("recorded/stats-cgroup-v1.json")).unwrap();
     let list = ["good", "slow", "vanished", "garbled", "torn", "refused"]
         .map(|id| serde_json::json!({"Id": id, "Names": [id]}));
     let event = |id: &str, action: &str, second: i64| {
@@ -499,11 +500,12 @@ async fn bad_answers_about_some_containers_do_not_touch_the_others() {
         ("/garbled/json", Answer::Whole(200, "{\"Id\": 7".to_owned())),
         ("/torn/json", Answer::Half(inspection("torn"))),
         ("/refused/json", Answer::Whole(500, r#"{"message":"broken"}"#.to_owned())),
-        ("/good/stats", Answer::Whole(200, stats)),
+        ("/good/stats", Answer::Whole(200, stats.to_string())),
         ("/slow/stats", Answer::Silence),
         ("/events", Answer::Lines(events)),
     ]));
     let Some(watching) = Watching::start_or_skip(&engine.host(), &[]).await else { return };
+    watching.ready().await;
     let records = watching
         .records("two samples of the good one, and what the events say about the garbled one", |records| {
             let all = records.samples("good").len() >= 2

@@ -69,10 +69,11 @@ fn health(state: &ContainerState) -> String {
 fn networks(all: HashMap<String, EndpointSettings>) -> Vec<ContainerNetwork> {
     let mut networks: Vec<_> = all.into_iter().collect();
     networks.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    networks.iter().take(text::MAX_LABELS).flat_map(|(name, endpoint)| addresses(name, endpoint)).collect()
+    networks.iter().take(text::MAX_NETWORKS).flat_map(|(name, endpoint)| addresses(name, endpoint)).collect()
 }
 
 fn addresses(name: &str, endpoint: &EndpointSettings) -> Vec<ContainerNetwork> {
+    let short = |value: Option<&str>| text::cut(value.unwrap_or_default(), text::MAX_NETWORK_VALUE).to_owned();
     [&endpoint.ip_address, &endpoint.global_ipv6_address]
         .into_iter()
         .flatten()
@@ -80,11 +81,11 @@ fn addresses(name: &str, endpoint: &EndpointSettings) -> Vec<ContainerNetwork> {
         .map(|address| {
             let Ip { high, low } = address.into();
             ContainerNetwork {
-                name: text::value(name),
-                network_id: text::value(endpoint.network_id.as_deref().unwrap_or_default()),
+                name: short(Some(name)),
+                network_id: short(endpoint.network_id.as_deref()),
                 ip_high: high,
                 ip_low: low,
-                mac_address: text::value(endpoint.mac_address.as_deref().unwrap_or_default()),
+                mac_address: short(endpoint.mac_address.as_deref()),
             }
         })
         .collect()

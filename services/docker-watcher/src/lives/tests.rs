@@ -315,6 +315,16 @@ fn an_end_that_this_process_saw_closes_the_life_that_an_earlier_one_saw() {
 }
 
 #[test]
+fn an_end_whose_beginning_nobody_saw_is_told_once() {
+    for origin in [Origin::Event, Origin::Reconciliation] {
+        let mut lives = Lives::new("h");
+        lives.earlier(Vec::new(), 0);
+        assert_eq!(words(&lives.event(die(45, 9), 90)), ["die", "inspect"]);
+        assert_eq!(words(&lives.inspected(exited(19, 44, 9), origin, 91)), ["current 19-44 exited"]);
+    }
+}
+
+#[test]
 fn events_of_containers_that_are_not_known_yet_are_told_as_they_are() {
     let mut lives = Lives::new("h");
     assert_eq!(words(&lives.event(event("exec_start", Kind::Other, 9), 9)), ["exec_start"]);

@@ -179,7 +179,8 @@ impl Tracked {
             self.told.die = true;
             return vec![Effect::Event(self.reconstruct("die", end.0, end.1))];
         }
-        if started_at <= self.life.started_at {
+        let is_end_of_unknown = self.life.started_at == 0 && self.life.finished_at > 0 && !inspected.running;
+        if started_at <= self.life.started_at || is_end_of_unknown {
             return self.detailed(inspected);
         }
         let mut effects = self.end_unseen(&inspected, now);

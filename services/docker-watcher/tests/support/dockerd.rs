@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -33,6 +34,9 @@ const APPLETS: [&str; 16] = [
     "sh", "dd", "cat", "nc", "ping", "sleep", "true", "false", "touch", "mkdir", "rm", "sync", "test", "kill", "env",
     "yes",
 ];
+
+/// How many networks this process made: no two may overlap.
+static NETWORKS: AtomicUsize = AtomicUsize::new(0);
 
 /// A running engine.
 pub(crate) struct Dockerd {
@@ -74,12 +78,14 @@ impl Dockerd {
     /// Kills the daemon; the containers go on.
     pub(crate) async fn kill(&mut self) {
         self.daemon.take().unwrap().kill().await.unwrap();
-        // Its containerd dies with it, but not at once, and a daemon that finds it dying fails.
+        // Its containerd dies with it, but not at once.
         let pid_file = self.directory.path().join("exec/containerd/containerd.pid");
-        let pid: i32 = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
+        let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
         let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
         let gone = || matches!(state_of(pid), None | Some('Z')).then_some(());
         eventually("end of containerd", gone).await;
+        // Nobody may have reaped it yet, and a daemon takes what is not reaped for alive.
+        fs::remove_file(pid_file).unwrap();
     }
 
     /// Starts the daemon again and waits until it answers.
@@ -104,7 +110,7 @@ impl Dockerd {
 
     /// A bridge network with both families. Returns its id.
     pub(crate) async fn network(&mut self, name: &str) -> String {
-        let unique = (std::process::id() as usize * 8 + self.bridges.len()) % (64 << 8);
+        let unique = (std::process::id() as usize * 8 + NETWORKS.fetch_add(1, Ordering::Relaxed)) % (64 << 8);
         let (high, low) = (128 + (unique >> 8), unique & 255);
         let subnet = |subnet: String, gateway: String| IpamConfig {
             subnet: Some(subnet),

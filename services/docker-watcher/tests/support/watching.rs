@@ -73,7 +73,9 @@ impl Watching {
     /// Waits until the service is ready.
     pub(crate) async fn ready(&self) {
         let (context, _) = self.service.as_ref().unwrap();
-        eventually("a ready service", || context.health.is_ready().then_some(())).await;
+        let ready = eventually("ready service", || context.health.is_ready().then_some(()));
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(50), ready).await;
+        assert!(waited.is_ok(), "not ready: {:?}", context.health.conditions());
     }
 
     /// Waits until the published records give an answer.
