@@ -15,7 +15,7 @@ mod summary;
 
 use app::{Event, FlowState};
 use names::Names;
-pub use summary::{DnsSummary, Summary, TlsSummary, Top, Totals};
+pub use summary::{Countable, DnsSummary, Summary, TlsSummary, Top, Totals};
 
 /// What an analysis is told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -144,23 +144,23 @@ impl Analyzer {
         std::mem::take(&mut self.records)
     }
 
-    /// Ends all that is under way; gives the last records and the summary.
-    #[must_use]
-    pub fn finish(mut self) -> (Vec<Record>, Summary) {
+    /// Ends some of what is under way; whether there is more. To be called after the last frame until there is not, and the records be
+    /// taken in between, so that the end of a capture takes no more memory than its middle.
+    pub fn finish_some(&mut self) -> bool {
         self.fragments.finish();
         self.settle();
         self.exchanges.finish();
-        self.tracker.finish();
+        let more = self.tracker.finish_some();
         self.settle();
         self.summary.flows = self.tracker.flows();
         self.summary.evicted_flows = self.tracker.evicted();
-        (self.records, self.summary)
+        more
     }
 
-    /// What has been seen so far.
+    /// What has been seen.
     #[must_use]
-    pub const fn summary(&self) -> &Summary {
-        &self.summary
+    pub fn into_summary(self) -> Summary {
+        self.summary
     }
 
     fn network(&mut self, place: Place, network: &Network<'_>, wire_length: u32) {
@@ -168,6 +168,7 @@ impl Analyzer {
         let wire_length = wire_length.max(network.packet.len() as u32);
         match packet::ip::parse(network.packet, wire_length) {
             Ok(ip) => self.ip(place, &ip),
+            Err(reason) if place.depth > 0 => self.summary.unanalysed_inside(reason),
             Err(reason) => self.summary.unanalysed(reason),
         }
     }
@@ -254,7 +255,7 @@ impl Analyzer {
         inner: Result<Network<'_>, Unanalysed>,
     ) {
         let network = match inner {
-            Ok(_) if place.depth + 1 >= MAX_DEPTH => return self.summary.unanalysed(Unanalysed::TooDeep),
+            Ok(_) if place.depth + 1 >= MAX_DEPTH => return self.summary.unanalysed_inside(Unanalysed::TooDeep),
             Ok(network) => network,
             Err(reason) => return self.summary.unanalysed_inside(reason),
         };

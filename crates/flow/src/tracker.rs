@@ -38,8 +38,9 @@ impl Default for Limits {
     fn default() -> Self {
         const SECOND: u64 = 1_000_000;
         Self {
-            flows: 500_000,
-            retired: 500_000,
+            // Each takes about 600 bytes with its name after its end.
+            flows: 250_000,
+            retired: 250_000,
             active_us: 60 * SECOND,
             idle_tcp_us: 300 * SECOND,
             idle_us: 60 * SECOND,
@@ -145,6 +146,8 @@ pub struct Tracker<S> {
     evicted: u64,
     released_bytes: usize,
     finished: Vec<Finished>,
+    /// Flows that are still to be ended at the end, the first one last.
+    last: Vec<(u64, usize)>,
 }
 
 impl<S: State> Tracker<S> {
@@ -164,6 +167,7 @@ impl<S: State> Tracker<S> {
             evicted: 0,
             released_bytes: 0,
             finished: Vec::new(),
+            last: Vec::new(),
         }
     }
 
@@ -192,9 +196,14 @@ impl<S: State> Tracker<S> {
         self.slots[*self.index.get(key)?].as_mut()
     }
 
-    /// Ends the flows that have been silent for too long.
+    /// Ends flows that have been silent for too long; some of them at each call, so that a leap of the clock does not finish a whole table
+    /// at once.
     pub fn advance(&mut self, now: u64) {
-        while let Some(&Reverse((deadline, ordinal, slot))) = self.deadlines.peek() {
+        const MOST: usize = 256;
+        let mut ended = 0;
+        while ended < MOST
+            && let Some(&Reverse((deadline, ordinal, slot))) = self.deadlines.peek()
+        {
             if deadline > now {
                 break;
             }
@@ -202,21 +211,28 @@ impl<S: State> Tracker<S> {
             let Some(due) = self.due(slot, ordinal) else { continue };
             if due <= now {
                 self.end(slot, Some(EndReason::Idle));
+                ended += 1;
             } else {
                 self.deadlines.push(Reverse((due, ordinal, slot)));
             }
         }
     }
 
-    /// Ends all flows, in the order in which they began.
-    pub fn finish(&mut self) {
-        let mut slots: Vec<(u64, usize)> =
-            self.slots.iter().enumerate().filter_map(|(slot, entry)| Some((entry.as_ref()?.ordinal, slot))).collect();
-        slots.sort_unstable();
-        for (_, slot) in slots {
+    /// Ends the next flows in the order in which they began, some of them at each call; whether there are more.
+    pub fn finish_some(&mut self) -> bool {
+        const MOST: usize = 1000;
+        if self.last.is_empty() {
+            let slots = self.slots.iter().enumerate();
+            self.last = slots.filter_map(|(slot, entry)| Some((entry.as_ref()?.ordinal, slot))).collect();
+            // Taken from the end.
+            self.last.sort_unstable_by(|a, b| b.cmp(a));
+            self.deadlines.clear();
+        }
+        for _ in 0..MOST {
+            let Some((_, slot)) = self.last.pop() else { break };
             self.end(slot, Some(EndReason::Eof));
         }
-        self.deadlines.clear();
+        !self.last.is_empty()
     }
 
     /// Takes the intervals that have finished, in the order in which they did.
@@ -268,7 +284,19 @@ impl<S: State> Tracker<S> {
         }
         self.index.insert(packet.key, slot);
         self.deadlines.push(Reverse((due, ordinal, slot)));
+        self.drop_stale_deadlines();
         slot
+    }
+
+    /// Flows that end otherwise leave their deadlines behind; ports that are used anew with each packet would pile them up.
+    fn drop_stale_deadlines(&mut self) {
+        const SPARE: usize = 1024;
+        if self.deadlines.len() <= 2 * self.index.len() + SPARE {
+            return;
+        }
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        deadlines.retain(|&Reverse((_, ordinal, slot))| self.due(slot, ordinal).is_some());
+        self.deadlines = deadlines;
     }
 
     /// The flow that ended earlier and goes on with this packet.

@@ -139,13 +139,15 @@ pub fn analyse(
         }
         deliver(analyzer.take_records(), &mut sink)?;
     };
-    let (records, summary) = analyzer.finish();
-    deliver(records, &mut sink)?;
+    while analyzer.finish_some() {
+        deliver(analyzer.take_records(), &mut sink)?;
+    }
+    deliver(analyzer.take_records(), &mut sink)?;
     Ok(Analysis {
         format: file.format(),
         compression: file.compression().name(),
         interfaces: file.interfaces().to_vec(),
-        summary,
+        summary: analyzer.into_summary(),
         damage,
     })
 }

@@ -98,7 +98,7 @@ impl Worker {
                 Ok(Outcome::Obsolete)
             }
             Ended::Stopping => {
-                message.retry_after(Duration::ZERO).await.context("cannot give a job back")?;
+                give_back(message, &state, Duration::ZERO).await?;
                 Ok(Outcome::Returned)
             }
             Ended::Transient(error) if message.delivered < self.config.max_attempts => {
@@ -111,7 +111,7 @@ impl Worker {
                 if let Err(error) = queued.await {
                     warn!(error = format!("{:#}", anyhow::Error::from(error)), "cannot state that the capture waits");
                 }
-                message.retry_after(pause(message.delivered)).await.context("cannot give a job back")?;
+                give_back(message, &state, pause(message.delivered)).await?;
                 Ok(Outcome::Retried)
             }
             Ended::Transient(error) => {
@@ -199,6 +199,14 @@ impl Worker {
         message.terminate().await.context("cannot end a job")?;
         Ok(Outcome::Failed)
     }
+}
+
+/// Returns a job to the queue, and waits until the server has read it: the word goes out with what the connection sends next, and a
+/// worker that stops sends nothing more. The answer to any request shows that the server has read what came before.
+async fn give_back(message: &Message, state: &CaptureState, delay: Duration) -> Result<()> {
+    message.retry_after(delay).await.context("cannot give a job back")?;
+    state.get().await.context("cannot tell whether a job was given back")?;
+    Ok(())
 }
 
 /// The pause before the next attempt.

@@ -2,10 +2,10 @@
 //!
 //! # The path of a capture through pcap-worker
 //!
-//! 1. [`pipeline`] takes a job from the queue that all workers share.
-//! 2. [`job`] marks its capture as running, and at the end as done or failed: as a record for the tables, and in the key-value bucket
+//! 1. `pipeline` takes a job from the queue that all workers share.
+//! 2. `job` marks its capture as running, and at the end as done or failed: as a record for the tables, and in the key-value bucket
 //!    where the API looks.
-//! 3. [`work`] runs the analysis on a thread of its own; beside it, records are sent in numbered batches, progress is stated, and the job
+//! 3. `work` runs the analysis on a thread of its own; beside it, records are sent in numbered batches, progress is stated, and the job
 //!    is kept. A worker that dies does none of this, so its job goes to another worker after the acknowledgement's time.
 //! 4. [`capture_file`] reads the object as it streams in: compression off, records cut, damage found.
 //! 5. [`analysis`] gives each packet to `weir_flow::Analyzer` and passes its records on.

@@ -11,6 +11,8 @@ use crate::analysis::Analysis;
 
 /// Version of this form; grows when a field changes its meaning.
 const VERSION: u32 = 1;
+/// Interfaces that are listed.
+const MAX_INTERFACES: usize = 1000;
 /// Names in a list of the most frequent ones.
 const TOP: usize = 20;
 
@@ -139,7 +141,7 @@ impl Report {
     pub fn new(mut capture: Capture, analysis: &Analysis) -> Self {
         analysis.format.name().clone_into(&mut capture.format);
         analysis.compression.clone_into(&mut capture.compression);
-        capture.interfaces.clone_from(&analysis.interfaces);
+        capture.interfaces = analysis.interfaces.iter().take(MAX_INTERFACES).cloned().collect();
         let summary = &analysis.summary;
         Self {
             version: VERSION,

@@ -18,6 +18,8 @@ use crate::state::{CaptureState, Names};
 
 /// Batches between the analysis and the stream; when they wait, the analysis waits.
 const QUEUE: usize = 4;
+/// How long a cancelled analysis is waited for.
+const LAST_PACKET: Duration = Duration::from_secs(2);
 /// Pause between two statements of progress.
 const PROGRESS: Duration = Duration::from_millis(500);
 
@@ -55,7 +57,12 @@ pub(crate) async fn run(
     };
     metrics::busy(false);
     metrics::analysed(live.packets(), live.bytes());
-    ended?;
+    if let Err(ended) = ended {
+        live.cancel();
+        // It ends at its next packet or batch; one that waits for the store is left to its own timeout.
+        let _late = tokio::time::timeout(LAST_PACKET, analysis).await;
+        return Err(ended);
+    }
     match analysis.await {
         Ok(Ok(analysis)) => Ok(analysis),
         Ok(Err(failure)) => Err(failure.into()),

@@ -73,6 +73,12 @@ fn seen(path: &Path) -> Result<Counts> {
             Record::Tls(_) | Record::Dns(_) => {}
         }
     }
+    let flows = records.iter().filter_map(|record| match record {
+        Record::Flow(flow) if flow.tunnel.is_empty() => Some(flow.tx_packets + flow.rx_packets),
+        _ => None,
+    });
+    let without_flow: u64 = summary.unanalysed.values().sum();
+    assert_eq!(flows.sum::<u64>() + without_flow, summary.frames.packets, "each frame is in a flow or has a reason");
     let count = |protocol| streams.get(&protocol).map_or(0, BTreeSet::len);
     Ok(BTreeMap::from([
         ("packets", summary.frames.packets.to_string()),

@@ -68,18 +68,19 @@ fn queries_meet_their_answers_over_udp_and_tcp() -> Result<()> {
         let mut dns = records(name)?.dns;
         dns.sort_by_key(|row| row.query_id);
         let rows: Vec<_> = dns.iter().map(|row| (row.protocol, row.qname.as_str(), row.qtype, row.rcode)).collect();
-        assert_eq!(
-            rows,
-            [
-                (17, "www.weir.example", 1, Some(0)),
-                (17, "www.weir.example", 28, Some(3)),
-                (17, "lost.weir.example", 16, None),
-                (6, "tcp.weir.example", 1, Some(0)),
-            ]
-        );
+        // A snap length of 96 ends within the question of a message over TCP.
+        let whole = !name.contains("snap96");
+        let type_over_tcp = u32::from(whole);
+        let expected = [
+            (17, "www.weir.example", 1, Some(0)),
+            (17, "www.weir.example", 28, Some(3)),
+            (17, "lost.weir.example", 16, None),
+            (6, "tcp.weir.example", type_over_tcp, Some(0)),
+        ];
+        assert_eq!(rows, expected, "{name}");
         let answered: Vec<_> = dns.iter().map(|row| row.latency_us.is_some()).collect();
         assert_eq!(answered, [true, true, false, true], "{name}");
-        assert_eq!(dns[0].answers, ["192.0.2.7"]);
+        assert_eq!(dns[0].answers, if whole { vec!["192.0.2.7"] } else { vec![] });
         assert!(dns.iter().all(|row| row.has_query && row.dst_port == 53));
     }
     Ok(())

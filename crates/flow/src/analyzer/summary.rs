@@ -9,8 +9,20 @@ use super::Frame;
 use crate::dns::Message;
 use crate::packet::{IpPacket, LinkType, Unanalysed};
 
-/// Names or addresses that are counted apart; what comes after them is counted together.
-const MAX_DISTINCT: usize = 100_000;
+/// What can be counted apart, within a bound; what comes after that many is counted together.
+pub trait Countable: std::hash::Hash + Eq + Ord + Clone {
+    /// How many are counted apart.
+    const MAX_DISTINCT: usize;
+}
+
+impl Countable for [u8; 16] {
+    const MAX_DISTINCT: usize = 200_000;
+}
+
+/// A name has up to a kilobyte.
+impl Countable for String {
+    const MAX_DISTINCT: usize = 20_000;
+}
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,11 +54,11 @@ impl<K> Default for Top<K> {
     }
 }
 
-impl<K: std::hash::Hash + Eq + Ord + Clone> Top<K> {
+impl<K: Countable> Top<K> {
     fn add(&mut self, name: &K, bytes: u64) {
         if let Some(totals) = self.counts.get_mut(name) {
             totals.add(bytes);
-        } else if self.counts.len() < MAX_DISTINCT {
+        } else if self.counts.len() < K::MAX_DISTINCT {
             self.counts.insert(name.clone(), Totals { packets: 1, bytes });
         } else {
             self.other.add(bytes);

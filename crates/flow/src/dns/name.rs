@@ -10,6 +10,8 @@ pub(super) struct Malformed;
 
 /// Octets of a name on the wire, RFC 1035 section 2.3.4.
 const MAX_OCTETS: usize = 255;
+/// Pointers in one name: a server needs one or two, a hostile message would chain thousands.
+const MAX_POINTERS: usize = 32;
 
 /// Reads the name at `offset`: lower case, without the final dot, and where it ends in the message.
 pub(super) fn read(message: &[u8], offset: usize) -> Result<(String, usize), Malformed> {
@@ -19,6 +21,7 @@ pub(super) fn read(message: &[u8], offset: usize) -> Result<(String, usize), Mal
     let mut end = None;
     // A pointer may only lead to before the labels that it ends, so every jump goes strictly back and the walk is finite.
     let mut limit = offset;
+    let mut pointers = 0;
     loop {
         let length = u8_at(message, at).ok_or(Malformed)?;
         match length >> 6 {
@@ -40,7 +43,8 @@ pub(super) fn read(message: &[u8], offset: usize) -> Result<(String, usize), Mal
             3 => {
                 let target = usize::from(u16_at(message, at).ok_or(Malformed)? & 0x3fff);
                 end = end.or(Some(at + 2));
-                if target >= limit {
+                pointers += 1;
+                if target >= limit || pointers > MAX_POINTERS {
                     return Err(Malformed);
                 }
                 limit = target;
@@ -108,5 +112,8 @@ mod tests {
         assert_eq!(read(b"\xc0\x02\x00", 0), Err(Malformed));
         assert_eq!(read(b"\xc0\x02\xc0\x00", 2), Err(Malformed));
         assert_eq!(read(&[0x3f; 300], 0), Err(Malformed));
+        let chain: Vec<u8> =
+            (0..1000u16).flat_map(|index| (0xc000 | (index * 2).saturating_sub(2)).to_be_bytes()).collect();
+        assert_eq!(read(&chain, 1998), Err(Malformed));
     }
 }

@@ -22,16 +22,24 @@ impl LinkType {
     pub const PPP_HDLC: Self = Self(50);
     /// `PPPoE` session packets without Ethernet.
     pub const PPP_ETHER: Self = Self(51);
+    /// ATM with RFC 1483: 802.2 without anything before it.
+    pub const ATM_RFC1483: Self = Self(100);
     /// Raw IP.
     pub const RAW: Self = Self(101);
     /// Cisco HDLC.
     pub const C_HDLC: Self = Self(104);
     /// `OpenBSD` loopback: address family in network order.
     pub const LOOP: Self = Self(108);
+    /// `OpenBSD`'s view into `IPsec`.
+    pub const ENC: Self = Self(109);
     /// Linux cooked capture v1.
     pub const LINUX_SLL: Self = Self(113);
+    /// The packet filter's log of BSDs.
+    pub const PFLOG: Self = Self(117);
     /// Juniper's own header before Ethernet.
     pub const JUNIPER_ETHER: Self = Self(178);
+    /// PPP after a byte that says which way it went.
+    pub const PPP_WITH_DIRECTION: Self = Self(204);
     /// Solaris IP observability.
     pub const IPNET: Self = Self(226);
     /// Raw IPv4.
@@ -80,16 +88,17 @@ pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanaly
         LinkType::C_HDLC => walk.typed_at(2, 4),
         LinkType::PPP | LinkType::PPP_HDLC => walk.ppp(),
         LinkType::PPP_ETHER => walk.pppoe(),
-        LinkType::FDDI => {
-            walk.offset = 13;
-            walk.llc()
+        LinkType::FDDI => walk.from(13).llc(),
+        LinkType::ATM_RFC1483 => walk.llc(),
+        LinkType::PPP_WITH_DIRECTION => walk.from(1).ppp(),
+        LinkType::ENC => walk.from(12).raw(),
+        LinkType::PFLOG => {
+            let length = u8_at(frame, 0).ok_or(TRUNCATED_LINK)?;
+            walk.from(usize::from(length).next_multiple_of(4)).raw()
         }
         LinkType::JUNIPER_ETHER => walk.juniper(),
         LinkType::NFLOG => walk.nflog(),
-        LinkType::IPNET => {
-            walk.offset = 24;
-            walk.raw()
-        }
+        LinkType::IPNET => walk.from(24).raw(),
         LinkType(number) => Err(Unanalysed::LinkType(number)),
     }
 }
@@ -121,6 +130,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    const fn from(&mut self, offset: usize) -> &mut Self {
+        self.offset = offset;
+        self
+    }
+
     fn rest(&self) -> &'a [u8] {
         after(self.frame, self.offset)
     }
@@ -318,5 +332,72 @@ impl<'a> Walk<'a> {
             self.offset += length.next_multiple_of(4);
         }
         Err(Unanalysed::TooDeep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: [u8; 4] = [0x45, 0, 0, 20];
+    const MAC: [u8; 12] = [2; 12];
+
+    fn found(link_type: LinkType, parts: &[&[u8]]) -> (usize, u32) {
+        let frame = [parts.concat(), IP.to_vec()].concat();
+        let network = network(link_type, &frame).unwrap();
+        assert_eq!(network.packet, IP);
+        (network.offset, network.vlan)
+    }
+
+    #[test]
+    fn every_link_type_leads_to_the_network_layer() {
+        let cases: [(LinkType, &[&[u8]]); 21] = [
+            (LinkType::ETHERNET, &[&MAC, &[8, 0]]),
+            (LinkType::ETHERNET, &[&MAC, &[0, 12], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]]),
+            (LinkType::ETHERNET, &[&MAC, &[0, 12], &[6, 6, 3]]),
+            (LinkType::ETHERNET, &[&MAC, &[0x88, 0x64], &[0x11, 0, 0, 5, 0, 6, 0, 0x21]]),
+            (LinkType::ETHERNET, &[&MAC, &[0x88, 0x47], &[0, 1, 0, 64, 0, 2, 1, 64]]),
+            (LinkType::ETHERNET, &[&MAC, &[0x88, 0x47], &[0, 2, 1, 64], &[0, 0, 0, 9], &MAC, &[8, 0]]),
+            (LinkType::LINUX_SLL, &[&[0; 14], &[8, 0]]),
+            (LinkType::LINUX_SLL2, &[&[8, 0], &[0; 18]]),
+            (LinkType::NULL, &[&[2, 0, 0, 0]]),
+            (LinkType::NULL, &[&[0, 0, 0, 30]]),
+            (LinkType::LOOP, &[&[0, 0, 0, 24]]),
+            (LinkType::RAW, &[]),
+            (LinkType(12), &[]),
+            (LinkType::IPV6, &[]),
+            (LinkType::PPP, &[&[0xff, 3, 0, 0x21]]),
+            (LinkType::PPP, &[&[0x21]]),
+            (LinkType::PPP_WITH_DIRECTION, &[&[1, 0xff, 3, 0, 0x57]]),
+            (LinkType::C_HDLC, &[&[0x0f, 0, 8, 0]]),
+            (LinkType::FDDI, &[&[0; 13], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]]),
+            (LinkType::PFLOG, &[&[61], &[0; 63]]),
+            (LinkType::NFLOG, &[&[2, 0, 0, 7], &[5, 0, 10, 0, 9, 0, 0, 0], &[8, 0, 9, 0]]),
+        ];
+        for (link_type, parts) in cases {
+            let expected = parts.iter().map(|part| part.len()).sum();
+            assert_eq!(found(link_type, parts), (expected, 0), "{link_type:?} {parts:?}");
+        }
+    }
+
+    #[test]
+    fn of_many_tags_the_outer_two_are_kept() {
+        let tags: &[&[u8]] = &[&MAC, &[0x91, 0, 0, 1], &[0x88, 0xa8, 0x20, 2], &[0x81, 0, 0, 3], &[8, 0]];
+        assert_eq!(found(LinkType::ETHERNET, tags), (26, 1 | 2 << 12));
+        let endless = [&MAC[..], &[0x81, 0, 0, 1].repeat(300)].concat();
+        assert_eq!(network(LinkType::ETHERNET, &endless), Err(Unanalysed::TooDeep));
+    }
+
+    #[test]
+    fn a_frame_cut_within_its_headers_says_so() {
+        let frame = [&MAC[..], &[0x81, 0, 0, 5, 8, 0]].concat();
+        assert_eq!(network(LinkType::ETHERNET, &frame[..13]), Err(TRUNCATED_LINK));
+        assert_eq!(network(LinkType::ETHERNET, &frame[..16]), Err(TRUNCATED_SHIM));
+        assert_eq!(network(LinkType::RAW, &[]), Err(TRUNCATED_LINK));
+    }
+
+    #[test]
+    fn the_length_of_the_check_sequence_is_not_part_of_the_number() {
+        assert_eq!(LinkType::from_file(0x3000_0001), LinkType::ETHERNET);
     }
 }

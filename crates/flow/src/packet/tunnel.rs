@@ -22,6 +22,12 @@ pub enum Tunnel {
     Gtp,
     /// RFC 4380.
     Teredo,
+    /// RFC 2661; its identifiers differ by direction.
+    L2tp,
+    /// RFC 9300.
+    Lisp,
+    /// Ethernet in IP (RFC 3378, RFC 8986).
+    EtherIp,
     /// MPLS in IP or UDP (RFC 4023, RFC 7510); its labels differ by direction.
     Mpls,
 }
@@ -36,6 +42,9 @@ impl std::fmt::Display for Tunnel {
             Self::Geneve(id) => write!(f, "geneve:{id}"),
             Self::Gtp => f.write_str("gtp"),
             Self::Teredo => f.write_str("teredo"),
+            Self::L2tp => f.write_str("l2tp"),
+            Self::Lisp => f.write_str("lisp"),
+            Self::EtherIp => f.write_str("etherip"),
             Self::Mpls => f.write_str("mpls"),
         }
     }
@@ -51,7 +60,8 @@ pub fn in_ip(protocol: u8, payload: &[u8]) -> Option<Inner<'_>> {
         protocol::IPIP => Some((Tunnel::IpIp, link::typed(0x0800, payload))),
         protocol::IPV6 => Some((Tunnel::Ip6, link::typed(0x86dd, payload))),
         protocol::GRE => Some((Tunnel::Gre, gre(payload))),
-        // MPLS in IP (RFC 4023), Ethernet in IP (RFC 3378, and after a segment routing header).
+        97 => Some((Tunnel::EtherIp, link::ethernet(after(payload, 2)))),
+        143 => Some((Tunnel::EtherIp, link::ethernet(payload))),
         137 => Some((Tunnel::Mpls, link::typed(0x8847, payload))),
         _ => None,
     }
@@ -67,9 +77,12 @@ pub fn in_udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Inner<'_>>
         6635 => Some((Tunnel::Mpls, link::typed(0x8847, payload))),
         2152 => gtp(payload),
         3544 => teredo(payload),
+        1701 => l2tp(payload),
+        4341 => ip_at(payload, 8).map(|inner| (Tunnel::Lisp, inner)),
         _ => match src_port {
             2152 => gtp(payload),
             3544 => teredo(payload),
+            1701 => l2tp(payload),
             _ => None,
         },
     }
@@ -179,11 +192,74 @@ fn teredo(data: &[u8]) -> Option<Inner<'_>> {
     (u8_at(data, offset)? >> 4 == 6).then(|| (Tunnel::Teredo, link::typed(0x86dd, after(data, offset))))
 }
 
+/// Version 2, data messages.
+fn l2tp(data: &[u8]) -> Option<Inner<'_>> {
+    const CONTROL: u16 = 0x8000;
+    let flags = u16_at(data, 0)?;
+    let bit = |mask: u16, length: usize| if flags & mask != 0 { length } else { 0 };
+    if flags & CONTROL != 0 || flags & 0x000f != 2 {
+        return None;
+    }
+    let mut offset = 6 + bit(0x4000, 2) + bit(0x0800, 4);
+    if flags & 0x0200 != 0 {
+        offset += 2 + usize::from(u16_at(data, offset)?);
+    }
+    Some((Tunnel::L2tp, link::ppp(data.get(offset..)?)))
+}
+
 /// A bare IP packet at `offset`, told by its version.
 fn ip_at(data: &[u8], offset: usize) -> Option<Result<Network<'_>, Unanalysed>> {
     match u8_at(data, offset)? >> 4 {
         4 => Some(link::typed(0x0800, after(data, offset))),
         6 => Some(link::typed(0x86dd, after(data, offset))),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IP: [u8; 4] = [0x45, 0, 0, 20];
+    const ETHERNET: [u8; 14] = [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 8, 0];
+
+    fn packet(inner: Option<Inner<'_>>) -> (String, Vec<u8>) {
+        let (tunnel, network) = inner.unwrap();
+        (tunnel.to_string(), network.unwrap().packet.to_vec())
+    }
+
+    #[test]
+    fn what_an_ip_payload_carries_is_found() {
+        for (protocol, parts, name) in [
+            (4, &[&[][..]][..], "ipip"),
+            (47, &[&[0, 0, 8, 0]], "gre"),
+            (47, &[&[0xb0, 0, 8, 0], &[9; 12]], "gre"),
+            (47, &[&[0, 0, 0x65, 0x58], &ETHERNET], "gre"),
+            (47, &[&[0x30, 0x81, 0x88, 0x0b], &[9; 12], &[0xff, 3, 0, 0x21]], "gre"),
+            (97, &[&[0x30, 0], &ETHERNET], "etherip"),
+        ] {
+            let payload = [parts.concat(), IP.to_vec()].concat();
+            assert_eq!(packet(in_ip(protocol, &payload)), (name.to_owned(), IP.to_vec()));
+        }
+        assert!(in_ip(17, &IP).is_none());
+    }
+
+    #[test]
+    fn what_a_datagram_carries_is_found_and_told_from_what_is_not_a_tunnel() {
+        for (port, parts, name) in [
+            (4789, &[&[8, 0, 0, 0, 0, 0, 42, 0][..], &ETHERNET][..], "vxlan:42"),
+            (4790, &[&[0x0c, 0, 0, 1, 0, 0, 42, 0]], "vxlan:42"),
+            (6081, &[&[1, 0, 0x65, 0x58, 0, 1, 0, 0], &[9; 4], &ETHERNET], "geneve:256"),
+            (2152, &[&[0x30, 0xff, 0, 4, 0, 0, 0, 1]], "gtp"),
+            (2152, &[&[0x34, 0xff, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x85], &[1, 9, 9, 0]], "gtp"),
+            (1701, &[&[0, 2, 0, 1, 0, 2], &[0xff, 3, 0, 0x21]], "l2tp"),
+            (4341, &[&[0; 8]], "lisp"),
+        ] {
+            let payload = [parts.concat(), IP.to_vec()].concat();
+            assert_eq!(packet(in_udp(9, port, &payload)), (name.to_owned(), IP.to_vec()));
+            assert!(in_udp(9, port, b"hello").is_none(), "{name}");
+        }
+        let teredo = [&[0, 1, 0, 0][..], &[0; 9], &[0; 8], &[0x60]].concat();
+        assert_eq!(packet(in_udp(3544, 9, &teredo)), ("teredo".to_owned(), vec![0x60]));
     }
 }

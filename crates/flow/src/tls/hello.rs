@@ -13,7 +13,7 @@ pub struct ClientHello {
     pub extensions: Vec<u16>,
     /// Signature algorithms in the order of the client.
     pub signature_algorithms: Vec<u16>,
-    /// The name of the server; empty = none was given.
+    /// The name of the server, cut where it is longer than a name can be; empty = none was given.
     pub sni: String,
     /// Whether there was a server name extension.
     pub has_sni: bool,
@@ -91,6 +91,11 @@ impl ClientHello {
     }
 }
 
+/// Bytes of a server's name: those of a domain name.
+const MAX_NAME: usize = 255;
+/// Protocols that are kept of one hello.
+const MAX_PROTOCOLS: usize = 64;
+
 /// RFC 8701: both bytes alike, the lower half of each is 0xA.
 pub(super) fn is_grease(value: u16) -> bool {
     value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff
@@ -101,7 +106,7 @@ fn server_name(body: &[u8]) -> Option<String> {
     let mut list = Reader(Reader(body).prefixed_16()?);
     while let (Some(kind), Some(name)) = (list.u8(), list.prefixed_16()) {
         if kind == 0 {
-            return Some(String::from_utf8_lossy(name).into_owned());
+            return Some(String::from_utf8_lossy(up_to(name, MAX_NAME)).into_owned());
         }
     }
     None
@@ -111,7 +116,7 @@ fn server_name(body: &[u8]) -> Option<String> {
 fn protocols(body: &[u8]) -> Vec<Vec<u8>> {
     let mut list = Reader(Reader(body).prefixed_16().unwrap_or_default());
     let mut protocols = Vec::new();
-    while let Some(name) = list.prefixed_8() {
+    while let Some(name) = list.prefixed_8().filter(|_| protocols.len() < MAX_PROTOCOLS) {
         // GREASE for ALPN is two bytes like its numbers.
         if !<[u8; 2]>::try_from(name).is_ok_and(|pair| is_grease(u16::from_be_bytes(pair))) {
             protocols.push(name.to_vec());

@@ -35,7 +35,7 @@ fn run_with(limits: Limits, packets: &[Observation]) -> Vec<Finished> {
         tracker.advance(packet.time);
         tracker.observe(packet);
     }
-    tracker.finish();
+    while tracker.finish_some() {}
     tracker.take_finished()
 }
 
@@ -112,6 +112,29 @@ fn a_full_table_gives_up_the_longest_silent_flow() {
     assert_eq!(records[0].reason, EndReason::Evicted);
     assert_eq!(records[0].key, others[1].key);
     assert_eq!(sums(&records).0, 5);
+}
+
+#[test]
+fn ports_that_are_used_anew_with_each_packet_leave_nothing_behind() {
+    let mut tracker = Tracker::<Nothing>::new(Limits { retired: 10, ..Limits::default() });
+    for sequence in 0..20_000 {
+        tracker.observe(&segment(0, true, 2, sequence, 0));
+    }
+    assert_eq!((tracker.flows(), tracker.index.len(), tracker.slots.len()), (20_000, 1, 1));
+    assert!(tracker.deadlines.len() <= 2000 && tracker.retired.len() <= 10 && tracker.retired_order.len() <= 10);
+}
+
+#[test]
+fn flows_beyond_what_one_call_ends_are_ended_in_their_order() {
+    let packets: Vec<_> = (0..2500u16)
+        .map(|port| {
+            let mut packet = packet(u64::from(port % 7), true, 17);
+            packet.key.low.port = port;
+            packet
+        })
+        .collect();
+    let ordinals: Vec<u64> = run(&packets).iter().map(|record| record.ordinal).collect();
+    assert_eq!(ordinals, (1..=2500).collect::<Vec<_>>());
 }
 
 proptest! {

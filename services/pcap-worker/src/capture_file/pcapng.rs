@@ -11,6 +11,8 @@ pub(super) const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// Interfaces of a file beyond which it is taken for hostile.
 const MAX_INTERFACES: usize = 65_536;
+/// Bytes of an interface's name that are kept.
+const MAX_NAME: usize = 255;
 /// Bytes of a block that has to be held: a packet and its options.
 const MAX_BLOCK: u32 = MAX_PACKET + (256 << 10);
 
@@ -137,7 +139,9 @@ impl Reader {
         };
         let mut name = String::new();
         self.options(&body[8..], |code, value| match (code, value) {
-            (2, bytes) => String::from_utf8_lossy(bytes).trim_end_matches('\0').clone_into(&mut name),
+            (2, bytes) => String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_NAME)])
+                .trim_end_matches('\0')
+                .clone_into(&mut name),
             (9, [resolution, ..]) => interface.ticks_per_second = ticks_per_second(*resolution),
             (14, value) => {
                 if let Ok(bytes) = <[u8; 8]>::try_from(value) {

@@ -16,7 +16,7 @@ use weir_proto::capture::State;
 use weir_proto::{AnalyseCapture, Batch, Capture};
 
 /// How long anything may take on a machine that builds at the same time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Setup {
     pub(crate) nats: Nats,
