@@ -3,6 +3,11 @@
 //! Written once for the kernel and for the tests: [`Frame`] is an `sk_buff` there and a slice here. Only what it loads through
 //! [`Frame::load`] is trusted to exist; every loop is bounded, as the verifier wants.
 
+mod header;
+mod tunnel;
+
+use header::{Extension, IcmpHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, VlanTag};
+
 use crate::{flow::Address, icmp, initiator::TCP};
 
 /// A header that any bytes are a value of.
@@ -104,90 +109,6 @@ const UDP_LITE: u8 = 136;
 const HIP: u8 = 139;
 const SHIM6: u8 = 140;
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct VlanTag {
-    control: u16,
-    ether_type: u16,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv4Header {
-    version_length: u8,
-    service: u8,
-    total_length: u16,
-    id: u16,
-    fragment: u16,
-    time_to_live: u8,
-    protocol: u8,
-    checksum: u16,
-    src: u32,
-    dst: u32,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv6Header {
-    version_class_label: u32,
-    payload_length: u16,
-    next_header: u8,
-    hop_limit: u8,
-    src: [u32; 4],
-    dst: [u32; 4],
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Extension {
-    next_header: u8,
-    length: u8,
-    rest: u16,
-    id: u32,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ports {
-    src: u16,
-    dst: u16,
-}
-
-/// The first 16 of a TCP header's 20 bytes.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct TcpHeader {
-    ports: Ports,
-    sequence: u32,
-    acknowledgement: u32,
-    offset: u8,
-    flags: u8,
-    window: u16,
-}
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct IcmpHeader {
-    kind: u8,
-    code: u8,
-    checksum: u16,
-}
-
-// SAFETY: integers only, laid out without padding (sizes are asserted in the tests).
-unsafe impl Plain for VlanTag {}
-// SAFETY: as above.
-unsafe impl Plain for Ipv4Header {}
-// SAFETY: as above.
-unsafe impl Plain for Ipv6Header {}
-// SAFETY: as above.
-unsafe impl Plain for Extension {}
-// SAFETY: as above.
-unsafe impl Plain for Ports {}
-// SAFETY: as above.
-unsafe impl Plain for TcpHeader {}
-// SAFETY: as above.
-unsafe impl Plain for IcmpHeader {}
-
 /// Finds the headers of a frame.
 #[inline(always)]
 pub fn dissect<F: Frame>(frame: &F, link: Link) -> Result<Headers, Reject> {
@@ -206,11 +127,24 @@ pub fn dissect<F: Frame>(frame: &F, link: Link) -> Result<Headers, Reject> {
         Some(Transport { at: transport, jumbo_option }) => {
             headers.header_bytes = transport - offset - jumbo_option;
             if headers.fragment != Fragment::Later {
-                headers.header_bytes += ports(frame, transport, &mut headers);
+                headers.header_bytes += transport_bytes(frame, transport, &mut headers);
             }
             Ok(headers)
         }
         None => Err(Reject::Malformed(available)),
+    }
+}
+
+/// Reads the ports, and returns the bytes behind the network header that every segment of a super-packet repeats.
+#[inline(always)]
+fn transport_bytes<F: Frame>(frame: &F, at: u32, headers: &mut Headers) -> u32 {
+    let plain = ports(frame, at, headers);
+    if frame.segment_size() == 0 || headers.protocol == TCP {
+        return plain;
+    }
+    match tunnel::header_bytes(frame, at, headers.protocol) {
+        0 => plain,
+        tunnelled => tunnelled,
     }
 }
 

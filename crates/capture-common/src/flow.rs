@@ -40,6 +40,13 @@ impl Address {
     pub const fn from_v4(address: u32) -> Self {
         Self { high: 0, low: 0xffff_0000_0000 | address as u64 }
     }
+
+    /// `::` or `0.0.0.0`: the sender has no address yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unspecified(self) -> bool {
+        self.high == 0 && (self.low == 0 || self.low == 0xffff_0000_0000)
+    }
 }
 
 /// A conversation: both directions have the same key.

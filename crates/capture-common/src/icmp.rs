@@ -1,12 +1,15 @@
 //! ICMP has no ports; its type and code take their place, so that a request and its answer fall into one flow.
 //!
 //! The pairs of types are those of Community ID v1 (and so of Zeek): a request has the ports (request, answer), its answer (answer, request).
-//! A message without a counterpart has the ports (type, code).
+//! A message without a counterpart has the ports (type, code with [`ONE_WAY`] set), so that each direction is a flow of its own.
 
 /// IANA number of ICMP.
 pub const ICMP: u8 = 1;
 /// IANA number of `ICMPv6`.
 pub const ICMPV6: u8 = 58;
+
+/// Set in the destination's "port" of a message that has no counterpart; the lower byte is its code.
+pub const ONE_WAY: u16 = 0x8000;
 
 /// Source and destination "port" of a message.
 #[inline(always)]
@@ -14,7 +17,7 @@ pub const ICMPV6: u8 = 58;
 pub fn ports(protocol: u8, kind: u8, code: u8) -> (u16, u16) {
     match counterpart(protocol, kind) {
         Some(other) => (u16::from(kind), u16::from(other)),
-        None => (u16::from(kind), u16::from(code)),
+        None => (u16::from(kind), ONE_WAY | u16::from(code)),
     }
 }
 
@@ -94,9 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_its_type_and_code_for_ports() {
-        assert_eq!(ports(ICMP, 3, 13), (3, 13));
-        assert_eq!(ports(ICMPV6, 1, 4), (1, 4));
+    fn an_error_has_its_type_and_code_for_ports_and_no_answer() {
+        assert_eq!(ports(ICMP, 3, 13), (3, ONE_WAY + 13));
+        let (there, back) = (ports(ICMP, 3, 3), ports(ICMP, 3, 3));
+        assert_ne!(there, (back.1, back.0));
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub struct Ledger {
     pub fragments_without_ports: u64,
     /// Flows that got a slot.
     pub flows_opened: u64,
+    /// Times that the kernel showed many packets as one (GSO, GRO).
+    pub super_packets: u64,
 }
 
 impl Ledger {
@@ -128,6 +130,7 @@ impl Ledger {
         }
         self.fragments_without_ports += other.fragments_without_ports;
         self.flows_opened += other.flows_opened;
+        self.super_packets += other.super_packets;
     }
 
     /// Packets and bytes of all outcomes of a kind.

@@ -70,12 +70,16 @@ impl Counters {
     /// ports. Only the first hook that saw this direction counts it. When that one has seen nothing for [`TAKEOVER_NS`] (a route has
     /// changed), the next hook that sees a packet takes over; until then the ledger shows the packets as duplicates. User space takes
     /// the ownership away from interfaces that are gone.
+    ///
+    /// `anonymous`: the sender has no address yet (it asks for one, or makes sure that nobody else has it). All such senders are one flow, so on
+    /// one interface what comes in and what goes out are different packets.
     #[inline(always)]
     #[must_use]
-    pub fn owned_by(&self, hook: Hook, now: u64) -> bool {
+    pub fn owned_by(&self, hook: Hook, now: u64, anonymous: bool) -> bool {
         self.owner == hook
             || self.owner == 0
             || self.owner & RELEASED != 0
+            || (anonymous && ifindex(self.owner) == ifindex(hook))
             || now.saturating_sub(self.last_seen) > TAKEOVER_NS
     }
 }
@@ -162,31 +166,38 @@ mod tests {
     fn a_forwarded_packet_is_counted_where_it_was_seen_first() {
         let (arrives, leaves) = (hook(2, false), hook(3, true));
         let mut counters = Counters::default();
-        assert!(counters.owned_by(arrives, 10));
+        assert!(counters.owned_by(arrives, 10, false));
         counters = Counters { owner: arrives, last_seen: 10, packets: 1, ..counters };
-        assert!(!counters.owned_by(leaves, 20));
-        assert!(counters.owned_by(arrives, 30));
+        assert!(!counters.owned_by(leaves, 20, false));
+        assert!(counters.owned_by(arrives, 30, false));
     }
 
     #[test]
     fn another_hook_takes_over_when_the_owner_sees_nothing_any_more() {
         let counters = Counters { owner: hook(2, false), last_seen: 5, ..Counters::default() };
-        assert!(!counters.owned_by(hook(3, false), 5 + TAKEOVER_NS));
-        assert!(counters.owned_by(hook(3, false), 6 + TAKEOVER_NS));
+        assert!(!counters.owned_by(hook(3, false), 5 + TAKEOVER_NS, false));
+        assert!(counters.owned_by(hook(3, false), 6 + TAKEOVER_NS, false));
     }
 
     #[test]
     fn an_owner_that_is_gone_is_followed_at_once_and_keeps_its_name() {
         let owner = hook(2, true) | RELEASED;
         let counters = Counters { owner, last_seen: 5, ..Counters::default() };
-        assert!(counters.owned_by(hook(3, false), 5));
+        assert!(counters.owned_by(hook(3, false), 5, false));
         assert_eq!(ifindex(owner), 2);
+    }
+
+    #[test]
+    fn hosts_without_an_address_send_different_packets_on_one_wire() {
+        let counters = Counters { owner: hook(2, true), last_seen: 5, ..Counters::default() };
+        assert!(counters.owned_by(hook(2, false), 5, true));
+        assert!(!counters.owned_by(hook(3, false), 5, true));
     }
 
     #[test]
     fn clocks_of_two_cpus_may_differ_a_little() {
         let counters = Counters { owner: hook(2, false), last_seen: 100, ..Counters::default() };
-        assert!(!counters.owned_by(hook(3, false), 90));
+        assert!(!counters.owned_by(hook(3, false), 90, false));
     }
 
     #[test]

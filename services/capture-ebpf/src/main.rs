@@ -68,7 +68,11 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, ledger: &mut Ledger) ->
         Err(Reject::NotIp(bytes)) => return (Outcome::NotIp, wire::size(bytes, 0, 0, 0)),
         Err(Reject::Malformed(bytes)) => return (Outcome::Malformed, wire::size(bytes, 0, 0, 0)),
     };
-    let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), frame.segment_size());
+    let segment_size = frame.segment_size();
+    if segment_size > 0 {
+        ledger.super_packets += 1;
+    }
+    let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
     follow_fragments(&mut headers, ledger);
     let (key, side) = FlowKey::new(&headers);
     let packet = table::Packet {

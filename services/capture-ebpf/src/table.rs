@@ -68,7 +68,8 @@ fn update(slot: *mut Slot, packet: &Packet) -> Outcome {
             Side::A => &raw mut (*slot).from_a,
             Side::B => &raw mut (*slot).from_b,
         };
-        if !(*counters).owned_by(packet.hook, packet.now) {
+        let anonymous = packet.key.end(packet.side).0.is_unspecified();
+        if !(*counters).owned_by(packet.hook, packet.now, anonymous) {
             return Outcome::Duplicate;
         }
         if (*counters).owner != packet.hook {

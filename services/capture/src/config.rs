@@ -6,11 +6,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "weir-capture", version)]
 pub struct Config {
-    /// Interface to capture on; repeatable, `*` and `?` stand for any characters. One that does not exist is waited for
+    /// Interface to capture on; repeatable, `*` and `?` stand for any characters. One that does not exist is waited for. Of a VLAN device and
+    /// its parent name only one: a packet is another flow with and without its tag
     /// [default: the interfaces that carry the default routes]
     #[arg(long = "interface", env = "WEIR_CAPTURE_INTERFACE", value_name = "NAME", value_delimiter = ',', value_parser = interface_pattern)]
     pub interfaces: Vec<String>,
-    /// Flows that the kernel's table has room for, about 300 bytes each
+    /// Flows that the kernel's table has room for, about 330 bytes each
     #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
     /// How often ended flows are reported

@@ -4,15 +4,18 @@
 //! them, whenever they are read. A flow is ended in the order that [`weir_capture_common::slot`] tells: out of the index, wait until no
 //! program knows the slot, report the rest, free it.
 
+mod policy;
+
 use std::time::Duration;
 
 use weir_capture_common::{
     flow::{FlowKey, Side},
-    icmp,
     initiator::{FIN, RST, TCP},
     slot::{self, Slot},
 };
 use weir_proto::EndReason;
+
+pub use policy::{Idle, Policy};
 
 /// The flow table, as the drain needs it. The kernel's is one, and the tests have another.
 pub trait Table {
@@ -33,27 +36,6 @@ pub trait Table {
     fn wait_for_writers(&mut self) -> bool;
     /// Gives a slot back.
     fn free(&mut self, number: u32) -> Result<(), Self::Error>;
-}
-
-/// When to report and when to end a flow.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// A flow that goes on is reported when its last report is this old.
-    pub active: Duration,
-    /// A closed TCP conversation is kept this long, for the last acknowledgements.
-    pub linger: Duration,
-    /// A flow without packets for this long has ended, by protocol.
-    pub idle: Idle,
-}
-
-/// Idle timeouts.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "each field is its protocol's timeout")]
-pub struct Idle {
-    pub tcp: Duration,
-    pub udp: Duration,
-    pub icmp: Duration,
-    pub other: Duration,
 }
 
 /// A part of a flow's life: what is reported as one record. Times are `CLOCK_BOOTTIME` in nanoseconds.
@@ -326,17 +308,6 @@ enum Decision {
     Keep,
     Report,
     End(EndReason),
-}
-
-impl Idle {
-    fn of(&self, protocol: u8) -> Duration {
-        match protocol {
-            TCP => self.tcp,
-            17 => self.udp,
-            icmp::ICMP | icmp::ICMPV6 => self.icmp,
-            _ => self.other,
-        }
-    }
 }
 
 impl Reported {

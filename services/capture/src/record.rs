@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use weir_capture_common::icmp::{self, Role};
+use weir_capture_common::icmp;
 use weir_proto::Flow;
 
 use crate::{clock::Clock, drain::Interval};
@@ -33,7 +33,7 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
         dst_ip_high: dst.high,
         dst_ip_low: dst.low,
         src_port: u32::from(src_port),
-        dst_port: responder_port(protocol, src_port, dst_port),
+        dst_port: responder_port(protocol, dst_port),
         protocol: u32::from(protocol),
         vlan: interval.key.vlan(),
         tx_bytes: interval.tx.bytes,
@@ -47,11 +47,14 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
     }
 }
 
-/// In the key the answer's type stands on the responder's side; in a record the port of an ICMP responder is the request's code, which is 0
-/// for all messages that have an answer.
-fn responder_port(protocol: u8, src_port: u16, dst_port: u16) -> u32 {
-    let is_icmp = protocol == icmp::ICMP || protocol == icmp::ICMPV6;
-    if is_icmp && icmp::role(protocol, src_port as u8) != Role::Neither { 0 } else { u32::from(dst_port) }
+/// In a record the port of an ICMP responder is the code of the first message. In the key it is the answer's type, where there can be an
+/// answer (the code is 0 then), or a marked code.
+fn responder_port(protocol: u8, dst_port: u16) -> u32 {
+    match protocol {
+        icmp::ICMP | icmp::ICMPV6 if dst_port & icmp::ONE_WAY == 0 => 0,
+        icmp::ICMP | icmp::ICMPV6 => u32::from(dst_port & !icmp::ONE_WAY),
+        _ => u32::from(dst_port),
+    }
 }
 
 fn flow_id(interval: &Interval, seed: u64) -> u64 {
@@ -59,14 +62,15 @@ fn flow_id(interval: &Interval, seed: u64) -> u64 {
     seed.hash(&mut hasher);
     interval.key.hash(&mut hasher);
     interval.flow_start.hash(&mut hasher);
-    hasher.finish()
+    // 0 means that a flow is not known.
+    hasher.finish().max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use weir_capture_common::{
         dissect::Headers,
-        flow::{Address, FlowKey, Side},
+        flow::{Address, FlowKey},
     };
     use weir_proto::EndReason;
 
@@ -111,7 +115,7 @@ mod tests {
     fn a_ping_has_its_request_s_type_and_code() {
         let record = record(&interval(headers(1, 8, 0), 10, 10));
         assert_eq!((record.src_port, record.dst_port), (8, 0));
-        let unreachable = self::record(&interval(headers(1, 3, 13), 10, 10));
+        let unreachable = self::record(&interval(headers(1, 3, icmp::ONE_WAY + 13), 10, 10));
         assert_eq!((unreachable.src_port, unreachable.dst_port), (3, 13));
         let solicitation = self::record(&interval(headers(58, 135, 136), 10, 10));
         assert_eq!((solicitation.src_port, solicitation.dst_port), (135, 0));
@@ -124,7 +128,6 @@ mod tests {
         let reopened = record(&interval(headers(17, 1, 2), 11, 11));
         assert_eq!(first.flow_id, second.flow_id);
         assert_ne!(first.flow_id, reopened.flow_id);
-        assert!(first.end_reason() == EndReason::Active);
-        let _ = Side::A;
+        assert_eq!(first.end_reason(), EndReason::Active);
     }
 }

@@ -201,6 +201,29 @@ fn big_tcp_is_measured_by_the_frame() {
 }
 
 #[test]
+fn segments_of_a_tunnelled_super_packet_repeat_the_inner_headers_too() {
+    let inner = ipv4_packet(TCP, &[], 0, &TCP_HEADER);
+    let inner6 = ipv6_packet(UDP, &UDP_HEADER);
+    let ethernet_header = |ether_type: u16| [&[0; 12][..], &ether_type.to_be_bytes()].concat();
+    let udp = |port: u16| [&[0x30, 0x39][..], &port.to_be_bytes(), &[0; 4]].concat();
+    let vxlan = [udp(4789), vec![8, 0, 0, 0, 0, 0, 1, 0], ethernet_header(IPV4), inner.clone()].concat();
+    let geneve =
+        [udp(6081), vec![1, 0, 0x65, 0x58, 0, 0, 1, 0], vec![0; 4], ethernet_header(IPV6), inner6.clone()].concat();
+    let gre = [vec![0x20, 0, 0x08, 0, 0, 0, 0, 1], inner.clone()].concat();
+    for (protocol, outer, expected) in [
+        (UDP, vxlan, 20 + 8 + 8 + 14 + 20 + 32),
+        (UDP, geneve, 20 + 8 + 8 + 4 + 14 + 40 + 8),
+        (47, gre, 20 + 8 + 20 + 32),
+        (4, inner, 20 + 20 + 32),
+        (41, inner6, 20 + 40 + 8),
+        (UDP, udp(443), 20 + 8),
+    ] {
+        let frame = Bytes { segment_size: 1000, ..ethernet(IPV4, &ipv4_packet(protocol, &[], 0, &outer)) };
+        assert_eq!(dissect(&frame, Link::Ethernet).unwrap().header_bytes, expected, "{protocol}");
+    }
+}
+
+#[test]
 fn what_is_no_ip_is_told_apart_from_what_is_broken() {
     assert_eq!(dissect(&ethernet(0x0806, &[0; 28]), Link::Ethernet), Err(Reject::NotIp(28)));
     assert_eq!(dissect(&ethernet(IPV4, &[0x45; 10]), Link::Ethernet), Err(Reject::Malformed(10)));

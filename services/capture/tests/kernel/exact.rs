@@ -60,9 +60,14 @@ pub(crate) fn assert_equals_interface(what: &str, result: &Result, (rx, tx): (Co
         (sum(|entry| entry.packets), sum(|entry| entry.bytes)),
         "{what}: {ledger:?}"
     );
-    assert_eq!((rx.dropped, tx.dropped), (0, 0), "{what}: the wire dropped packets");
-    assert_eq!(seen.packets, rx.packets + tx.packets, "{what}: {ledger:?}\n{:#?}", result.flows);
-    assert_eq!(seen.bytes, rx.bytes + tx.bytes - ETHERNET_HEADER * seen.packets, "{what}: {ledger:?}");
+    assert_eq!(rx.dropped, 0, "{what}: the wire dropped packets");
+    // What the stack says of itself (ARP, MLD, router solicitations) while the other end goes down passes the hook, and then has no wire: the
+    // interface counts it as dropped, without its bytes.
+    assert_eq!(seen.packets, rx.packets + tx.packets + tx.dropped, "{what}: {ledger:?}\n{:#?}", result.flows);
+    let on_wire = rx.bytes + tx.bytes - ETHERNET_HEADER * (rx.packets + tx.packets);
+    let dropped = 28 * tx.dropped..=200 * tx.dropped;
+    assert!(dropped.contains(&seen.bytes.wrapping_sub(on_wire)), "{what}: {on_wire} on the wire, {ledger:?}");
+    assert_eq!(ledger.entry(Outcome::Duplicate).packets, 0, "{what}: one wire shows each packet once: {ledger:?}");
     let accounted = ledger.entry(Outcome::Accounted);
     assert_eq!((accounted.packets, accounted.bytes), (result.sums().packets, result.sums().bytes), "{what}");
 }
@@ -93,6 +98,9 @@ fn records_equal_the_interface_counters_for_every_kind_of_traffic() {
     assert_equals_interface("a", &at_a, counted_a);
     assert_equals_interface("b", &at_b, counted_b);
     assert!(counted_a.1.packets > 25_000, "{counted_a:?}");
+    // The sender's hook saw what the stack made, the receiver's what the wire carried.
+    assert!(at_a.totals.ledger.super_packets > 500, "{:?}", at_a.totals.ledger);
+    assert!(at_b.totals.ledger.super_packets < at_a.totals.ledger.super_packets, "{:?}", at_b.totals.ledger);
 
     for result in [&at_a, &at_b] {
         assert_eq!(result.totals.ledger.fragments_without_ports, 0);
@@ -159,4 +167,33 @@ fn a_stream_of_super_packets_equals_what_the_sockets_count() {
         );
         assert!(big_tcp.is_none() || mean > 65_536, "no BIG TCP: {mean} bytes in the mean");
     }
+}
+
+#[test]
+fn a_stream_through_a_tunnel_equals_the_counters_of_the_wire_below() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    a.segment_before_wire("a0");
+    b.segment_before_wire("b0");
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    a.vxlan("tunnel", "a0", "10.77.0.2");
+    b.vxlan("tunnel", "b0", "10.77.0.1");
+    for (host, number) in [(&a, 1), (&b, 2)] {
+        host.address("tunnel", &format!("10.90.0.{number}/24"));
+        host.up("tunnel");
+    }
+    let sent = traffic::tcp_stream(&a, &b, "10.90.0.2".parse().unwrap(), 10 << 20);
+    a.down("tunnel");
+    b.down("tunnel");
+    down(&a, &b);
+    let (counted_a, counted_b) = (a.counters("a0"), b.counters("b0"));
+    let (at_a, at_b) = (at_a.stop(), at_b.stop());
+    assert_equals_interface("a", &at_a, counted_a);
+    assert_equals_interface("b", &at_b, counted_b);
+    let outer = at_a.total(|flow| flow.protocol == 17 && flow.dst_port == 4789);
+    assert!(outer.tx_packets + outer.rx_packets >= u64::from(sent.client.segs_out + sent.server.segs_out), "{outer:?}");
+    assert!(at_a.totals.ledger.super_packets > 100, "{:?}", at_a.totals.ledger);
 }

@@ -7,7 +7,10 @@ use std::{
 
 use caps::{CapSet, Capability};
 
-use crate::support::skipped;
+use crate::{
+    exact::pair,
+    support::{service::Service, skipped},
+};
 
 fn capture_without(right: Option<Capability>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir-capture"));
@@ -80,4 +83,28 @@ fn three_rights_are_enough() {
     }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_running_service_keeps_only_what_it_needs() {
+    if skipped() {
+        return;
+    }
+    let (a, _b) = pair();
+    let directory = tempfile::tempdir().unwrap();
+    let (service, _address) = Service::start(&a, directory.path());
+    let capturing = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].iter().map(Capability::bitmask).sum::<u64>();
+    let mut threads = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", service.pid())).unwrap() {
+        let status = std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let mask = |name: &str| u64::from_str_radix(&field(name), 16).unwrap();
+        assert_eq!((mask("CapInh:"), mask("CapAmb:"), mask("CapBnd:")), (0, 0, 0), "{status}");
+        assert_eq!(mask("CapEff:"), mask("CapPrm:"), "{status}");
+        assert!([0, capturing].contains(&mask("CapEff:")), "{status}");
+        assert_eq!(field("NoNewPrivs:"), "1");
+        threads += u32::from(mask("CapEff:") == capturing);
+    }
+    assert_eq!(threads, 1, "only the thread that captures has rights");
+    service.kill();
 }

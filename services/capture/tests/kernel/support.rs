@@ -2,6 +2,7 @@
 
 pub(crate) mod capturing;
 pub(crate) mod host;
+pub(crate) mod service;
 pub(crate) mod traffic;
 
 /// Prints why, if this machine cannot run the test.

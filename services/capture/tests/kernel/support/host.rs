@@ -12,7 +12,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use rtnetlink::{
-    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+    Handle, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder, new_connection,
     packet_route::{
         address::{AddressAttribute, AddressFlags},
         link::{LinkAttribute, LinkMessage},
@@ -101,6 +101,15 @@ impl Host {
             handle.link().add(LinkVeth::new(&name, &other_name).build()).execute().await.unwrap();
             let moved = LinkUnspec::new_with_name(&other_name).setns_by_fd(other_namespace).build();
             handle.link().set(moved).execute().await.unwrap();
+        });
+    }
+
+    /// Lays a VXLAN tunnel over a wire, to the other host's address.
+    pub(crate) fn vxlan(&self, name: &str, over: &str, to: &str) {
+        let (name, over, to) = (name.to_owned(), self.index(over), to.parse().unwrap());
+        self.netlink(move |handle| async move {
+            let tunnel = LinkVxlan::new(&name, 42).dev(over).remote(to).port(4789).build();
+            handle.link().add(tunnel).execute().await.unwrap();
         });
     }
 
