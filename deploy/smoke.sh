@@ -12,7 +12,6 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(dirname "$here")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/weir
 work=$(mktemp -d -t weir-smoke-XXXXXX)
 name=weirsmk$$
@@ -134,7 +133,7 @@ image_or() {
 }
 
 make_base() {
-    local tar=$cache/bookworm-slim.tar
+    local tar=$cache/debian-bookworm-slim.tar
     if [ ! -s "$tar" ]; then
         need debootstrap "install it"
         say "making a base image with debootstrap (2 minutes)"
@@ -145,6 +144,7 @@ make_base() {
         printf 'deb http://deb.debian.org/%s main\n' 'debian bookworm' 'debian bookworm-updates' \
             'debian-security bookworm-security' >"$work/base/etc/apt/sources.list"
         # Certificates that this machine trusts for itself, as behind a proxy that opens TLS.
+        mkdir -p "$work/base/usr/local/share/ca-certificates"
         cp /usr/local/share/ca-certificates/*.crt "$work/base/usr/local/share/ca-certificates/" 2>/dev/null || true
         mkdir -p "$cache"
         tar -C "$work/base" -cf "$tar.part" . && mv "$tar.part" "$tar"
@@ -158,8 +158,15 @@ standin() {
         >/dev/null
 }
 
+# The last of the files that exist.
+newest() {
+    local file=
+    for file; do :; done
+    if [ -e "$file" ]; then echo "$file"; fi
+}
+
 make_nats() {
-    local program=${WEIR_NATS_SERVER:-$(command -v nats-server || ls "$cache"/nats-*/nats-server 2>/dev/null | tail -1)}
+    local program=${WEIR_NATS_SERVER:-$(command -v nats-server || newest "$cache"/nats-*/nats-server)}
     [ -x "$program" ] || skip "no nats-server for a stand-in; run ./dev setup"
     mkdir -p "$work/standin"
     cp "$program" "$work/standin/nats-server"
@@ -168,7 +175,7 @@ make_nats() {
 
 make_clickhouse() {
     local library
-    library=$(ls "$cache"/chdb-*/libchdb.so 2>/dev/null | tail -1)
+    library=$(newest "$cache"/chdb-*/libchdb.so)
     [ -n "$library" ] || skip "no libchdb.so for a stand-in; run ./dev setup"
     mkdir -p "$work/standin"
     cp "$library" "$here/smoke/clickhouse-server" "$work/standin/"
@@ -268,11 +275,14 @@ if [ "$own_engine" = yes ]; then
     for service in capture docker-watcher ingester pcap-worker query-api; do
         printf '  %s: { build: { network: host } }\n' "$service" >>"$work/build.yml"
     done
-    (cd "$root" && compose --file "$work/build.yml" build --quiet)
-    move_engine
+    build=(--file "$work/build.yml" build)
 else
-    (cd "$root" && compose build --quiet)
+    build=(build)
 fi
+started=$SECONDS
+compose --progress plain "${build[@]}" >"$work/build.log" 2>&1 || { tail -40 "$work/build.log" >&2; fail "the build"; }
+say "built in $((SECONDS - started)) s"
+if [ "$own_engine" = yes ]; then move_engine; fi
 
 started=$SECONDS
 compose up --no-build --wait --wait-timeout 180 --quiet-pull 2>"$work/up.log" || { tail -20 "$work/up.log" >&2; fail "compose up"; }
@@ -280,8 +290,10 @@ say "up and healthy after $((SECONDS - started)) s"
 compose ps --format 'table {{.Service}}\t{{.Image}}\t{{.Status}}' >&2
 
 check_upload 3 4001
-expect "weir" 60 sql "SELECT DISTINCT labels['com.docker.compose.project'] = '$name' ? 'weir' : 'other' FROM containers WHERE labels['com.docker.compose.project'] = '$name'"
-say "docker-watcher: $(sql "SELECT count() FROM containers WHERE labels['com.docker.compose.project'] = '$name'") containers of this project in the table containers"
+of_project="labels['com.docker.compose.project'] = '$name'"
+expect 7 60 sql "SELECT uniqExact(container_id) FROM containers WHERE $of_project"
+expect 7 60 sql "SELECT uniqExact(container_id) FROM container_stats WHERE $of_project AND memory_bytes > 0"
+say "docker-watcher: the 7 containers of this project are in the tables containers and container_stats"
 expect "1" 60 sql "SELECT count() > 0 FROM flows WHERE source = 'ebpf' AND protocol = 6"
 say "capture: $(sql "SELECT count() FROM flows WHERE source = 'ebpf'") flow records seen by the kernel"
 

@@ -41,11 +41,21 @@ pub(crate) struct Instance {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
+/// What stands below the options of `up`.
+const OWN_SERVERS: &str = "\
+Your own servers instead of the embedded ones:
+  WEIR_NATS_URL                                 NATS with JetStream
+  WEIR_CLICKHOUSE_URL                           ClickHouse, over HTTP, with two users:
+  WEIR_CLICKHOUSE_USER, ..._PASSWORD            may do everything in the database weir
+  WEIR_CLICKHOUSE_READER_USER, ..._PASSWORD     may only read it
+Variables of the services (WEIR_LOG, OTEL_EXPORTER_OTLP_ENDPOINT, ...) are passed on to them.";
+
 #[derive(Debug, Clone, Args)]
+#[command(after_help = OWN_SERVERS)]
 pub(crate) struct Up {
     #[command(flatten)]
     pub(crate) instance: Instance,
-    /// Address of the API and the console
+    /// Address of the API
     #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
     /// Bearer token that the API asks for; needed where `--listen` is not a loopback address
@@ -113,7 +123,7 @@ pub(crate) struct Upload {
     /// Capture files: pcap or pcapng, also compressed with gzip or zstd
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Wait until they are analysed
+    /// Wait until they are analysed and their rows can be asked for
     #[arg(long)]
     pub(crate) wait: bool,
     /// Print JSON, one capture a line

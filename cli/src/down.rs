@@ -16,10 +16,12 @@ const DEADLINE: Duration = Duration::from_mins(2);
 pub(crate) async fn run(options: &Down) -> Result<bool> {
     let instance = Instance::find(&options.instance)?;
     let Some(pid) = instance.running()? else {
-        let left = if instance.state()?.is_some() {
-            "; the last one did not end in order, which left nothing running"
-        } else {
-            ""
+        let left = match instance.end_leftovers() {
+            parts if !parts.is_empty() => format!("; ended what an earlier run left behind: {}", parts.join(", ")),
+            _ if instance.state()?.is_some() => {
+                "; the last one did not end in order, which left nothing running".to_owned()
+            }
+            _ => String::new(),
         };
         instance.remove_state();
         println!("nothing runs on {}{left}", instance.root().display());

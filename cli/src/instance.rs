@@ -16,6 +16,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::args;
@@ -168,7 +170,8 @@ impl Instance {
         }
     }
 
-    /// The process that runs the instance, if one does.
+    /// The process that runs the instance, if one does. Not for the one that holds the [`Lock`]: fcntl(2) gives a lock up when its
+    /// process closes any handle of the file.
     pub(crate) fn running(&self) -> Result<Option<i32>> {
         let file = match OpenOptions::new().write(true).open(self.lock_file()) {
             Ok(file) => file,
@@ -204,6 +207,20 @@ impl Instance {
         fs::rename(&partial, self.state_file()).with_context(|| format!("cannot write {}", self.state_file().display()))
     }
 
+    /// Ends the services that an earlier supervisor left running, and names them. The kernel ends them with it, but for a program with
+    /// file capabilities (`setcap`), of which it forgets that order (prctl(2), `PR_SET_PDEATHSIG`). For who knows that nobody runs
+    /// the instance.
+    pub(crate) fn end_leftovers(&self) -> Vec<String> {
+        // A state that cannot be read names nobody; whoever needs it says so.
+        let parts = self.state().ok().flatten().map(|state| state.parts).unwrap_or_default();
+        let left = parts.into_iter().filter(|part| part.pid.is_some_and(|pid| is_leftover(&part.name, pid)));
+        left.filter_map(|part| {
+            let pid = Pid::from_raw(part.pid? as i32);
+            kill(pid, Signal::SIGKILL).is_ok().then_some(part.name)
+        })
+        .collect()
+    }
+
     pub(crate) fn remove_state(&self) {
         // Who asks next finds nobody running, with or without the file.
         let _ = fs::remove_file(self.state_file());
@@ -220,6 +237,18 @@ impl Instance {
     fn state_file(&self) -> PathBuf {
         self.run().join("state.json")
     }
+}
+
+/// Whether the process with this number is still that service, without a supervisor. A number can belong to somebody else by now.
+fn is_leftover(service: &str, pid: u32) -> bool {
+    let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
+    // TASK_COMM_LEN is 16 with the final zero.
+    let expected: String = format!("weir-{service}").chars().take(15).collect();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    // A zombie has ended and waits for init to notice.
+    let runs = field("State:").is_some_and(|state| !state.starts_with('Z'));
+    runs && name(&pid.to_string()) == expected && field("PPid:").is_some_and(|parent| name(parent) != "weir")
 }
 
 fn default_root() -> Option<PathBuf> {

@@ -22,7 +22,10 @@ const POLL: Duration = Duration::from_millis(250);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Ready,
+    /// It says why not.
     NotReady(String),
+    /// It says nothing.
+    Silent(String),
 }
 
 #[derive(Serialize)]
@@ -70,7 +73,7 @@ async fn refresh(client: &reqwest::Client, part: &mut Part) {
             part.state = PartState::Ready;
             part.reason = None;
         }
-        Answer::NotReady(reason) => {
+        Answer::NotReady(reason) | Answer::Silent(reason) => {
             if part.state == PartState::Ready {
                 part.state = PartState::NotReady;
             }
@@ -83,11 +86,11 @@ async fn refresh(client: &reqwest::Client, part: &mut Part) {
 pub(crate) async fn ask(client: &reqwest::Client, health: &str) -> Answer {
     let answer = match client.get(health).timeout(PROBE).send().await {
         Ok(answer) => answer,
-        Err(error) if error.is_connect() => return Answer::NotReady("does not listen yet".to_owned()),
+        Err(error) if error.is_connect() => return Answer::Silent("does not listen yet".to_owned()),
         Err(error) if error.is_timeout() => {
-            return Answer::NotReady(format!("did not answer within {} s", PROBE.as_secs()));
+            return Answer::Silent(format!("did not answer within {} s", PROBE.as_secs()));
         }
-        Err(error) => return Answer::NotReady(error.without_url().to_string()),
+        Err(error) => return Answer::Silent(error.without_url().to_string()),
     };
     if answer.status().is_success() {
         return Answer::Ready;

@@ -25,6 +25,10 @@ pub(crate) async fn run(options: Up) -> Result<bool> {
     }
     let reporter = Reporter::new(&instance, options.detached)?;
     let lock = instance.lock()?;
+    let left = instance.end_leftovers();
+    if !left.is_empty() {
+        reporter.warn(&format!("weir: ended what an earlier run left behind: {}", left.join(", ")));
+    }
     instance.remove_state();
     let listen = checks::listen(&options)?;
     reporter.say(&format!("weir {}, data in {}", env!("CARGO_PKG_VERSION"), instance.root().display()));

@@ -224,6 +224,30 @@ fn a_killed_supervisor_leaves_nothing_behind_and_the_next_one_starts() {
 }
 
 #[test]
+fn what_outlives_a_killed_supervisor_is_ended_by_the_next_up_or_down() {
+    if !cfg!(target_arch = "x86_64") {
+        eprintln!("skipped: the stand-in makes a system call of x86-64");
+        return;
+    }
+    let bench = Bench::without_engines();
+    bench.tell("capture", "outlives", "");
+    for next in ["up", "down"] {
+        assert_ok(&bench.up());
+        let pid = i32::try_from(bench.part("capture")["pid"].as_i64().expect("pid")).expect("pid");
+        let supervisor = i32::try_from(bench.status()["supervisor_pid"].as_i64().expect("pid")).expect("pid");
+        kill(Pid::from_raw(supervisor), Signal::SIGKILL).expect("kill");
+        eventually("nobody runs the instance", || bench.status()["running"] == false);
+        assert!(runs(pid));
+        let output = if next == "up" { bench.up() } else { bench.run(&["down"]) };
+        assert_ok(&output);
+        let said = text(&output.stdout);
+        assert!(said.contains("what an earlier run left behind: ") && said.contains("capture"), "{said}");
+        eventually("it has ended", || !runs(pid));
+        assert_ok(&bench.run(&["down"]));
+    }
+}
+
+#[test]
 fn a_part_that_the_rest_can_do_without_is_off_with_its_reason() {
     let bench = Bench::without_engines();
     bench.tell("docker-watcher", "unready", "no Docker engine answers: start it");
@@ -272,6 +296,16 @@ fn a_port_that_is_taken_is_an_error_before_anything_starts() {
     assert_eq!(up.status.code(), Some(1));
     assert!(text(&up.stderr).contains(&format!("cannot listen on {address}")), "{}", text(&up.stderr));
     assert!(!bench.data().join("logs/ingester.log").exists());
+}
+
+#[test]
+fn a_part_that_all_need_and_that_is_missing_is_an_error_before_anything_starts() {
+    let bench = Bench::without_engines();
+    fs::remove_file(bench.programs().join("weir-ingester")).expect("remove");
+    let up = bench.up();
+    assert_eq!(up.status.code(), Some(1));
+    assert!(text(&up.stdout).contains("weir-ingester is missing"), "{}", text(&up.stdout));
+    assert!(!bench.data().join("logs/query-api.log").exists());
 }
 
 #[test]

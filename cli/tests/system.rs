@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -31,8 +34,19 @@ impl System {
             return None;
         }
         let system = Self { data: tempfile::Builder::new().prefix("weir-system-").tempdir().expect("tempdir") };
-        system.ok(&["up", "--detach", "--listen", "127.0.0.1:0", "--interface", "lo"]);
+        system.up();
         Some(system)
+    }
+
+    fn up(&self) {
+        self.ok(&["up", "--detach", "--listen", "127.0.0.1:0", "--interface", "lo"]);
+        self.ok(&["status", "--wait"]);
+    }
+
+    fn upload(&self) -> Value {
+        let capture = self.data.path().join("one datagram.pcap");
+        fs::write(&capture, one_datagram()).expect("write");
+        self.json(&["upload", capture.to_str().expect("utf-8"), "--wait"])
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -66,17 +80,11 @@ impl Drop for System {
 #[test]
 fn a_capture_that_is_uploaded_can_be_asked_for_in_every_way() {
     let Some(system) = System::start() else { return };
-    system.ok(&["status", "--wait"]);
-
-    let capture = system.data.path().join("one datagram.pcap");
-    fs::write(&capture, one_datagram()).expect("write");
-    let path = capture.to_str().expect("utf-8");
-    let uploaded = system.json(&["upload", path, "--wait"]);
+    let uploaded = system.upload();
     assert_eq!((uploaded["state"].as_str(), uploaded["packets"].to_string().trim_matches('"')), (Some("done"), "1"));
     assert_eq!(uploaded["name"], "one datagram.pcap");
     let id = uploaded["capture_id"].as_str().expect("capture_id");
-    let again = system.json(&["upload", path, "--wait"]);
-    assert_eq!(again["capture_id"], id, "the same bytes are the same capture");
+    assert_eq!(system.upload()["capture_id"], id, "the same bytes are the same capture");
 
     let sql = format!("SELECT src_port, dst_port, tx_packets, tx_bytes FROM flows WHERE capture_id = '{id}'");
     assert_eq!(system.ok(&["query", &sql, "--format", "csv"]).lines().last(), Some("40000,53,1,32"));
@@ -108,6 +116,40 @@ fn a_capture_that_is_uploaded_can_be_asked_for_in_every_way() {
     );
     let missing = system.run(&["upload", "/nonexistent.pcap"]);
     assert_eq!(missing.status.code(), Some(1));
+}
+
+#[test]
+fn what_was_recorded_is_there_after_kills_and_a_restart() {
+    let Some(system) = System::start() else { return };
+    let id = system.upload()["capture_id"].as_str().expect("capture_id").to_owned();
+    let count = format!("SELECT count(), sum(tx_packets) FROM flows WHERE capture_id = '{id}'");
+    for part in ["nats", "clickhouse", "ingester", "query-api", "pcap-worker"] {
+        let status = system.json(&["status"]);
+        let parts = status["parts"].as_array().expect("parts").iter();
+        let pid = parts.clone().find(|one| one["name"] == part).and_then(|one| one["pid"].as_i64()).expect("pid");
+        kill(Pid::from_raw(i32::try_from(pid).expect("pid")), Signal::SIGKILL).expect("kill");
+        await_restart(&system, part);
+    }
+    assert_eq!(system.ok(&["query", &count, "--format", "csv"]).lines().last(), Some("1,1"));
+    system.ok(&["down"]);
+    system.up();
+    assert_eq!(system.ok(&["query", &count, "--format", "csv"]).lines().last(), Some("1,1"));
+    assert_eq!(system.upload()["capture_id"], id.as_str(), "the bytes are known");
+    assert_eq!(system.ok(&["query", &count, "--format", "csv"]).lines().last(), Some("1,1"));
+}
+
+/// Until the part was started again and all are ready.
+fn await_restart(system: &System, part: &str) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let status: Value = serde_json::from_slice(&system.run(&["status", "--json"]).stdout).expect("JSON");
+        let parts = status["parts"].as_array().expect("parts");
+        let restarted = parts.iter().any(|one| one["name"] == part && one["restarts"] == 1);
+        if restarted && status["ready"] == true {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{part} did not come back: {status:#}");
+    }
 }
 
 fn beside(program: &str) -> PathBuf {

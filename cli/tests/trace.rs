@@ -38,7 +38,7 @@ async fn one_trace_follows_an_upload_from_the_request_to_the_insert() -> anyhow:
         })
         .await;
     let request = insert.last().context("the path has a first span")?;
-    assert_eq!(request.parent_id, CLIENT_SPAN_ID, "{insert:#?}");
+    assert_eq!(request.parent, CLIENT_SPAN_ID, "{insert:#?}");
     assert_eq!(request.service, "weir-query-api");
 
     for service in ["weir-query-api", "weir-pcap-worker"] {
@@ -72,7 +72,7 @@ async fn one_trace_follows_a_batch_from_the_kernel_to_the_insert() -> anyhow::Re
         })
         .await;
     let first = path.last().context("the path has a first span")?;
-    assert_eq!((first.service.as_str(), first.parent_id.as_str()), ("weir-capture", ""), "{path:#?}");
+    assert_eq!((first.service.as_str(), first.parent.as_str()), ("weir-capture", ""), "{path:#?}");
     system.stop().await
 }
 

@@ -419,6 +419,9 @@ pub struct Capture {
     pub analysis_id: ::prost::alloc::vec::Vec<u8>,
     #[prost(bool, tag = "18")]
     pub deleted: bool,
+    /// In the bucket only, set by the ingester: the tables hold all rows of a capture that is done or failed.
+    #[prost(bool, tag = "19")]
+    pub stored: bool,
 }
 /// Nested message and enum types in `Capture`.
 pub mod capture {

@@ -10,7 +10,7 @@ use crate::args::{Flows, Span, Top};
 use crate::output;
 
 /// The members of a group that are figures.
-const FIGURES: [&str; 6] = ["bytes", "packets", "flows", "sent_bytes", "received_bytes", "retransmits"];
+const FIGURES: [&str; 6] = ["bytes", "packets", "flows", "tx_bytes", "rx_bytes", "retransmits"];
 
 pub(crate) async fn list(options: &Flows) -> Result<bool> {
     let api = Api::find(&options.api)?;

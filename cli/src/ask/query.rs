@@ -72,6 +72,9 @@ fn print(answer: &Answer) -> Result<()> {
         }));
     }
     output::line(&table)?;
-    eprintln!("{} rows", answer.data.len());
+    match answer.data.len() {
+        1 => eprintln!("1 row"),
+        rows => eprintln!("{rows} rows"),
+    }
     Ok(())
 }

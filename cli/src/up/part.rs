@@ -28,8 +28,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A part that ran this long has not ended soon.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// How long a part that the rest can do without may take to become ready before it counts as off.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// After this long a part that the rest can do without, and that says why it is not ready, counts as off.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The same for one that says nothing.
+const PATIENCE_WITH_SILENCE: Duration = Duration::from_secs(15);
 
 /// What a part is, and how it is run.
 pub(super) struct Spec {
@@ -141,26 +144,28 @@ async fn once(spec: &Spec, log: &Log, teller: &Teller, orders: &Orders) -> End {
 async fn watch(spec: &Spec, teller: &Teller) -> std::convert::Infallible {
     let started = Instant::now();
     let mut was_ready = false;
-    let mut told: Option<String> = None;
+    let mut told: Option<(Option<String>, bool)> = None;
     loop {
-        match (spec.probe)().await {
-            Answer::Ready if !was_ready || told.is_some() => {
-                teller.tell(What::Ready { after: started.elapsed() }).await;
-                was_ready = true;
-                told = None;
-            }
-            Answer::Ready => {}
-            Answer::NotReady(reason) => {
-                let off = spec.optional && !was_ready && started.elapsed() > PATIENCE;
-                let key = format!("{off} {reason}");
-                if told.as_ref() != Some(&key) {
-                    let what = if off { What::Off { reason } } else { What::NotReady { reason } };
-                    teller.tell(what).await;
-                    told = Some(key);
-                }
-            }
+        let (reason, patience) = match (spec.probe)().await {
+            Answer::Ready => (None, PATIENCE),
+            Answer::NotReady(reason) => (Some(reason), PATIENCE),
+            Answer::Silent(reason) => (Some(reason), PATIENCE_WITH_SILENCE),
+        };
+        // One that was ready once is missed.
+        let off = reason.is_some() && spec.optional && !was_ready && started.elapsed() > patience;
+        let state = (reason, off);
+        if told.as_ref() != Some(&state) {
+            teller
+                .tell(match state.clone() {
+                    (None, _) => What::Ready { after: started.elapsed() },
+                    (Some(reason), true) => What::Off { reason },
+                    (Some(reason), false) => What::NotReady { reason },
+                })
+                .await;
+            was_ready |= state.0.is_none();
+            told = Some(state);
         }
-        let settled = was_ready || started.elapsed() > PATIENCE;
+        let settled = was_ready || started.elapsed() > PATIENCE_WITH_SILENCE;
         tokio::time::sleep(if settled { POLL_RUNNING } else { POLL_STARTING }).await;
     }
 }

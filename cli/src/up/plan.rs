@@ -151,8 +151,10 @@ struct Build<'a> {
 impl Build<'_> {
     fn service(&self, name: &'static str, own: &[(&str, &str)]) -> Result<Planned> {
         let program = self.programs.join(format!("weir-{name}"));
+        let optional = matches!(name, "capture" | "docker-watcher");
         if !program.is_file() {
             let reason = format!("{} is missing; `./dev up` builds it", program.display());
+            anyhow::ensure!(optional, reason);
             return Ok(Planned::Off { name, reason });
         }
         let port = ports::free_port()?;
@@ -172,7 +174,7 @@ impl Build<'_> {
             }),
             health,
             command: Box::new(move || command(&program, &variables)),
-            optional: matches!(name, "capture" | "docker-watcher"),
+            optional,
             stop_within: Duration::from_secs(if name == "pcap-worker" || name == "ingester" { 30 } else { 15 }),
         }))
     }

@@ -241,7 +241,7 @@ impl Supervisor<'_> {
     fn welcome(&self) {
         let api = &self.state.api;
         let seconds = self.started.elapsed().as_secs_f64();
-        self.reporter.say(&format!("ready in {seconds:.1} s: {api}  (API: {api}/docs)"));
+        self.reporter.say(&format!("ready in {seconds:.1} s: {api}  (OpenAPI: {api}/api/v1/openapi.json)"));
         for line in [
             "try   weir flows 'dst_port = 443'",
             "      weir top",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt::Write as _,
     time::Duration,
 };
 
@@ -26,10 +27,10 @@ pub(crate) struct Span {
     /// `service.name` of the process that made it.
     pub(crate) service: String,
     pub(crate) name: String,
-    pub(crate) trace_id: String,
-    pub(crate) span_id: String,
+    pub(crate) trace: String,
+    pub(crate) id: String,
     /// Empty = a root.
-    pub(crate) parent_id: String,
+    pub(crate) parent: String,
     /// Traces that it is linked to.
     pub(crate) links: Vec<String>,
 }
@@ -85,26 +86,25 @@ impl Spans {
 
     /// The spans of one trace.
     pub(crate) fn of_trace(&self, trace_id: &str) -> impl Iterator<Item = &Span> {
-        self.iter().filter(move |span| span.trace_id == trace_id)
+        self.iter().filter(move |span| span.trace == trace_id)
     }
 
     /// The span, its parent, and so on, as far as they have arrived.
     pub(crate) fn ancestry<'a>(&'a self, span: &'a Span) -> Vec<&'a Span> {
         let mut seen = HashSet::new();
-        std::iter::successors(Some(span), |span| {
-            self.of_trace(&span.trace_id).find(|parent| parent.span_id == span.parent_id)
-        })
-        .take_while(|span| seen.insert(span.span_id.clone()))
-        .collect()
+        std::iter::successors(Some(span), |span| self.of_trace(&span.trace).find(|parent| parent.id == span.parent))
+            .take_while(|span| seen.insert(span.id.clone()))
+            .collect()
     }
 
     /// For people: one line a span, traces together.
     fn tree(&self) -> String {
         let mut by_trace: HashMap<_, Vec<String>> = HashMap::new();
-        for Span { service, name, trace_id, span_id, parent_id, links } in &self.0 {
-            by_trace.entry(trace_id).or_default().push(format!(
-                "\n  trace {trace_id} span {span_id} parent {parent_id:16} {service}: {name} links {links:?}"
-            ));
+        for Span { service, name, trace, id, parent, links } in &self.0 {
+            by_trace
+                .entry(trace)
+                .or_default()
+                .push(format!("\n  trace {trace} span {id} parent {parent:16} {service}: {name} links {links:?}"));
         }
         by_trace.into_values().flatten().collect()
     }
@@ -135,9 +135,9 @@ fn convert(service: &str, span: &ProtoSpan) -> Span {
     Span {
         service: service.to_owned(),
         name: span.name.clone(),
-        trace_id: hex(&span.trace_id),
-        span_id: hex(&span.span_id),
-        parent_id: hex(&span.parent_span_id),
+        trace: hex(&span.trace_id),
+        id: hex(&span.span_id),
+        parent: hex(&span.parent_span_id),
         links: span.links.iter().map(|link| hex(&link.trace_id)).collect(),
     }
 }
@@ -151,5 +151,8 @@ fn text(attributes: &[KeyValue], key: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
+    })
 }

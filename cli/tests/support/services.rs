@@ -16,7 +16,7 @@ use weir_engines::{
 };
 
 /// How long a service may take to be ready on a machine that builds at the same time.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 
 /// NATS, `ClickHouse`, and services that use them.

@@ -239,6 +239,8 @@ fn note(problem: &Mutex<Option<String>>, event: &Event) {
             *problem = None;
         }
         Event::Disconnected => warn!("disconnected from NATS, connecting again"),
+        // The service is stopping.
+        Event::Closed | Event::Draining => {}
         Event::SlowConsumer(_) => metrics::counter!("weir_bus_slow_consumer_total").increment(1),
         other => {
             let text = other.to_string();

@@ -37,6 +37,12 @@ pub const VERSION_HEADER: &str = "Weir-Version";
 /// Header with the encoding of the payload: `zstd`.
 pub const ENCODING_HEADER: &str = "Weir-Encoding";
 
+/// The key of a capture in [`CAPTURES`].
+#[must_use]
+pub fn capture_key(id: uuid::Uuid) -> String {
+    format!("id.{id}")
+}
+
 /// A part of a key-value key out of a name that strangers chose: what a key may not hold becomes `=XX` (hexadecimal).
 #[must_use]
 pub fn key(name: &str) -> String {

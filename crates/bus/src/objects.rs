@@ -1,6 +1,9 @@
 //! Stores of objects: bytes of any size, streamed.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use async_nats::{
     HeaderMap,
@@ -8,6 +11,7 @@ use async_nats::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use bytes::BytesMut;
+use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -45,7 +49,7 @@ impl Objects {
     /// Stores all that `input` gives, in pieces; the object exists only when all of it is stored. When it fails, what was stored of it
     /// is removed ([`Error::Input`]: reading failed, [`Error::Full`]: there is no room). Returns its size.
     ///
-    /// A future that is dropped in its middle leaves pieces that nobody can name: let it run to its end.
+    /// A future that is dropped in its middle leaves pieces: let it run to its end. [`Objects::sweep`] finds them.
     pub async fn put(&self, name: &str, input: &mut (impl AsyncRead + Unpin + Send)) -> Result<u64, Error> {
         // The client's own `put` leaves the pieces of an object that it could not finish, and they fill the store for ever.
         let nuid = uuid::Uuid::new_v4().simple().to_string();
@@ -78,6 +82,30 @@ impl Objects {
             Err(error) if error.kind() == object_store::DeleteErrorKind::NotFound => Ok(()),
             Err(error) => Err(unavailable(format!("cannot delete {name}"))(error)),
         }
+    }
+
+    /// Removes the pieces of objects that were never finished, because who stored them was killed: those to which nothing was added for
+    /// `idle`. Returns how many objects those would have been.
+    pub async fn sweep(&self, idle: Duration) -> Result<u64, Error> {
+        let failed = || format!("cannot sweep {}", self.name);
+        let mut finished = HashSet::new();
+        let mut objects = self.store.list().await.map_err(unavailable(failed()))?;
+        while let Some(object) = objects.try_next().await.map_err(unavailable(failed()))? {
+            finished.insert(self.chunks_subject(&object.nuid));
+        }
+        let stream = self.stream().await?;
+        let all = stream.info_with_subjects(self.chunks_subject("*")).await.map_err(unavailable(failed()))?;
+        let subjects: Vec<_> = all.map_ok(|(subject, _)| subject).try_collect().await.map_err(unavailable(failed()))?;
+        let mut swept = 0;
+        for subject in subjects.iter().filter(|subject| !finished.contains(*subject)) {
+            // One that is gone by now was removed by who stored it.
+            let Ok(last) = stream.get_last_raw_message_by_subject(subject).await else { continue };
+            if last.time + idle <= time::OffsetDateTime::now_utc() {
+                stream.purge().filter(subject).await.map_err(unavailable(failed()))?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
     }
 
     async fn put_chunks(
@@ -133,11 +161,15 @@ impl Objects {
     }
 
     async fn purge(&self, nuid: &str) -> Result<(), Error> {
-        let stream = format!("OBJ_{}", self.name);
-        let stream = self.jetstream.get_stream(stream).await.map_err(unavailable("cannot remove an unfinished object"))?;
+        let stream = self.stream().await?;
         let purge = stream.purge().filter(self.chunks_subject(nuid));
         purge.await.map_err(unavailable("cannot remove an unfinished object"))?;
         Ok(())
+    }
+
+    async fn stream(&self) -> Result<jetstream::stream::Stream, Error> {
+        let name = format!("OBJ_{}", self.name);
+        self.jetstream.get_stream(name).await.map_err(unavailable(format!("cannot open store {}", self.name)))
     }
 
     fn chunks_subject(&self, nuid: &str) -> String {

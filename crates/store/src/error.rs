@@ -91,11 +91,9 @@ impl Error {
         match self {
             Self::Server { code, .. } => TRANSIENT.contains(code),
             Self::Unavailable(_) | Self::TimedOut { .. } => true,
-            Self::Client(_)
-            | Self::Decode(_)
-            | Self::Newer { .. }
-            | Self::Changed { .. }
-            | Self::Partial { .. } => false,
+            Self::Client(_) | Self::Decode(_) | Self::Newer { .. } | Self::Changed { .. } | Self::Partial { .. } => {
+                false
+            }
         }
     }
 

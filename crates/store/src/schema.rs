@@ -94,11 +94,8 @@ fn missing(applied: &[Applied]) -> Result<&'static [Migration], Error> {
 }
 
 async fn note(client: &Client, migration: &Migration) -> Result<(), Error> {
-    let row = Applied {
-        version: migration.version,
-        name: migration.name.to_owned(),
-        checksum: checksum(migration.sql),
-    };
+    let row =
+        Applied { version: migration.version, name: migration.name.to_owned(), checksum: checksum(migration.sql) };
     within(async {
         let mut insert = client.insert::<Applied>("schema_migrations").await?;
         insert.write(&row).await?;
@@ -135,7 +132,13 @@ mod tests {
     #[test]
     fn released_files_do_not_change() {
         for (migration, released) in MIGRATIONS.iter().zip(RELEASED) {
-            assert_eq!(checksum(migration.sql), released, "{:03}_{}.sql was released", migration.version, migration.name);
+            assert_eq!(
+                checksum(migration.sql),
+                released,
+                "{:03}_{}.sql was released",
+                migration.version,
+                migration.name
+            );
         }
     }
 

@@ -153,7 +153,8 @@ impl Writer {
     }
 
     async fn send<T: Table>(&self, rows: &[&T], token: Option<&str>) -> Result<(), Error> {
-        let mut insert = within(STATEMENT, self.client.insert::<T>(T::TABLE)).await?.with_timeouts(Some(SEND), Some(ANSWER));
+        let mut insert =
+            within(STATEMENT, self.client.insert::<T>(T::TABLE)).await?.with_timeouts(Some(SEND), Some(ANSWER));
         if let Some(token) = token {
             insert = insert.with_setting("insert_deduplication_token", token);
         }

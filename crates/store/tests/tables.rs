@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engines::testing::ClickHouse;
 use weir_proto::{
-    Batch, Capture, Container, ContainerEvent, ContainerNetwork, ContainerStats, Dns, EndReason, Finding, Flow, Http, Ip,
-    Source, Tls, capture::State,
+    Batch, Capture, Container, ContainerEvent, ContainerNetwork, ContainerStats, Dns, EndReason, Finding, Flow, Http,
+    Ip, Source, Tls, capture::State,
 };
 use weir_store::{
     Block, Error, Options, Reader, Rows, Writer,
@@ -153,8 +153,20 @@ fn full_batch(capture_id: Uuid) -> Batch {
             protocol: 17,
             ..Dns::default()
         }],
-        tls: vec![Tls { time: TIME, sni: "example.com".into(), alpn: vec!["h2".into()], version: 0x0304, ..Tls::default() }],
-        http: vec![Http { time: TIME, method: "GET".into(), path: "/?a=b".into(), status: Some(404), ..Http::default() }],
+        tls: vec![Tls {
+            time: TIME,
+            sni: "example.com".into(),
+            alpn: vec!["h2".into()],
+            version: 0x0304,
+            ..Tls::default()
+        }],
+        http: vec![Http {
+            time: TIME,
+            method: "GET".into(),
+            path: "/?a=b".into(),
+            status: Some(404),
+            ..Http::default()
+        }],
         container_stats: vec![ContainerStats {
             time: TIME,
             container_id: "c0ffee".into(),
@@ -279,7 +291,8 @@ async fn every_table_gives_back_what_was_written() {
         json!({"stream": "S", "sequence": 7, "subject": "weir.records.x", "reason": "bad_zstd", "size_bytes": 9,
             "headers": {"Weir-Version": "9"}}),
     );
-    let payload: Vec<Value> = reader.query("SELECT hex(payload) AS hex FROM dead_letters").rows().await.expect("payload");
+    let payload: Vec<Value> =
+        reader.query("SELECT hex(payload) AS hex FROM dead_letters").rows().await.expect("payload");
     assert_eq!(payload[0]["hex"], "FF0067617262616765");
 }
 
@@ -353,7 +366,9 @@ async fn a_block_over_midnight_is_completed_when_only_one_day_of_it_is_there() {
     let Some((clickhouse, writer, _)) = database().await else { return };
     let midnight = (TIME / 86_400_000_000 + 1) * 86_400_000_000;
     let rows = flows(1..7, 100, midnight - 3_500_000);
-    let days = |rows: &Rows| rows.flows.iter().map(|row| row.recorded_at() / 86_400).collect::<std::collections::BTreeSet<_>>().len();
+    let days = |rows: &Rows| {
+        rows.flows.iter().map(|row| row.recorded_at() / 86_400).collect::<std::collections::BTreeSet<_>>().len()
+    };
     assert_eq!(days(&rows), 2);
     let first_day: Vec<_> =
         rows.flows.iter().filter(|row| u64::from(row.recorded_at()) * 1_000_000 < midnight).cloned().collect();
@@ -365,39 +380,56 @@ async fn a_block_over_midnight_is_completed_when_only_one_day_of_it_is_there() {
     assert_eq!(partitions, "2\n");
 }
 
-#[tokio::test]
+const INSERTS: &str = "FROM system.processes WHERE query LIKE 'INSERT INTO `flows`%'";
+
+/// Inserts in the background, and returns when the server has worked on it for so many seconds, or when it has ended.
+async fn insert_until(
+    clickhouse: &ClickHouse,
+    writer: &Writer,
+    rows: &Rows,
+    seconds: f64,
+) -> tokio::task::JoinHandle<Result<(), Error>> {
+    let (writer, rows) = (writer.clone(), rows.flows.clone());
+    let insert = tokio::spawn(async move { writer.insert(&rows, &repeated("S:1-200")).await });
+    let mut poll = tokio::time::interval(std::time::Duration::from_millis(1));
+    while !insert.is_finished() {
+        poll.tick().await;
+        let elapsed = clickhouse.write(&format!("SELECT max(elapsed) {INSERTS}")).await.expect("processes");
+        if elapsed.trim().parse::<f64>().is_ok_and(|elapsed| elapsed > seconds) {
+            break;
+        }
+    }
+    insert
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_insert_that_is_cut_off_leaves_nothing() {
     let Some((mut clickhouse, writer, _)) = database().await else { return };
     let rows = flows(1..201, 1000, TIME);
+    let all_or_nothing = ["0\t0\n", "200000\t200000\n"];
     // The sender goes away in the middle.
-    let block_1 = block("S:1-200");
-    let sending = writer.insert(&rows.flows, &block_1);
-    futures::pin_mut!(sending);
-    for _ in 0..3 {
-        assert!(futures::poll!(&mut sending).is_pending());
-        tokio::task::yield_now().await;
+    insert_until(&clickhouse, &writer, &rows, 0.0).await.abort();
+    let mut poll = tokio::time::interval(std::time::Duration::from_millis(20));
+    while clickhouse.write(&format!("SELECT count() {INSERTS}")).await.expect("processes") != "0\n" {
+        poll.tick().await;
     }
-    let sending = tokio::time::timeout(std::time::Duration::from_millis(100), sending).await;
-    if sending.is_err() {
-        assert!(["0\t0\n", "200000\t200000\n"].contains(&counts(&clickhouse).await.as_str()));
-    }
-    // The server is killed in the middle, over and over.
-    for millis in [30, 120, 300] {
-        let insert = tokio::spawn({
-            let (writer, rows) = (writer.clone(), rows.flows.clone());
-            async move { writer.insert(&rows, &repeated("S:1-200")).await }
-        });
-        let insert = tokio::time::timeout(std::time::Duration::from_millis(millis), insert).await;
+    assert!(all_or_nothing.contains(&counts(&clickhouse).await.as_str()));
+    // The server is killed in the middle, further and further.
+    let mut cut_off = 0;
+    for seconds in [0.0, 0.1, 0.3, 0.6] {
+        let insert = insert_until(&clickhouse, &writer, &rows, seconds).await;
         clickhouse.kill().await;
+        let insert = insert.await.expect("no panic");
         clickhouse.restart().await.expect("restart");
         let count = counts(&clickhouse).await;
-        assert!(["0\t0\n", "200000\t200000\n"].contains(&count.as_str()), "{count}");
-        if let Ok(Ok(Ok(()))) = insert {
-            assert_eq!(count, "200000\t200000\n");
-        }
+        assert!(all_or_nothing.contains(&count.as_str()), "{count}");
+        assert!(insert.is_err() || count == all_or_nothing[1], "{count}");
+        cut_off += u32::from(insert.is_err());
+        clickhouse.write("TRUNCATE TABLE weir.flows").await.expect("truncate");
     }
+    assert!(cut_off > 0, "no insert was cut off");
     writer.insert(&rows.flows, &repeated("S:1-200")).await.expect("at last");
-    assert_eq!(counts(&clickhouse).await, "200000\t200000\n");
+    assert_eq!(counts(&clickhouse).await, all_or_nothing[1]);
     let parts = clickhouse.write("SELECT count() FROM system.parts WHERE table = 'flows' AND active").await;
     assert_eq!(parts.expect("parts"), "1\n");
 }
@@ -411,7 +443,12 @@ async fn a_deleted_capture_has_no_rows_and_the_others_keep_theirs() {
         source: Source::Pcap as i32,
         flows: vec![Flow::default(); 3],
         dns: vec![Dns::default(); 2],
-        captures: vec![Capture { capture_id: id.as_bytes().to_vec(), deleted, observed_at: u64::from(deleted), ..Capture::default() }],
+        captures: vec![Capture {
+            capture_id: id.as_bytes().to_vec(),
+            deleted,
+            observed_at: u64::from(deleted),
+            ..Capture::default()
+        }],
         ..Batch::default()
     };
     let mut rows = Rows::default();
@@ -421,7 +458,10 @@ async fn a_deleted_capture_has_no_rows_and_the_others_keep_theirs() {
     insert_all(&writer, &rows, &block("S:0-1")).await;
     writer.delete_capture(ids[0]).await.expect("delete");
     writer.delete_capture(ids[0]).await.expect("again");
-    assert_eq!(clickhouse.read("SELECT DISTINCT capture_id FROM weir.flows").await.expect("ids"), format!("{}\n", ids[1]));
+    assert_eq!(
+        clickhouse.read("SELECT DISTINCT capture_id FROM weir.flows").await.expect("ids"),
+        format!("{}\n", ids[1])
+    );
     assert_eq!(clickhouse.read("SELECT count() FROM weir.dns").await.expect("dns"), "2\n");
 
     let mut rows = Rows::default();

@@ -1,4 +1,4 @@
-//! Commits blocks: cut, inserts, deletes, acks; in this order, each step safe to repeat.
+//! Commits blocks: cut, inserts, deletes, announcements, acks; in this order, each step safe to repeat.
 
 use std::{
     sync::{
@@ -17,6 +17,7 @@ use weir_service::Shutdown;
 use weir_store::{Options, Writer, rows::Table, schema};
 
 use crate::{
+    announcer::Announcer,
     block::{Block, Identity},
     error::Error,
     failpoint::{self, Failpoint},
@@ -37,6 +38,7 @@ const MISSING: [u32; 2] = [60, 81];
 /// Commits one block after the other.
 pub(crate) struct Committer {
     ledger: Ledger,
+    announcer: Announcer,
     inserter: Inserter,
     fail_after: Option<Failpoint>,
     done: Arc<AtomicU64>,
@@ -51,12 +53,13 @@ impl Committer {
         fail_after: Option<Failpoint>,
     ) -> Self {
         let inserter = Inserter { writer, options, status, shutdown };
-        Self { ledger: Ledger::default(), inserter, fail_after, done: Arc::default() }
+        Self { ledger: Ledger::default(), announcer: Announcer::default(), inserter, fail_after, done: Arc::default() }
     }
 
     /// Begins a session: the stored cut. `done` is told the highest sequence whose block is done.
     pub(crate) async fn begin(&mut self, bus: &Bus, done: Arc<AtomicU64>) -> Result<Cut, Error> {
         self.done = done;
+        self.announcer.begin(bus).await?;
         self.ledger.take(bus).await
     }
 
@@ -75,6 +78,7 @@ impl Committer {
                 self.insert(&block, token, true).await?;
             }
         }
+        self.announcer.announce(&block.rows.captures).await?;
         self.ack(&block).await?;
         metrics::done(&block);
         Ok(())

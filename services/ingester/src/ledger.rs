@@ -23,10 +23,21 @@ impl Ledger {
     ///
     /// An error says so if somebody else has written since this process did.
     pub(crate) async fn take(&mut self, bus: &Bus) -> Result<Cut, Error> {
-        let bucket = bus.bucket::<Cut>(names::INGEST).await?;
-        let entry = bucket.get(KEY).await?;
-        self.bucket = Some(bucket);
-        let cut = match entry {
+        self.bucket = Some(bus.bucket(names::INGEST).await?);
+        let late = self.attempted.clone();
+        match self.claim().await {
+            // What an aborted write of this process had on its way can arrive in between.
+            Err(Error::TakenOver) if late.is_some() => {
+                self.attempted = late;
+                self.claim().await
+            }
+            claimed => claimed,
+        }
+    }
+
+    async fn claim(&mut self) -> Result<Cut, Error> {
+        let Some(bucket) = &self.bucket else { return Err(Error::Stopped) };
+        let cut = match bucket.get(KEY).await? {
             None => {
                 self.revision = Some(0);
                 Cut::default()

@@ -26,6 +26,7 @@
 //!
 //! When NATS goes away the session ends: all that is not acked is dropped from memory, and a new session begins as a new process would.
 
+mod announcer;
 mod block;
 mod committer;
 mod config;

@@ -15,14 +15,29 @@ pub(crate) fn describe() {
         "Messages that were dropped: kind batch = its batch was taken before, too_old = older than its producer's window, redelivery = the same message again"
     );
     describe_counter!("weir_ingester_dead_letters_total", "Messages that are no batch, by reason");
-    describe_counter!("weir_ingester_deleted_records_total", "Records whose capture was deleted before they became rows");
+    describe_counter!(
+        "weir_ingester_deleted_records_total",
+        "Records whose capture was deleted before they became rows"
+    );
     describe_counter!("weir_ingester_altered_values_total", "Values that were brought into the range of their column");
-    describe_counter!("weir_ingester_insert_failures_total", "Inserts that failed and were tried again, by table and code");
-    describe_counter!("weir_ingester_sessions_total", "Times that reading began anew: at start and after NATS was away");
-    describe_counter!("weir_ingester_forgotten_producers_total", "Producers whose window was dropped for the sake of newer ones");
+    describe_counter!(
+        "weir_ingester_insert_failures_total",
+        "Inserts that failed and were tried again, by table and code"
+    );
+    describe_counter!(
+        "weir_ingester_sessions_total",
+        "Times that reading began anew: at start and after NATS was away"
+    );
+    describe_counter!(
+        "weir_ingester_forgotten_producers_total",
+        "Producers whose window was dropped for the sake of newer ones"
+    );
     describe_histogram!("weir_ingester_insert_seconds", Unit::Seconds, "Time of one insert into one table");
     describe_gauge!("weir_ingester_block_rows", "Rows of the last block");
-    describe_gauge!("weir_ingester_pending_messages", "Messages that wait in the stream behind the last one that was read");
+    describe_gauge!(
+        "weir_ingester_pending_messages",
+        "Messages that wait in the stream behind the last one that was read"
+    );
     describe_gauge!("weir_ingester_producers", "Producers whose window is kept");
 }
 

@@ -39,7 +39,10 @@ pub(crate) async fn run(
         match session(bus, &committer, config.limits(), &identities, &status, shutdown).await {
             Ok(()) | Err(Error::Stopped) => return Ok(()),
             Err(Error::Bus(error)) => {
-                warn!(error = &error as &dyn std::error::Error, "reading is interrupted, beginning again where the tables are");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "reading is interrupted, beginning again where the tables are"
+                );
                 status.nats_away(&error);
             }
             Err(error) => return Err(error),

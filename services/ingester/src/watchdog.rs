@@ -110,7 +110,10 @@ pub(crate) async fn schema(options: &Options, status: &Status, context: &Context
             }
             Err(error @ (Error::Newer { .. } | Error::Changed { .. })) => return Err(error),
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "cannot bring the database to this version's schema yet");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot bring the database to this version's schema yet"
+                );
                 context.health.unmet("clickhouse", chain(&error));
                 context.health.unmet("schema", "waits for ClickHouse");
             }

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
-use weir_bus::{Bucket, Error};
+use weir_bus::{Bucket, Error, names};
 use weir_proto::{AnalyseCapture, Capture};
 
 /// A job's ids are not UUIDs.
@@ -66,7 +66,7 @@ impl CaptureState {
     }
 
     fn key(&self) -> String {
-        format!("id.{}", self.names.capture_id)
+        names::capture_key(self.names.capture_id)
     }
 
     fn concerns(&self, capture: &Capture) -> bool {

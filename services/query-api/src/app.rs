@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_bus::{Bucket, Bus, Objects, names};
 use weir_proto::Capture;
-use weir_service::Health;
+use weir_service::{Context, Health, Shutdown};
 use weir_store::Reader;
 
 use crate::{Config, Error};
@@ -14,6 +14,7 @@ use crate::{Config, Error};
 pub(crate) struct App {
     pub(crate) config: Arc<Config>,
     pub(crate) health: Health,
+    pub(crate) shutdown: Shutdown,
     pub(crate) reader: Reader,
     /// Where the API is answered, with the port that the kernel chose.
     pub(crate) address: SocketAddr,
@@ -25,14 +26,15 @@ pub(crate) struct App {
 
 impl App {
     /// A service that listens on `address`.
-    pub(crate) fn new(config: Arc<Config>, health: Health, bus: Bus, reader: Reader, address: SocketAddr) -> Self {
+    pub(crate) fn new(config: Arc<Config>, context: &Context, bus: Bus, reader: Reader, address: SocketAddr) -> Self {
         let places = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             queries: places(config.max_queries),
             uploads: places(config.max_uploads),
             requests: places(config.max_requests),
             config,
-            health,
+            health: context.health.clone(),
+            shutdown: context.shutdown.clone(),
             bus,
             reader,
             address,

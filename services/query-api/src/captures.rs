@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use futures::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use tokio::io::AsyncRead;
 use uuid::Uuid;
@@ -39,8 +40,37 @@ pub(crate) async fn upload(
 
 /// The state of a capture, if there is one that was not deleted.
 pub(crate) async fn find(app: &App, id: Uuid) -> Result<Option<Entry<Capture>>, Error> {
-    let entry = app.captures().await?.get(&id_key(id)).await?;
+    let entry = app.captures().await?.get(&names::capture_key(id)).await?;
     Ok(entry.filter(|entry| !entry.value.deleted))
+}
+
+/// The states of a capture from now on, until it is done, failed or expired; `None` = it was deleted. It ends early where NATS goes away.
+pub(crate) async fn watch(app: &App, id: Uuid) -> Result<impl Stream<Item = Option<Capture>> + use<>, Error> {
+    let changes = app.captures().await?.watch(&names::capture_key(id)).await?;
+    let shutdown = app.shutdown.clone().cancelled_owned();
+    let states = stream::unfold(Some(changes), async |changes| {
+        let mut changes = changes?;
+        match changes.next().await? {
+            Ok(change) => {
+                let capture = change.value.filter(|capture| !capture.deleted);
+                let ended = capture.as_ref().is_none_or(is_final);
+                Some((capture, (!ended).then_some(changes)))
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "watching a capture ended");
+                None
+            }
+        }
+    });
+    Ok(states.take_until(shutdown))
+}
+
+fn is_final(capture: &Capture) -> bool {
+    match capture.state() {
+        State::Done | State::Failed => capture.stored,
+        State::Expired => true,
+        State::Unspecified | State::Queued | State::Running => false,
+    }
 }
 
 /// All captures that were not deleted, the newest first.
@@ -48,7 +78,7 @@ pub(crate) async fn list(app: &App) -> Result<Vec<Capture>, Error> {
     let entries = app.captures().await?.list("id.").await?;
     let mut captures: Vec<_> =
         entries.into_iter().map(|(_, entry)| entry.value).filter(|capture| !capture.deleted).collect();
-    captures.sort_by(|a, b| place(b).cmp(&place(a)));
+    captures.sort_by_key(|capture| std::cmp::Reverse(place(capture)));
     Ok(captures)
 }
 
@@ -69,13 +99,13 @@ pub(crate) async fn delete(app: &App, id: Uuid) -> Result<bool, Error> {
     let captures = app.captures().await?;
     let mut tries = 0;
     let (capture, was_there) = loop {
-        let Some(entry) = captures.get(&id_key(id)).await? else { return Ok(false) };
+        let Some(entry) = captures.get(&names::capture_key(id)).await? else { return Ok(false) };
         if entry.value.deleted {
             break (entry.value, false);
         }
         let marked = Capture { deleted: true, observed_at: now(), ..entry.value };
         // The mark makes the worker stop.
-        match captures.update(&id_key(id), &marked, entry.revision).await {
+        match captures.update(&names::capture_key(id), &marked, entry.revision).await {
             Ok(_) => break (marked, true),
             Err(BusError::Conflict { .. }) if tries < TRIES => tries += 1,
             Err(error) => return Err(error.into()),
@@ -136,9 +166,9 @@ async fn register(app: &App, capture: &Capture) -> Result<Option<Capture>, Error
     let id = id_of(capture);
     let captures = app.captures().await?;
     // First, so that who finds the hash finds the capture.
-    captures.put(&id_key(id), capture).await?;
+    captures.put(&names::capture_key(id), capture).await?;
     if let Some(known) = claim_hash(app, capture).await? {
-        captures.delete(&id_key(id)).await?;
+        captures.delete(&names::capture_key(id)).await?;
         if known.state() == State::Queued {
             // Its upload may have been cut off before the job; a job that is done twice counts once.
             send_job(app, &known).await?;
@@ -177,7 +207,7 @@ async fn claim_hash(app: &App, capture: &Capture) -> Result<Option<Capture>, Err
 
 async fn remove(app: &App, capture: &Capture) -> Result<(), Error> {
     let id = id_of(capture);
-    app.captures().await?.put(&id_key(id), capture).await?;
+    app.captures().await?.put(&names::capture_key(id), capture).await?;
     let hashes = app.hashes().await?;
     let key = hash_key(&capture.sha256);
     if hashes.get(&key).await?.is_some_and(|entry| entry.value == capture.capture_id) {
@@ -241,10 +271,6 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _written = write!(text, "{byte:02x}");
         text
     })
-}
-
-fn id_key(id: Uuid) -> String {
-    format!("id.{id}")
 }
 
 fn hash_key(sha256: &[u8]) -> String {

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "weir-query-api", version, about)]
 pub struct Config {
-    /// Where the API is answered; an address that other hosts can reach needs WEIR_API_TOKEN
+    /// Where the API is answered; an address that other hosts can reach needs `WEIR_API_TOKEN`
     #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Bearer token that every request below `/api` must carry
@@ -28,7 +28,7 @@ pub struct Config {
     /// Queries that may run at one time; more are answered with 503 and when to try again
     #[arg(long, env = "WEIR_MAX_QUERIES", value_name = "COUNT", default_value_t = 16)]
     pub max_queries: usize,
-    /// Seconds after which a query is stopped
+    /// Seconds after which a query is stopped; at most what the profile of the `ClickHouse` user allows (60 for the embedded one)
     #[arg(long, env = "WEIR_QUERY_SECONDS", value_name = "SECONDS", default_value_t = 60)]
     pub query_seconds: u64,
     /// Requests that may be in hand at one time

@@ -133,7 +133,7 @@ pub struct Problem {
     /// Where the filter is wrong: characters before it
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<usize>,
-    /// The exception of ClickHouse, for example `UNKNOWN_IDENTIFIER`
+    /// The exception of `ClickHouse`, for example `UNKNOWN_IDENTIFIER`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exception: Option<String>,
 }
@@ -208,6 +208,22 @@ impl Error {
         Self::Internal(source.into())
     }
 
+    /// What an error means where the SQL is ours: it is not the fault of who asks, but for the limits and the patterns in a filter.
+    pub(crate) fn of_typed(error: weir_store::Error) -> Self {
+        match error.code() {
+            // CANNOT_COMPILE_REGEXP
+            427 => Self::Filter(crate::filter::Error::at(0, "a regular expression after ~ cannot be read")),
+            // UNKNOWN_TABLE: Weir's tables are not there yet.
+            60 => Self::ClickHouseAway(error),
+            _ => match Self::from(error) {
+                Self::Query(error) if describe_query(&error).1.is_client_error() && describe_query(&error) != LIMIT => {
+                    Self::internal(error)
+                }
+                error => error,
+            },
+        }
+    }
+
     fn retry_after(&self) -> Option<HeaderValue> {
         match self.describe().1 {
             StatusCode::SERVICE_UNAVAILABLE => Some(HeaderValue::from_static("2")),
@@ -251,11 +267,11 @@ fn server_message(error: &weir_store::Error) -> String {
 impl From<weir_store::Error> for Error {
     fn from(error: weir_store::Error) -> Self {
         match error {
-            weir_store::Error::Server { code: 159 | 209 | 210 | 236, .. } => Self::Query(error),
-            // The user does not exist or has another password; the database or a table is missing.
-            weir_store::Error::Server { code: 81 | 192 | 193 | 194 | 516, .. } => Self::ClickHouseAway(error),
+            // The database is missing; the user does not exist or has another password.
+            weir_store::Error::Server { code: 81 | 192 | 193 | 194 | 516, .. }
+            | weir_store::Error::Unavailable(_)
+            | weir_store::Error::TimedOut { .. } => Self::ClickHouseAway(error),
             weir_store::Error::Server { .. } => Self::Query(error),
-            weir_store::Error::Unavailable(_) | weir_store::Error::TimedOut { .. } => Self::ClickHouseAway(error),
             other => Self::internal(other),
         }
     }

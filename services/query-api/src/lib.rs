@@ -50,7 +50,7 @@ pub async fn run(config: Arc<Config>, context: Context) -> anyhow::Result<()> {
 pub async fn run_on(listener: TcpListener, config: Arc<Config>, context: Context) -> anyhow::Result<()> {
     let bus = Bus::connect(&config.nats, "weir-query-api").await.context("cannot use NATS")?;
     let reader = Reader::connect(&config.clickhouse);
-    let app = Arc::new(App::new(config, context.health.clone(), bus, reader, listener.local_addr()?));
+    let app = Arc::new(App::new(config, &context, bus, reader, listener.local_addr()?));
     let monitor = tokio::spawn(monitor::run(Arc::clone(&app), context.shutdown.clone()));
     server::serve(app, listener, context.shutdown).await?;
     monitor.await.context("the monitor of NATS and ClickHouse failed")

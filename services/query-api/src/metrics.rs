@@ -19,6 +19,11 @@ pub(crate) fn broken(reason: &'static str) {
     metrics::counter!("weir_http_streams_broken_total", "reason" => reason).increment(1);
 }
 
+/// Uploads whose service was killed in their middle, removed.
+pub(crate) fn swept(uploads: u64) {
+    metrics::counter!("weir_uploads_swept_total").increment(uploads);
+}
+
 /// An upload and what became of it: `new`, `known`, `refused`, `broken`, `failed`.
 pub(crate) fn upload(outcome: &'static str, bytes: u64) {
     metrics::counter!("weir_uploads_total", "outcome" => outcome).increment(1);

@@ -2,15 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use weir_bus::names;
 use weir_service::Shutdown;
 
-use crate::App;
+use crate::{App, metrics};
 
 /// How often they are asked.
 const EVERY: Duration = Duration::from_secs(2);
+/// How often the store is searched for what is left of uploads that were cut off with their service.
+const SWEEP: Duration = Duration::from_mins(10);
+/// An upload to which nothing was added for so long has ended; no shorter than twice the time that one may stand still.
+const SWEPT_AFTER: Duration = Duration::from_mins(10);
 
 pub(crate) async fn run(app: Arc<App>, shutdown: Shutdown) {
-    tokio::join!(nats(&app, &shutdown), clickhouse(&app, &shutdown));
+    tokio::join!(nats(&app, &shutdown), clickhouse(&app, &shutdown), sweep(&app, &shutdown));
 }
 
 async fn nats(app: &App, shutdown: &Shutdown) {
@@ -37,6 +42,23 @@ async fn clickhouse(app: &App, shutdown: &Shutdown) {
         match app.reader.query("SELECT count() FROM captures WHERE false").rows::<serde_json::Value>().await {
             Ok(_) => app.health.met("clickhouse"),
             Err(error) => app.health.unmet("clickhouse", format!("ClickHouse is not ready: {}", chain(&error))),
+        }
+    }
+}
+
+/// Removes what is left of uploads whose service was killed in their middle.
+async fn sweep(app: &App, shutdown: &Shutdown) {
+    let idle = SWEPT_AFTER.max(app.config.upload_idle() * 2);
+    let mut every = tokio::time::interval(SWEEP);
+    while tick(&mut every, shutdown).await {
+        let Ok(uploads) = app.objects(names::UPLOADS).await else {
+            // NATS is away or has no store yet: the condition says so.
+            every.reset_after(EVERY);
+            continue;
+        };
+        match uploads.sweep(idle).await {
+            Ok(swept) => metrics::swept(swept),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "uploads that were cut off stay"),
         }
     }
 }

@@ -12,7 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::App;
+use crate::{App, Error};
 
 /// The head of the description.
 #[derive(OpenApi)]
@@ -42,11 +42,12 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Head::openapi())
         .routes(routes!(query::query))
         .routes(routes!(flows::list))
-        .routes(routes!(flows::top))
-        .routes(routes!(flows::timeseries))
+        .routes(routes!(flows::sums::top))
+        .routes(routes!(flows::sums::timeseries))
         .merge(uploads)
         .routes(routes!(captures::get, captures::delete))
         .routes(routes!(captures::report))
+        .routes(routes!(captures::events))
         .routes(routes!(captures::packets))
         .routes(routes!(containers::list))
         .routes(routes!(containers::get))
@@ -64,4 +65,9 @@ fn typed(app: &App, sql: &str) -> weir_store::Query {
         .query(sql)
         .setting("max_execution_time", &app.config.query_seconds.max(1).to_string())
         .setting("date_time_output_format", "iso")
+}
+
+/// The rows of a query of our own.
+async fn rows<T: serde::de::DeserializeOwned>(query: weir_store::Query) -> Result<Vec<T>, Error> {
+    query.rows().await.map_err(Error::of_typed)
 }

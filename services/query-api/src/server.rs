@@ -108,6 +108,9 @@ fn describe(routes: OpenApiRouter<Arc<App>>) -> OpenApi {
     for path in api.paths.paths.values_mut() {
         let operations = [&mut path.get, &mut path.post, &mut path.delete];
         for operation in operations.into_iter().flatten() {
+            // The functions' names are unique with that of their resource alone.
+            let tag = operation.tags.iter().flatten().next().cloned().unwrap_or_default();
+            operation.operation_id = operation.operation_id.take().map(|name| format!("{tag}_{name}"));
             operation.responses.responses.insert("default".into(), RefOr::T(problem.clone()));
         }
     }
@@ -118,7 +121,8 @@ fn describe(routes: OpenApiRouter<Arc<App>>) -> OpenApi {
 async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().into());
+    let route =
+        request.extensions().get::<MatchedPath>().map_or_else(|| "other".to_owned(), |path| path.as_str().into());
     let span = info_span!(
         "request",
         otel.name = format!("{method} {route}"),
@@ -151,7 +155,8 @@ async fn only_problems(request: Request, next: Next) -> Response {
     let status = response.status();
     let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
     // `/readyz` answers 503 with its conditions, as it does on the service's own port.
-    if is_problem || !(status.is_client_error() || status.is_server_error()) || (status.is_server_error() && !below_api) {
+    if is_problem || !(status.is_client_error() || status.is_server_error()) || (status.is_server_error() && !below_api)
+    {
         return response;
     }
     let error = match status {

@@ -75,6 +75,8 @@ impl Limits {
 /// that user has to exist. Only requests that name one of Weir's two users in a header reach a handler; the server refuses
 /// a request that names a second user elsewhere. The native protocol has no such filter and stays off.
 ///
+/// The library schedules its background work on two threads unless told, and then pauses the merges of one table for another's.
+///
 /// No log tables: Weir's own metrics and traces say what they would, and nothing grows unseen.
 pub(super) fn server(data: &Path, users: &Path, http_port: u16, limits: &Limits) -> String {
     format!(
@@ -112,8 +114,11 @@ pub(super) fn server(data: &Path, users: &Path, http_port: u16, limits: &Limits)
     <timezone>UTC</timezone>
     <mlock_executable>false</mlock_executable>
     <max_server_memory_usage>{memory}</max_server_memory_usage>
-    <mark_cache_size>{mark_cache}</mark_cache_size>
+    <mark_cache_size>{cache}</mark_cache_size>
+    <index_mark_cache_size>{cache}</index_mark_cache_size>
+    <primary_index_cache_size>{cache}</primary_index_cache_size>
     <uncompressed_cache_size>0</uncompressed_cache_size>
+    <background_schedule_pool_size>16</background_schedule_pool_size>
     <max_concurrent_queries>100</max_concurrent_queries>
     <max_connections>512</max_connections>
     <keep_alive_timeout>30</keep_alive_timeout>
@@ -132,7 +137,7 @@ pub(super) fn server(data: &Path, users: &Path, http_port: u16, limits: &Limits)
         data = escaped(data),
         users = escaped(users),
         memory = limits.server_memory,
-        mark_cache = limits.server_memory / 16,
+        cache = limits.server_memory / 16,
     )
 }
 
@@ -261,5 +266,27 @@ mod tests {
     #[test]
     fn a_path_cannot_break_out_of_its_element() {
         assert_eq!(escaped(Path::new("/a<b>&c")), "/a&lt;b&gt;&amp;c");
+    }
+
+    /// The lines between `<name>` and `</name>`, without those that depend on the machine or on what the image brings.
+    fn section<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
+        let (_, rest) = xml.split_once(&format!("<{name}>")).expect("the start");
+        let (inner, _) = rest.split_once(&format!("</{name}>")).expect("the end");
+        let lines = inner.lines().map(str::trim);
+        lines.filter(|line| !line.is_empty() && *line != "<default/>" && !line.starts_with("<max_threads>")).collect()
+    }
+
+    fn grants(xml: &str) -> Vec<&str> {
+        xml.lines().map(str::trim).filter(|line| line.starts_with("<query>GRANT")).collect()
+    }
+
+    #[test]
+    fn the_users_of_compose_have_the_rights_and_limits_of_the_embedded_ones() {
+        let compose = include_str!("../../../../deploy/clickhouse/users.xml");
+        let embedded = users("", "", false, &Limits::for_memory(16 * GIB));
+        for name in ["profiles", "quotas"] {
+            assert_eq!(section(compose, name), section(&embedded, name), "{name}");
+        }
+        assert_eq!(grants(compose), grants(&embedded));
     }
 }

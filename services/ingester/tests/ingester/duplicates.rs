@@ -8,7 +8,7 @@ use weir_proto::Batch;
 use crate::support::{System, batches, eventually, publish, publish_raw};
 
 /// Publishes batches past NATS's own window of duplicates: as minutes later.
-pub async fn publish_again(jetstream: &jetstream::Context, batches: &[Batch], round: &str) {
+pub(crate) async fn publish_again(jetstream: &jetstream::Context, batches: &[Batch], round: &str) {
     for batch in batches {
         let id = format!("{round}-{}-{}", Uuid::from_slice(&batch.producer).expect("a producer"), batch.sequence);
         let headers = [(names::VERSION_HEADER, "1"), (names::ENCODING_HEADER, "zstd"), ("Nats-Msg-Id", id.as_str())];
@@ -29,8 +29,8 @@ async fn batches_that_are_published_again_change_nothing_however_late() {
     publish_again(&jetstream, &all, "later").await;
     system.drained().await;
     system.holds(&all).await;
-    assert_eq!(system.metric("weir_ingester_duplicates_total{kind=\"batch\"}").await, 60.0);
-    assert_eq!(system.metric("weir_ingester_records_total{table=\"flows\"}").await, 1000.0);
+    assert_eq!(system.metric("weir_ingester_duplicates_total{kind=\"batch\"}").await, 60);
+    assert_eq!(system.metric("weir_ingester_records_total{table=\"flows\"}").await, 1000);
     // The windows outlive the process.
     assert!(system.stop().await);
     publish_again(&jetstream, &all, "another life").await;
@@ -72,7 +72,7 @@ async fn what_is_no_batch_becomes_a_dead_letter_once_and_the_rest_goes_on() {
     assert_eq!(system.read(sql).await, expected.join("\n"));
     let payload = "SELECT hex(payload), headers['Weir-Encoding'] FROM weir.dead_letters WHERE sequence = 4";
     assert_eq!(system.read(payload).await, "FF0067617262616765\tzstd");
-    assert_eq!(system.metric("weir_ingester_dead_letters_total{reason=\"newer_version\"}").await, 1.0);
+    assert_eq!(system.metric("weir_ingester_dead_letters_total{reason=\"newer_version\"}").await, 1);
 }
 
 #[tokio::test]

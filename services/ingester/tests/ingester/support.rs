@@ -13,27 +13,27 @@ use weir_engines::{
 use weir_proto::{Batch, Dns, Flow, Source};
 
 /// How long a state may take to come: the machine may be building at the same time.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(25);
 
 /// NATS, `ClickHouse`, and the ingester, which can die.
-pub struct System {
-    pub nats: Nats,
-    pub clickhouse: ClickHouse,
-    pub ingester: Option<Child>,
+pub(crate) struct System {
+    pub(crate) nats: Nats,
+    pub(crate) clickhouse: ClickHouse,
+    pub(crate) ingester: Option<Child>,
     health_port: u16,
 }
 
 impl System {
     /// Starts the engines; None = they are missing here.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let nats = Nats::start_or_skip().await?;
         let clickhouse = ClickHouse::start_or_skip().await?;
         Some(Self { nats, clickhouse, ingester: None, health_port: ports::free_port().expect("a port") })
     }
 
-    pub async fn spawn(&self, health_port: u16, arguments: &[&str]) -> Child {
+    pub(crate) async fn spawn(&self, health_port: u16, arguments: &[&str]) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir-ingester"));
         command
             .args(arguments)
@@ -47,32 +47,32 @@ impl System {
     }
 
     /// Starts the ingester.
-    pub async fn ingest(&mut self, arguments: &[&str]) {
+    pub(crate) async fn ingest(&mut self, arguments: &[&str]) {
         self.ingester = Some(self.spawn(self.health_port, arguments).await);
     }
 
     /// Kills the ingester.
-    pub async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         if let Some(mut ingester) = self.ingester.take() {
             ingester.kill().await.expect("killed");
         }
     }
 
     /// Waits until the ingester has ended by itself; whether it ended well.
-    pub async fn ended(&mut self) -> bool {
+    pub(crate) async fn ended(&mut self) -> bool {
         let mut ingester = self.ingester.take().expect("it runs");
         let status = tokio::time::timeout(DEADLINE, ingester.wait()).await.expect("it ends in time").expect("a status");
         status.success()
     }
 
     /// Asks the ingester to stop and waits; whether it ended well.
-    pub async fn stop(&mut self) -> bool {
+    pub(crate) async fn stop(&mut self) -> bool {
         let mut ingester = self.ingester.take().expect("it runs");
         process::terminate(&mut ingester, Duration::from_secs(30)).await.expect("terminated")
     }
 
     /// A connection with the topology in place.
-    pub async fn bus(&self) -> Bus {
+    pub(crate) async fn bus(&self) -> Bus {
         let bus = Bus::connect(&self.bus_options(), "test").await.expect("connected");
         let shutdown = weir_service::Shutdown::new();
         let ready = bus.ready(&shutdown, |_| {});
@@ -81,7 +81,7 @@ impl System {
     }
 
     /// A plain client, for what no service of Weir sends.
-    pub async fn client(&self) -> jetstream::Context {
+    pub(crate) async fn client(&self) -> jetstream::Context {
         let url = self.nats.url();
         let (user, address) = url.trim_start_matches("nats://").split_once('@').expect("user and address");
         let (user, password) = user.split_once(':').expect("user and password");
@@ -90,7 +90,7 @@ impl System {
     }
 
     /// Waits until the stream has no message any more: all are acked.
-    pub async fn drained(&self) {
+    pub(crate) async fn drained(&self) {
         let jetstream = self.client().await;
         eventually("the stream is drained", async || {
             let Ok(stream) = jetstream.get_stream(names::RECORDS).await else { return false };
@@ -100,23 +100,23 @@ impl System {
     }
 
     /// `/readyz` of the ingester, whatever it says.
-    pub async fn conditions(&self) -> Option<serde_json::Value> {
+    pub(crate) async fn conditions(&self) -> Option<serde_json::Value> {
         serde_json::from_str(&get(self.health_port, "/readyz").await?).ok()
     }
 
     /// One line of `/metrics`: the value of `metric`, which includes the labels.
-    pub async fn metric(&self, metric: &str) -> f64 {
+    pub(crate) async fn metric(&self, metric: &str) -> u64 {
         let text = get(self.health_port, "/metrics").await.unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
-        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0.0)
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
     }
 
-    pub async fn read(&self, sql: &str) -> String {
+    pub(crate) async fn read(&self, sql: &str) -> String {
         self.clickhouse.read(sql).await.expect(sql).trim_end().to_owned()
     }
 
     /// The tables hold exactly the records of these batches, each once.
-    pub async fn holds(&self, batches: &[Batch]) {
+    pub(crate) async fn holds(&self, batches: &[Batch]) {
         let flows: Vec<_> = batches.iter().flat_map(|batch| &batch.flows).collect();
         let expected = format!(
             "{}\t{}\t{}\t{}",
@@ -125,7 +125,8 @@ impl System {
             flows.iter().map(|flow| u128::from(flow.flow_id)).sum::<u128>(),
             flows.iter().map(|flow| u128::from(flow.tx_bytes)).sum::<u128>(),
         );
-        let sql = "SELECT count(), uniqExact(flow_id), sum(toUInt128(flow_id)), sum(toUInt128(tx_bytes)) FROM weir.flows";
+        let sql =
+            "SELECT count(), uniqExact(flow_id), sum(toUInt128(flow_id)), sum(toUInt128(tx_bytes)) FROM weir.flows";
         assert_eq!(self.read(sql).await, expected, "flows");
         let dns = batches.iter().map(|batch| batch.dns.len()).sum::<usize>();
         let sql = "SELECT count(), uniqExact(flow_id) FROM weir.dns";
@@ -134,7 +135,7 @@ impl System {
 }
 
 /// Waits for a state, never for a time.
-pub async fn eventually(what: &str, mut state: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut state: impl AsyncFnMut() -> bool) {
     let mut poll = tokio::time::interval(POLL);
     let waiting = async {
         loop {
@@ -158,7 +159,7 @@ async fn get(port: u16, path: &str) -> Option<String> {
 }
 
 /// Batches 1 to `count` of a producer, with `flows` flows and one DNS exchange each; flow ids are unique within the producer.
-pub fn batches(producer: Uuid, count: u64, flows: u64) -> Vec<Batch> {
+pub(crate) fn batches(producer: Uuid, count: u64, flows: u64) -> Vec<Batch> {
     let start = 1_767_323_045_000_000;
     let flow = |id: u64| Flow {
         flow_id: id,
@@ -186,7 +187,7 @@ pub fn batches(producer: Uuid, count: u64, flows: u64) -> Vec<Batch> {
 }
 
 /// Publishes as a producer of Weir does: a batch is sent until the stream has it.
-pub async fn publish(bus: &Bus, batches: &[Batch]) {
+pub(crate) async fn publish(bus: &Bus, batches: &[Batch]) {
     for batch in batches {
         let mut pause = tokio::time::interval(POLL);
         while bus.send(names::RECORDS_EBPF, batch).await.is_err() {
@@ -196,7 +197,7 @@ pub async fn publish(bus: &Bus, batches: &[Batch]) {
 }
 
 /// Publishes bytes with headers, as no service of Weir does.
-pub async fn publish_raw(jetstream: &jetstream::Context, headers: &[(&str, &str)], payload: &[u8]) {
+pub(crate) async fn publish_raw(jetstream: &jetstream::Context, headers: &[(&str, &str)], payload: &[u8]) {
     let mut map = async_nats::HeaderMap::new();
     for (name, value) in headers {
         map.insert(*name, *value);
@@ -206,7 +207,7 @@ pub async fn publish_raw(jetstream: &jetstream::Context, headers: &[(&str, &str)
 }
 
 impl System {
-    pub fn bus_options(&self) -> weir_bus::Options {
+    pub(crate) fn bus_options(&self) -> weir_bus::Options {
         weir_bus::Options {
             nats_url: self.nats.url(),
             nats_credentials: None,

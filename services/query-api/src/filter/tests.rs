@@ -29,7 +29,10 @@ fn a_filter_becomes_a_condition_with_parameters() {
         ("bytes >= 1_000_000", "(tx_bytes + rx_bytes >= 1000000)"),
         ("src_ip = 10.0.0.1", "(src_ip = \"::ffff:10.0.0.1\")"),
         ("src_ip in 10.1.2.3/8", "(src_ip BETWEEN \"::ffff:10.0.0.0\" AND \"::ffff:10.255.255.255\")"),
-        ("dst_ip in (::1, 2001:db8::/32)", "(dst_ip = \"::1\" OR dst_ip BETWEEN \"2001:db8::\" AND \"2001:db8:ffff:ffff:ffff:ffff:ffff:ffff\")"),
+        (
+            "dst_ip in (::1, 2001:db8::/32)",
+            "(dst_ip = \"::1\" OR dst_ip BETWEEN \"2001:db8::\" AND \"2001:db8:ffff:ffff:ffff:ffff:ffff:ffff\")",
+        ),
         ("dst_ip = ::/0", "(dst_ip BETWEEN \"::\" AND \"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\")"),
         ("dst_name like '%.example.org'", "(dst_name ILIKE \"%.example.org\")"),
         ("dst_name !~ \"^a\\\"b\"", "(NOT (match(dst_name, \"^a\\\"b\")))"),

@@ -7,8 +7,12 @@ use axum::{
     body::Body,
     extract::{FromRequest as _, Multipart, Request, State},
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
 };
+use futures::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, Span};
@@ -59,7 +63,7 @@ impl CaptureState {
 
 /// An uploaded capture and what is known about it.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Capture {
+pub(super) struct CaptureStatus {
     capture_id: Uuid,
     name: String,
     /// Of the uploaded bytes, hexadecimal
@@ -84,10 +88,11 @@ pub(super) struct Capture {
     expires_at: Option<Moment>,
 }
 
-impl From<&Stored> for Capture {
+impl From<&Stored> for CaptureStatus {
     fn from(stored: &Stored) -> Self {
         let state = state_of(stored);
-        let read = if state == CaptureState::Done { stored.size_bytes } else { stored.bytes_read.min(stored.size_bytes) };
+        let read =
+            if state == CaptureState::Done { stored.size_bytes } else { stored.bytes_read.min(stored.size_bytes) };
         Self {
             capture_id: captures::id_of(stored),
             name: stored.name.clone(),
@@ -113,6 +118,8 @@ fn state_of(stored: &Stored) -> CaptureState {
     match stored.state() {
         StoredState::Unspecified | StoredState::Queued => CaptureState::Queued,
         StoredState::Running => CaptureState::Running,
+        // Its rows are on their way: who is told that it is done finds them.
+        StoredState::Done | StoredState::Failed if !stored.stored => CaptureState::Running,
         StoredState::Done => CaptureState::Done,
         StoredState::Failed => CaptureState::Failed,
         StoredState::Expired => CaptureState::Expired,
@@ -147,7 +154,7 @@ struct Form {
         (Form = "multipart/form-data"),
     )),
     responses(
-        (status = 202, description = "It is there, and its analysis goes on or is done", body = Capture,
+        (status = 202, description = "It is there, and its analysis goes on or is done", body = CaptureStatus,
             headers(("Location" = String, description = "Where its state is"))),
     )
 )]
@@ -175,7 +182,7 @@ pub(super) async fn upload(
         .instrument(Span::current()),
     );
     let capture = task.await.map_err(Error::internal)??;
-    let capture = Capture::from(&capture);
+    let capture = CaptureStatus::from(&capture);
     let location = format!("/api/v1/captures/{}", capture.capture_id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(capture)).into_response())
 }
@@ -231,12 +238,12 @@ pub(super) struct ListParameters {
 /// The captures, the latest first
 #[utoipa::path(
     get, path = "/api/v1/captures", tag = "captures", params(ListParameters),
-    responses((status = 200, description = "A part of the captures", body = Page<Capture>))
+    responses((status = 200, description = "A part of the captures", body = Page<CaptureStatus>))
 )]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Parameters(parameters): Parameters<ListParameters>,
-) -> Result<Json<Page<Capture>>, Error> {
+) -> Result<Json<Page<CaptureStatus>>, Error> {
     let limit = cursor::limit(parameters.limit, 100, MAX_LIMIT)? as usize;
     let before = parameters.cursor.as_deref().map(cursor::decode::<(u64, Uuid)>).transpose()?;
     let all = captures::list(&app).await?;
@@ -246,19 +253,16 @@ pub(super) async fn list(
         (Some(last), Some(_)) => Some(cursor::encode(&captures::place(last))?),
         _ => None,
     };
-    Ok(Json(Page { items: items.into_iter().map(Capture::from).collect(), next_cursor: next }))
+    Ok(Json(Page { items: items.into_iter().map(CaptureStatus::from).collect(), next_cursor: next }))
 }
 
 /// A capture and its state
 #[utoipa::path(
     get, path = "/api/v1/captures/{capture_id}", tag = "captures", params(("capture_id" = Uuid, Path)),
-    responses((status = 200, description = "What is known about it", body = Capture))
+    responses((status = 200, description = "What is known about it", body = CaptureStatus))
 )]
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    Segment(id): Segment,
-) -> Result<Json<Capture>, Error> {
-    find(&app, &id).await.map(|stored| Json(Capture::from(&stored)))
+pub(super) async fn get(State(app): State<Arc<App>>, Segment(id): Segment) -> Result<Json<CaptureStatus>, Error> {
+    find(&app, &id).await.map(|stored| Json(CaptureStatus::from(&stored)))
 }
 
 /// Delete a capture
@@ -268,10 +272,7 @@ pub(super) async fn get(
     delete, path = "/api/v1/captures/{capture_id}", tag = "captures", params(("capture_id" = Uuid, Path)),
     responses((status = 204, description = "It is deleted"))
 )]
-pub(super) async fn delete(
-    State(app): State<Arc<App>>,
-    Segment(text): Segment,
-) -> Result<StatusCode, Error> {
+pub(super) async fn delete(State(app): State<Arc<App>>, Segment(text): Segment) -> Result<StatusCode, Error> {
     let id = id(&text)?;
     app.bus()?;
     // To its end also when the client goes away.
@@ -321,6 +322,33 @@ pub(super) async fn report(
         Err(BusError::NoObject { .. }) => Err(Error::NotFound { what: "report of capture", name: id }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The course of a capture, as server-sent events
+///
+/// Each event `capture` has the capture as its data, the first one as it is now. The last one is that of its end; an event `deleted`
+/// without data says that it is gone.
+#[utoipa::path(
+    get, path = "/api/v1/captures/{capture_id}/events", tag = "captures", params(("capture_id" = Uuid, Path)),
+    responses((status = 200, description = "Events until the capture is done, failed or deleted", body = CaptureStatus,
+        content_type = "text/event-stream"))
+)]
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    Segment(id): Segment,
+) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Error> {
+    let place = app.request_place()?;
+    let stored = find(&app, &id).await?;
+    let changes = captures::watch(&app, captures::id_of(&stored)).await?;
+    let events = changes.map(move |stored| {
+        // The place is held for as long as the client listens.
+        let _held = &place;
+        match stored {
+            Some(stored) => Event::default().event("capture").json_data(CaptureStatus::from(&stored)),
+            None => Ok(Event::default().event("deleted").data("")),
+        }
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema};
 
-use super::flows::{self, Flow, ListParameters as FlowParameters};
+use super::flows::{self, FlowRecord, ListParameters as FlowParameters};
 use crate::{
     App, Error, cursor,
     extract::{Parameters, Segment},
@@ -22,7 +22,7 @@ const MAX_LIVES: u32 = 100;
 
 /// The address of a container on one network.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-struct Network {
+struct NetworkAddress {
     name: String,
     network_id: String,
     ip: Address,
@@ -31,7 +31,7 @@ struct Network {
 
 /// A life of a container: from a start to its finish.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct Container {
+pub(super) struct ContainerLife {
     host: String,
     runtime: String,
     container_id: String,
@@ -40,7 +40,7 @@ pub(super) struct Container {
     image_id: String,
     labels: BTreeMap<String, String>,
     ip_addresses: Vec<Address>,
-    networks: Vec<Network>,
+    networks: Vec<NetworkAddress>,
     /// `created`, `running`, `paused`, `exited`, `dead`, `removed`
     state: String,
     /// `starting`, `healthy`, `unhealthy`; empty = no health check
@@ -58,7 +58,7 @@ pub(super) struct Container {
     observed_at: Moment,
 }
 
-/// The columns of [`Container`].
+/// The columns of [`ContainerLife`].
 const COLUMNS: &str = "host, runtime, container_id, name, image, image_id, labels, ip_addresses, networks, state, health, created_at, \
     started_at, finished_at, exit_code, oom_killed, pid, host_network, cgroup_path, observed_at";
 
@@ -67,9 +67,9 @@ const COLUMNS: &str = "host, runtime, container_id, name, image, image_id, label
 pub(super) struct ContainerWithLives {
     /// The last life
     #[serde(flatten)]
-    last: Container,
+    last: ContainerLife,
     /// All lives that are kept, the last first; at most 100
-    lives: Vec<Container>,
+    lives: Vec<ContainerLife>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -100,12 +100,12 @@ type Place = (i64, String, String);
 /// The containers, the last started first, each with its last life
 #[utoipa::path(
     get, path = "/api/v1/containers", tag = "containers", params(ListParameters),
-    responses((status = 200, description = "A part of the containers", body = Page<Container>))
+    responses((status = 200, description = "A part of the containers", body = Page<ContainerLife>))
 )]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
     Parameters(parameters): Parameters<ListParameters>,
-) -> Result<Json<Page<Container>>, Error> {
+) -> Result<Json<Page<ContainerLife>>, Error> {
     let limit = cursor::limit(parameters.limit, 100, MAX_LIMIT)?;
     let place = parameters.cursor.as_deref().map(cursor::decode::<Place>).transpose()?;
     let (conditions, values) = conditions(&parameters);
@@ -115,7 +115,8 @@ pub(super) async fn list(
             " AND (started_at, container_id, host) < (fromUnixTimestamp64Micro({start:Int64}, 'UTC'), {id:String}, {at:String})",
         );
     }
-    sql.push_str(&format!(" ORDER BY started_at DESC, container_id DESC, host DESC LIMIT {}", limit + 1));
+    sql.push_str(" ORDER BY started_at DESC, container_id DESC, host DESC LIMIT ");
+    sql.push_str(&(limit + 1).to_string());
     let mut query = super::typed(&app, &sql);
     for (name, value) in &values {
         query = query.param(name, value);
@@ -124,7 +125,7 @@ pub(super) async fn list(
         query = query.param("start", start).param("id", id).param("at", host);
     }
     let _place = app.query_place()?;
-    let items: Vec<Container> = query.rows().await?;
+    let items: Vec<ContainerLife> = super::rows(query).await?;
     page(items, limit, |last| (last.started_at.0, last.container_id.clone(), last.host.clone())).map(Json)
 }
 
@@ -178,7 +179,7 @@ pub(super) async fn get(
         "SELECT {COLUMNS} FROM containers FINAL WHERE container_id = {{id:String}} AND host = {{host:String}} \
          ORDER BY started_at DESC LIMIT {MAX_LIVES}"
     );
-    let lives = super::typed(&app, &sql).param("id", &last.container_id).param("host", &last.host).rows().await?;
+    let lives = super::rows(super::typed(&app, &sql).param("id", &last.container_id).param("host", &last.host)).await?;
     Ok(Json(ContainerWithLives { last, lives }))
 }
 
@@ -258,20 +259,21 @@ pub(super) async fn events(
     Parameters(parameters): Parameters<RangeParameters>,
 ) -> Result<Json<Page<Event>>, Error> {
     let columns = "time, action, exit_code, labels, attributes";
-    history(&app, &container, &parameters, columns, "container_events", |event: &Event| (event.time, &event.action)).await
+    history(&app, &container, &parameters, columns, "container_events", |event: &Event| (event.time, &event.action))
+        .await
 }
 
 /// Flows of a container, the latest first
 #[utoipa::path(
     get, path = "/api/v1/containers/{container}/flows", tag = "containers",
     params(("container" = String, Path, description = "Its id, the beginning of it, or its name"), FlowParameters),
-    responses((status = 200, description = "A part of the records of which it is an end", body = Page<Flow>))
+    responses((status = 200, description = "A part of the records of which it is an end", body = Page<FlowRecord>))
 )]
 pub(super) async fn flows(
     State(app): State<Arc<App>>,
     Segment(container): Segment,
     Parameters(parameters): Parameters<FlowParameters>,
-) -> Result<Json<Page<Flow>>, Error> {
+) -> Result<Json<Page<FlowRecord>>, Error> {
     let container = find(&app, &container).await?;
     flows::page(&app, &parameters, Some(&container.container_id)).await.map(Json)
 }
@@ -316,7 +318,7 @@ async fn history<T: DeserializeOwned>(
         query = query.param("second", second);
     }
     let _place = app.query_place()?;
-    let items: Vec<T> = query.rows().await?;
+    let items: Vec<T> = super::rows(query).await?;
     page(items, limit, |last| {
         let (time, second) = place_of(last);
         (range.from, time.0, second.to_owned())
@@ -333,14 +335,14 @@ fn page<T, P: Serialize>(mut items: Vec<T>, limit: u32, place: impl Fn(&T) -> P)
 }
 
 /// The container that is meant: by its id, the beginning of it, or its name; of several that had the name the one that started last.
-async fn find(app: &App, text: &str) -> Result<Container, Error> {
+async fn find(app: &App, text: &str) -> Result<ContainerLife, Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM ({}) WHERE name = {{text:String}} OR startsWith(container_id, {{text:String}}) \
          ORDER BY container_id = {{text:String}} DESC, name = {{text:String}} DESC, started_at DESC LIMIT 1000",
         last_lives()
     );
     let _place = app.query_place()?;
-    let found: Vec<Container> = super::typed(app, &sql).param("text", text).rows().await?;
+    let found: Vec<ContainerLife> = super::rows(super::typed(app, &sql).param("text", text)).await?;
     let mut found = found.into_iter();
     let Some(first) = found.next().filter(|_| !text.is_empty()) else {
         return Err(Error::NotFound { what: "container", name: text.chars().take(100).collect() });

@@ -27,7 +27,9 @@ const READING: u32 = 10;
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
     /// One statement that reads: `SELECT`, `WITH`, `EXPLAIN`, `DESCRIBE`, `SHOW TABLES`
-    #[schema(example = "SELECT dst_port, sum(tx_bytes + rx_bytes) AS bytes FROM flows WHERE host = {host:String} GROUP BY dst_port ORDER BY bytes DESC LIMIT 10")]
+    #[schema(
+        example = "SELECT dst_port, sum(tx_bytes + rx_bytes) AS bytes FROM flows WHERE host = {host:String} GROUP BY dst_port ORDER BY bytes DESC LIMIT 10"
+    )]
     sql: String,
     /// Values for `{name:Type}` in the statement: strings, numbers, booleans, null, lists of them
     #[serde(default)]
@@ -185,11 +187,11 @@ impl Answer {
         Self { stream, _place: place, until, tail: Vec::new(), failed: false }
     }
 
-    fn fail(&mut self, reason: &'static str, error: &(dyn std::error::Error + 'static)) -> Option<io::Result<Bytes>> {
+    fn fail(&mut self, reason: &'static str, error: &(dyn std::error::Error + 'static)) -> io::Result<Bytes> {
         self.failed = true;
         metrics::broken(reason);
         tracing::warn!(error, "an answer was broken off");
-        Some(Err(io::Error::other(reason)))
+        Err(io::Error::other(reason))
     }
 
     fn remember(&mut self, bytes: &[u8]) {
@@ -206,15 +208,17 @@ impl Stream for Answer {
             return Poll::Ready(None);
         }
         if self.until.as_mut().poll(context).is_ready() {
-            return Poll::Ready(self.fail("client_too_slow", &io::Error::from(io::ErrorKind::TimedOut)));
+            return Poll::Ready(Some(self.fail("client_too_slow", &io::Error::from(io::ErrorKind::TimedOut))));
         }
         Poll::Ready(match std::task::ready!(self.stream.poll_next_unpin(context)) {
             Some(Ok(bytes)) => {
                 self.remember(&bytes);
                 Some(Ok(bytes))
             }
-            Some(Err(error)) => self.fail("query_failed", &error),
-            None if self.tail == EXCEPTION => self.fail("query_failed", &io::Error::other("an exception in the answer")),
+            Some(Err(error)) => Some(self.fail("query_failed", &error)),
+            None if self.tail == EXCEPTION => {
+                Some(self.fail("query_failed", &io::Error::other("an exception in the answer")))
+            }
             None => None,
         })
     }

@@ -58,8 +58,14 @@ pub fn check<'a>(sql: &str, lines: impl IntoIterator<Item = &'a str>) -> Result<
 
 fn check_root(sql: &str, nodes: &[Node<'_>]) -> Result<(), Refused> {
     let root = &nodes[0];
+    if nodes.iter().any(|node| node.parent == Some(0) && is_tail(root, node)) {
+        return Err(tail());
+    }
     match root.kind {
-        "SelectWithUnionQuery" | "SelectIntersectExceptQuery" | "DescribeQuery" | "ShowCreateTableQuery"
+        "SelectWithUnionQuery"
+        | "SelectIntersectExceptQuery"
+        | "DescribeQuery"
+        | "ShowCreateTableQuery"
         | "ExistsTableQuery" => Ok(()),
         // Its WHERE is not part of the tree.
         "ShowTables" if is_exactly(sql, &["SHOW", "TABLES"]) => Ok(()),
@@ -67,6 +73,24 @@ fn check_root(sql: &str, nodes: &[Node<'_>]) -> Result<(), Refused> {
         "Explain" if nodes.iter().any(|node| node.parent == Some(0) && node.kind == "SelectWithUnionQuery") => Ok(()),
         "Explain" => Err(Refused::Statement("EXPLAIN of anything but SELECT".into())),
         kind => Err(Refused::Statement(kind.trim_end_matches("Query").to_ascii_uppercase())),
+    }
+}
+
+/// Whether a part of the root is `FORMAT`, `INTO OUTFILE` or `SETTINGS` behind the statement.
+fn is_tail(root: &Node<'_>, node: &Node<'_>) -> bool {
+    match root.kind {
+        "DescribeQuery" => node.kind != "TableExpression",
+        "Explain" => ["Identifier", "Literal"].contains(&node.kind),
+        // The database and the table.
+        "ShowCreateTableQuery" | "ExistsTableQuery" => node.position >= root.text.split_whitespace().count(),
+        _ => false,
+    }
+}
+
+fn tail() -> Refused {
+    Refused::Clause {
+        what: "FORMAT, INTO OUTFILE or SETTINGS".into(),
+        instead: ": the request's \"format\" chooses the form of the answer",
     }
 }
 
@@ -78,10 +102,7 @@ fn check_node(nodes: &[Node<'_>], node: &Node<'_>) -> Result<(), Refused> {
         "Identifier" => check_identifier(nodes, node),
         "TableIdentifier" => check_table(node.text),
         "ShowCreateTableQuery" | "ExistsTableQuery" if node.children > 1 => check_table(&node.text.replace(' ', ".")),
-        "SelectWithUnionQuery" if node.children > 1 => Err(Refused::Clause {
-            what: "FORMAT, INTO OUTFILE or SETTINGS".into(),
-            instead: ": the request's \"format\" chooses the form of the answer",
-        }),
+        "SelectWithUnionQuery" if node.children > 1 => Err(tail()),
         "Set" if parent.is_some_and(|parent| parent.kind == "Explain") => Ok(()),
         "Set" => Err(Refused::Clause { what: "SETTINGS".into(), instead: "" }),
         "ColumnsApplyTransformer" => {
@@ -120,7 +141,8 @@ fn check_table(name: &str) -> Result<(), Refused> {
 /// A bare name may stand for a function: `arrayMap(file, names)` calls `file`.
 fn check_identifier(nodes: &[Node<'_>], node: &Node<'_>) -> Result<(), Refused> {
     if let Standing::Refused(reason) = functions::standing(node.text) {
-        let reason = format!("it {reason}, and a bare name can call it; a column of this name needs its table's before it");
+        let reason =
+            format!("it {reason}, and a bare name can call it; a column of this name needs its table's before it");
         return Err(Refused::Function { name: node.text.into(), reason });
     }
     // `1 IN system.settings` reads a table, too.
@@ -139,7 +161,11 @@ fn is_called(nodes: &[Node<'_>], node: &Node<'_>) -> bool {
     let higher_order = (name.starts_with("array") && !NOT_HIGHER_ORDER.contains(&name.as_str()))
         || ["mapapply", "mapfilter", "mapexists", "mapall", "mapsort", "mapreversesort", "mappartialsort"]
             .contains(&name.as_str());
-    function.kind == "Function" && list.kind == "ExpressionList" && list.children > 1 && node.position == 0 && higher_order
+    function.kind == "Function"
+        && list.kind == "ExpressionList"
+        && list.children > 1
+        && node.position == 0
+        && higher_order
 }
 
 /// Functions on arrays that take several arguments, none of them a function.
@@ -202,7 +228,10 @@ mod tests {
 
     #[test]
     fn a_function_is_refused_wherever_its_name_stands() {
-        assert_eq!(checked(&select("    Function length (children 1)\n     ExpressionList (children 1)\n      Literal 'a'")), Ok(()));
+        assert_eq!(
+            checked(&select("    Function length (children 1)\n     ExpressionList (children 1)\n      Literal 'a'")),
+            Ok(())
+        );
         for inside in [
             "    Function file (children 1)\n     ExpressionList (children 1)\n      Literal 'a'",
             "    Function FILE",
@@ -220,7 +249,8 @@ mod tests {
 
     #[test]
     fn what_is_not_shown_or_not_known_is_refused() {
-        let apply = "    Asterisk (children 1)\n     ColumnsTransformerList (children 1)\n      ColumnsApplyTransformer";
+        let apply =
+            "    Asterisk (children 1)\n     ColumnsTransformerList (children 1)\n      ColumnsApplyTransformer";
         for tree in [
             select(apply),
             select("    SomethingNew"),
@@ -230,6 +260,9 @@ mod tests {
             "SYSTEM query".into(),
             "ShowTables (children 1)\n Function file".into(),
             "Explain EXPLAIN".into(),
+            "DescribeQuery (children 2)\n TableExpression (children 1)\n  TableIdentifier flows\n Identifier CSV"
+                .into(),
+            "ShowCreateTableQuery  flows (children 2)\n Identifier flows\n Identifier CSV".into(),
             select("    TableIdentifier system.settings"),
             select("    Identifier system.settings"),
             "ShowCreateTableQuery system users (children 2)\n Identifier system\n Identifier users".into(),

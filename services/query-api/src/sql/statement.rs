@@ -49,10 +49,28 @@ mod tests {
 
     #[test]
     fn a_statement_begins_with_a_keyword_that_reads() {
-        for sql in ["SELECT 1", " select\n1", "-- why\nSELECT 1", "/* a */ -- b\n WITH 1 AS x SELECT x", "(SELECT 1)", "SELECT*FROM t"] {
+        for sql in [
+            "SELECT 1",
+            " select\n1",
+            "-- why\nSELECT 1",
+            "/* a */ -- b\n WITH 1 AS x SELECT x",
+            "(SELECT 1)",
+            "SELECT*FROM t",
+        ] {
             assert!(prepare(sql).is_ok(), "{sql}");
         }
-        for sql in ["", " ;", "-- only", "/* open", "optimize = 1 SELECT 1", "SELECT1", "AST SELECT 1", "INSERT INTO t VALUES (1)", "@", "sélect"] {
+        for sql in [
+            "",
+            " ;",
+            "-- only",
+            "/* open",
+            "optimize = 1 SELECT 1",
+            "SELECT1",
+            "AST SELECT 1",
+            "INSERT INTO t VALUES (1)",
+            "@",
+            "sélect",
+        ] {
             assert!(prepare(sql).is_err(), "{sql}");
         }
         assert_eq!(prepare("drop table flows"), Err(Refused::Statement("DROP".into())));

@@ -38,7 +38,11 @@ fn pcap(seed: u8, bytes: usize) -> Vec<u8> {
 async fn stored(weir: &Weir, prefix: &str) -> (u64, u64) {
     let url = format!("{}/jsz?streams=true", weir.nats.monitor_url());
     let info: Value = weir.client.get(url).send().await.unwrap().json().await.unwrap();
-    let streams = info["account_details"].as_array().into_iter().flatten().flat_map(|account| account["stream_detail"].as_array().unwrap());
+    let streams = info["account_details"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .flat_map(|account| account["stream_detail"].as_array().unwrap());
     let of = |stream: &Value, what: &str| stream["state"][what].as_u64().unwrap();
     streams
         .filter(|stream| stream["name"].as_str().unwrap().starts_with(prefix))
@@ -63,7 +67,10 @@ async fn an_upload_is_kept_named_and_queued() {
     let bytes = pcap(1, 3 << 20);
     let capture = upload(&weir, bytes.clone()).await;
     let id: Uuid = capture["capture_id"].as_str().unwrap().parse().unwrap();
-    assert_eq!((&capture["state"], &capture["name"], &capture["size_bytes"]), (&json!("queued"), &json!("b.pcap"), &json!(bytes.len())));
+    assert_eq!(
+        (&capture["state"], &capture["name"], &capture["size_bytes"]),
+        (&json!("queued"), &json!("b.pcap"), &json!(bytes.len()))
+    );
     assert_eq!(capture["sha256"].as_str().unwrap().len(), 64);
     assert_eq!(weir.json(&format!("/api/v1/captures/{id}")).await, capture);
     assert_eq!(weir.json("/api/v1/captures").await["items"], json!([capture]));
@@ -83,13 +90,24 @@ async fn an_upload_is_kept_named_and_queued() {
     let report = weir.get(&format!("/api/v1/captures/{id}/report")).send().await.unwrap();
     assert_eq!(problem(report).await, (404, "capture-not-ready".into()));
     let states = bus.bucket::<Capture>(names::CAPTURES).await.unwrap();
-    let done = Capture { state: State::Done.into(), error: "cut after 7".into(), ..states.get(&format!("id.{id}")).await.unwrap().unwrap().value };
+    let done = Capture {
+        state: State::Done.into(),
+        error: "cut after 7".into(),
+        stored: false,
+        ..states.get(&format!("id.{id}")).await.unwrap().unwrap().value
+    };
     states.put(&format!("id.{id}"), &done).await.unwrap();
+    let capture = weir.json(&format!("/api/v1/captures/{id}")).await;
+    assert_eq!(capture["state"], "running", "its rows are not in the tables yet");
+    states.put(&format!("id.{id}"), &Capture { stored: true, ..done }).await.unwrap();
     let artifacts = bus.objects(names::ARTIFACTS).await.unwrap();
     artifacts.put(&format!("{id}/report.json"), &mut &b"{\"packets\":7}"[..]).await.unwrap();
     assert_eq!(weir.json(&format!("/api/v1/captures/{id}/report")).await, json!({ "packets": 7 }));
     let capture = weir.json(&format!("/api/v1/captures/{id}")).await;
-    assert_eq!((&capture["state"], &capture["error"], &capture["progress"]), (&json!("done"), &json!("cut after 7"), &json!(1.0)));
+    assert_eq!(
+        (&capture["state"], &capture["error"], &capture["progress"]),
+        (&json!("done"), &json!("cut after 7"), &json!(1.0))
+    );
 }
 
 #[tokio::test]
@@ -120,14 +138,17 @@ async fn a_form_is_an_upload_too() {
     let mut form = b"--B\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhello\r\n--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"from a form.pcap\"\r\nContent-Type: application/octet-stream\r\n\r\n".to_vec();
     form.extend(&bytes);
     form.extend(b"\r\n--B--\r\n");
-    let send = |form: Vec<u8>| weir.post("/api/v1/captures").header("content-type", "multipart/form-data; boundary=B").body(form).send();
+    let send = |form: Vec<u8>| {
+        weir.post("/api/v1/captures").header("content-type", "multipart/form-data; boundary=B").body(form).send()
+    };
     let response = send(form.clone()).await.unwrap();
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let capture: Value = response.json().await.unwrap();
     assert_eq!((&capture["name"], &capture["size_bytes"]), (&json!("from a form.pcap"), &json!(bytes.len())));
     form.truncate(200_000);
     assert_eq!(problem(send(form).await.unwrap()).await, (400, "upload-broken-off".into()));
-    for form in ["", "--B--\r\n", "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--B--\r\n", "garbage"] {
+    for form in ["", "--B--\r\n", "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--B--\r\n", "garbage"]
+    {
         assert_eq!(problem(send(form.into()).await.unwrap()).await, (422, "invalid-body".into()), "{form:?}");
     }
     assert_eq!(weir.json("/api/v1/captures").await["items"].as_array().unwrap().len(), 1);
@@ -187,6 +208,33 @@ async fn an_upload_that_breaks_off_or_stands_still_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_killed_service_leaves_of_an_upload_is_swept_away() {
+    let Some(weir) = Weir::start().await else { return };
+    let bus = bus(&weir).await;
+    let whole = upload(&weir, pcap(12, 500_000)).await;
+    let before = stored(&weir, "OBJ_weir-uploads").await;
+    let uploads = bus.objects(names::UPLOADS).await.unwrap();
+    // Dropping the future in its middle is what killing the service does.
+    let mut endless = tokio::io::repeat(7);
+    tokio::select! {
+        ended = uploads.put("cut", &mut endless) => panic!("{ended:?}"),
+        () = until("a part is stored", || async { stored(&weir, "OBJ_weir-uploads").await.0 > before.0 + 2 }) => {}
+    }
+    // Pieces that were on their way are stored now.
+    until("no more is stored", || async {
+        let (seen, _) = stored(&weir, "OBJ_weir-uploads").await;
+        bus.ready(&weir_service::Shutdown::new(), |_| {}).await.unwrap();
+        stored(&weir, "OBJ_weir-uploads").await.0 == seen
+    })
+    .await;
+    assert_eq!(uploads.sweep(Duration::from_hours(1)).await.unwrap(), 0, "it may still go on");
+    assert_eq!(uploads.sweep(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(stored(&weir, "OBJ_weir-uploads").await, before);
+    let path = format!("/api/v1/captures/{}/packets", whole["capture_id"].as_str().unwrap());
+    assert_eq!(weir.get(&path).send().await.unwrap().bytes().await.unwrap(), pcap(12, 500_000));
+}
+
+#[tokio::test]
 async fn a_full_store_is_said_and_keeps_nothing_of_what_did_not_fit() {
     let Some(weir) = Weir::start_with(&["--uploads-max-bytes=2000000"]).await else { return };
     let small = upload(&weir, pcap(7, 500_000)).await;
@@ -207,7 +255,10 @@ async fn a_deleted_capture_is_gone_and_can_come_again() {
     let path = format!("/api/v1/captures/{}", first["capture_id"].as_str().unwrap());
     assert_eq!(weir.delete(&path).send().await.unwrap().status(), StatusCode::NO_CONTENT);
     for suffix in ["", "/report", "/packets"] {
-        assert_eq!(problem(weir.get(&format!("{path}{suffix}")).send().await.unwrap()).await, (404, "not-found".into()));
+        assert_eq!(
+            problem(weir.get(&format!("{path}{suffix}")).send().await.unwrap()).await,
+            (404, "not-found".into())
+        );
     }
     assert_eq!(problem(weir.delete(&path).send().await.unwrap()).await, (404, "not-found".into()));
     assert_eq!(weir.json("/api/v1/captures").await["items"], json!([]));
@@ -217,6 +268,33 @@ async fn a_deleted_capture_is_gone_and_can_come_again() {
     assert_eq!(states.map(|batch| batch.captures[0].deleted), [false, true]);
     let again = upload(&weir, pcap(10, 500_000)).await;
     assert_ne!(again["capture_id"], first["capture_id"]);
+}
+
+#[tokio::test]
+async fn the_course_of_a_capture_is_told_until_its_end() {
+    let Some(weir) = Weir::start().await else { return };
+    let bus = bus(&weir).await;
+    let capture = upload(&weir, pcap(11, 1000)).await;
+    let id = capture["capture_id"].as_str().unwrap();
+    let mut response = weir.get(&format!("/api/v1/captures/{id}/events")).send().await.unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut told = String::new();
+    let states = bus.bucket::<Capture>(names::CAPTURES).await.unwrap();
+    let key = format!("id.{id}");
+    for (read, state) in [(0, State::Queued), (500, State::Running), (1024, State::Done)] {
+        if read > 0 {
+            let stored = states.get(&key).await.unwrap().unwrap().value;
+            let stored = Capture { stored: state == State::Done, ..stored };
+            states.put(&key, &Capture { bytes_read: read, state: state.into(), ..stored }).await.unwrap();
+        }
+        while !told.contains(&format!("\"bytes_read\":{read},")) {
+            told.push_str(std::str::from_utf8(&response.chunk().await.unwrap().expect("goes on")).unwrap());
+        }
+    }
+    assert!(response.chunk().await.unwrap().is_none(), "it ends with the capture");
+    assert_eq!(told.matches("event: capture\n").count(), 3);
+    let missing = weir.get(&format!("/api/v1/captures/{}/events", Uuid::new_v4())).send().await.unwrap();
+    assert_eq!(problem(missing).await, (404, "not-found".into()));
 }
 
 #[tokio::test]

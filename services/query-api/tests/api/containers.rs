@@ -61,15 +61,21 @@ async fn containers_are_listed_with_their_last_life_and_filters() {
 #[tokio::test]
 async fn a_container_is_found_by_id_beginning_or_name() {
     let Some(weir) = with_containers().await else { return };
-    for (asked, id) in [("aaa111", "aaa111"), ("aab", "aab222"), ("ccc", "ccc333"), ("db", "ccc333"), ("web", "aab222")] {
+    for (asked, id) in [("aaa111", "aaa111"), ("aab", "aab222"), ("ccc", "ccc333"), ("db", "ccc333"), ("web", "aab222")]
+    {
         let container = weir.json(&format!("/api/v1/containers/{asked}")).await;
         assert_eq!(container["container_id"], id, "{asked}");
         assert_eq!(container["ip_addresses"], json!(["172.17.0.2"]));
     }
     let container = weir.json("/api/v1/containers/aaa111").await;
-    assert_eq!((container["lives"].as_array().unwrap().len(), &container["started_at"]), (2, &json!("2026-06-01T11:00:00.000000Z")));
+    assert_eq!(
+        (container["lives"].as_array().unwrap().len(), &container["started_at"]),
+        (2, &json!("2026-06-01T11:00:00.000000Z"))
+    );
     assert_eq!((&container["state"], &container["finished_at"]), (&json!("exited"), &Value::Null));
-    for (asked, expected) in [("aa", (409, "ambiguous")), ("nobody", (404, "not-found")), ("%27%20OR%201", (404, "not-found"))] {
+    for (asked, expected) in
+        [("aa", (409, "ambiguous")), ("nobody", (404, "not-found")), ("%27%20OR%201", (404, "not-found"))]
+    {
         for end in ["", "/stats", "/events", "/flows"] {
             let response = weir.get(&format!("/api/v1/containers/{asked}{end}")).send().await.unwrap();
             assert_eq!(problem(response).await, (expected.0, expected.1.to_owned()), "{asked}{end}");
@@ -90,7 +96,8 @@ async fn what_a_container_used_and_did_comes_in_parts() {
     }
     assert_eq!(memory, [1000, 1001, 1002, 1003, 1004]);
     let events = weir.json("/api/v1/containers/web/events").await;
-    let actions: Vec<_> = events["items"].as_array().unwrap().iter().map(|item| item["action"].as_str().unwrap()).collect();
+    let actions: Vec<_> =
+        events["items"].as_array().unwrap().iter().map(|item| item["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["start", "create"]);
     let flows = weir.get("/api/v1/containers/web/flows?filter=port%3D80").send().await.unwrap();
     assert_eq!(flows.status(), StatusCode::OK);

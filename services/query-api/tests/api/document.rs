@@ -8,7 +8,10 @@ fn the_description_that_is_checked_in_is_that_of_the_code() {
         fs::write(&path, described).unwrap();
     }
     let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(kept == described, "openapi.json is not up to date: run the tests with WEIR_REGENERATE=1 and look at the difference");
+    assert!(
+        kept == described,
+        "openapi.json is not up to date: run the tests with WEIR_REGENERATE=1 and look at the difference"
+    );
 }
 
 #[test]
@@ -17,8 +20,10 @@ fn every_operation_tells_how_it_fails() {
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() > 10);
+    let mut ids = std::collections::HashSet::new();
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{method} {path}");
             let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
             assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path}");
         }

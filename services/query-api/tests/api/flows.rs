@@ -88,8 +88,8 @@ async fn the_greatest_groups_come_first() {
     assert_eq!(
         top["items"],
         json!([
-            { "key": { "dst_port": 443, "app": "tls" }, "bytes": 2550, "packets": 30, "flows": 5, "sent_bytes": 2500, "received_bytes": 50, "retransmits": 0 },
-            { "key": { "dst_port": 53, "app": "dns" }, "bytes": 2050, "packets": 25, "flows": 5, "sent_bytes": 2000, "received_bytes": 50, "retransmits": 0 },
+            { "key": { "dst_port": 443, "app": "tls" }, "bytes": 2550, "packets": 30, "flows": 5, "tx_bytes": 2500, "rx_bytes": 50, "retransmits": 0 },
+            { "key": { "dst_port": 53, "app": "dns" }, "bytes": 2050, "packets": 25, "flows": 5, "tx_bytes": 2000, "rx_bytes": 50, "retransmits": 0 },
         ])
     );
     let top = weir.json(&format!("/api/v1/flows/top?{RANGE}&limit=1&metric=packets&filter=app%3Ddns")).await;
@@ -105,7 +105,12 @@ async fn a_series_has_every_interval() {
     let Some(weir) = with_flows().await else { return };
     let range = "from=2026-06-01T11:59:00Z&to=2026-06-01T12:02:00Z";
     let series = weir.json(&format!("/api/v1/flows/timeseries?{range}&step=1m")).await;
-    let bytes: Vec<_> = series["items"].as_array().unwrap().iter().map(|point| (point["time"].clone(), point["bytes"].clone())).collect();
+    let bytes: Vec<_> = series["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| (point["time"].clone(), point["bytes"].clone()))
+        .collect();
     assert_eq!(
         bytes,
         [
@@ -115,8 +120,16 @@ async fn a_series_has_every_interval() {
         ]
     );
     let series = weir.json(&format!("/api/v1/flows/timeseries?{range}&step=30s&by=app&limit=1")).await;
-    let groups: Vec<_> = series["items"].as_array().unwrap().iter().map(|point| (point["key"]["app"].clone(), point["flows"].clone())).collect();
-    assert_eq!((&series["step_seconds"], groups), (&json!(30), vec![(json!("tls"), json!(2)), (json!("tls"), json!(3))]));
+    let groups: Vec<_> = series["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| (point["key"]["app"].clone(), point["flows"].clone()))
+        .collect();
+    assert_eq!(
+        (&series["step_seconds"], groups),
+        (&json!(30), vec![(json!("tls"), json!(2)), (json!("tls"), json!(3))])
+    );
 }
 
 #[tokio::test]

@@ -51,7 +51,10 @@ async fn every_failure_is_a_problem() {
         assert_eq!(problem(response).await, (413, "too-large".into()));
     }
     assert_eq!(weir.get("/healthz").send().await.unwrap().text().await.unwrap(), "ok\n");
-    assert_eq!(weir.json("/readyz").await, json!({ "ready": true, "conditions": { "nats": null, "clickhouse": null } }));
+    assert_eq!(
+        weir.json("/readyz").await,
+        json!({ "ready": true, "conditions": { "nats": null, "clickhouse": null } })
+    );
     assert_eq!(weir.json("/api/v1/openapi.json").await["openapi"], "3.1.0");
 }
 
@@ -76,13 +79,16 @@ async fn pages_of_others_cannot_ask_or_change_anything() {
             assert_eq!(problem(response).await.1, "unknown-host");
         }
     }
-    for (origin, refused) in [
-        (weir.url.as_str(), false),
-        ("http://evil.example", true),
-        ("null", true),
-        ("http://127.0.0.1:1", true),
-    ] {
-        let response = weir.post("/api/v1/query").header("origin", origin).json(&json!({ "sql": "SELECT 1" })).send().await.unwrap();
+    for (origin, refused) in
+        [(weir.url.as_str(), false), ("http://evil.example", true), ("null", true), ("http://127.0.0.1:1", true)]
+    {
+        let response = weir
+            .post("/api/v1/query")
+            .header("origin", origin)
+            .json(&json!({ "sql": "SELECT 1" }))
+            .send()
+            .await
+            .unwrap();
         if refused {
             assert_eq!(problem(response).await, (403, "cross-origin".into()), "{origin}");
         } else {
@@ -171,9 +177,59 @@ async fn what_is_no_http_is_answered_or_closed() {
         let mut answer = Vec::new();
         // A reset is an answer, too.
         let _end = stream.read_to_end(&mut answer).await;
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4") || answer.starts_with(b"HTTP/1.1 5"), "{bytes:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 4") || answer.starts_with(b"HTTP/1.1 5"),
+            "{bytes:?}"
+        );
     }
     let _: Value = weir.json("/readyz").await;
+}
+
+/// A program that is killed with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _killed = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_program_starts_without_its_engines_and_says_what_is_missing() {
+    let mut program = Running(
+        std::process::Command::new(env!("CARGO_BIN_EXE_weir-query-api"))
+            .args(["--listen=127.0.0.1:0", "--nats-url=nats://127.0.0.1:1", "--clickhouse-url=http://127.0.0.1:1"])
+            .env_remove("WEIR_API_TOKEN")
+            .env("WEIR_LOG", "info")
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut said = std::io::BufRead::lines(std::io::BufReader::new(program.0.stderr.take().unwrap()));
+    let mut address = |of: &str| {
+        let line = said.by_ref().map(Result::unwrap).find(|line| line.contains(of)).expect("it says where it listens");
+        let start = line.find("127.0.0.1:").unwrap();
+        line[start..].split_whitespace().next().unwrap().to_owned()
+    };
+    let (health, api) = (address("health endpoints are up"), address("the API is up"));
+    let client = reqwest::Client::new();
+    let get = |address: &str, path: &str| client.get(format!("http://{address}{path}")).send();
+    for address in [&health, &api] {
+        until("both are said to be missing", || async {
+            let ready = get(address, "/readyz").await.unwrap();
+            assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+            let conditions = ready.json::<Value>().await.unwrap()["conditions"].to_string();
+            conditions.matches("does not answer").count() == 2
+        })
+        .await;
+    }
+    assert_eq!(problem(get(&api, "/api/v1/flows").await.unwrap()).await, (503, "clickhouse-away".into()));
+    assert_eq!(problem(get(&api, "/api/v1/captures").await.unwrap()).await, (503, "nats-away".into()));
+    let metrics = get(&health, "/metrics").await.unwrap().text().await.unwrap();
+    let counted = "weir_http_requests_total{method=\"GET\",route=\"/api/v1/flows\",status=\"503\"} 1";
+    assert!(metrics.contains(counted) && metrics.contains("weir_http_request_seconds"), "{metrics}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use weir_query_api::Config;
 use weir_service::{Context, Health, Shutdown};
 
 /// How long a state may take to come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The service and its engines; all of it ends when it is dropped.
 pub(crate) struct Weir {
@@ -36,7 +36,8 @@ impl Weir {
     /// The same with further options.
     pub(crate) async fn start_with(options: &[&str]) -> Option<Self> {
         let nats = Nats::start_or_skip().await?;
-        let limits = Limits { query_seconds: 5, result_rows: 2_000_000, result_bytes: 64 << 20, ..Limits::for_this_machine() };
+        let limits =
+            Limits { query_seconds: 5, result_rows: 2_000_000, result_bytes: 64 << 20, ..Limits::for_this_machine() };
         // Where NATS is, ClickHouse is.
         let clickhouse = match ClickHouse::start_with(&limits).await {
             Ok(clickhouse) => clickhouse,

@@ -1,0 +1,7 @@
+//! The whole system as a user starts it, `weir up`, with real packets, real captures, real engines, and answers over HTTP; and with every
+//! part killed while records flow.
+
+mod captures;
+mod kills;
+mod packets;
+mod weir;
