@@ -13,11 +13,11 @@ fn the_help_is_the_one_that_is_checked_in() {
         let _ = write!(text, "\n---- weir {command} ----\n\n{}", help(&[command]));
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/help.txt");
-    if std::env::var_os("WEIR_UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("WEIR_REGENERATE").is_some() {
         std::fs::write(&file, &text).expect("write");
     }
     let golden = std::fs::read_to_string(&file).unwrap_or_default();
-    assert_eq!(text, golden, "WEIR_UPDATE_GOLDEN=1 writes {}", file.display());
+    assert_eq!(text, golden, "WEIR_REGENERATE=1 writes {}", file.display());
 }
 
 #[test]
