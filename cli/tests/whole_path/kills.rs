@@ -1,14 +1,10 @@
 //! Every part is killed while records flow.
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use tokio_util::sync::CancellationToken;
 use weir_bus::{Bus, Publisher, names};
 use weir_proto::{Batch, EndReason, Flow, Ip, Source};
 
-use crate::weir::{DEADLINE, Weir, eventually};
+use crate::weir::{DEADLINE, Weir};
 
 const RECORDS: u64 = 200_000;
 const PER_BATCH: u64 = 500;
@@ -35,15 +31,8 @@ fn every_part_is_killed_while_records_flow_and_each_record_is_there_once() {
     let mut made = 0;
     for part in parts {
         made = publish(&publisher, made, made + share);
-        let before = weir.part(part);
-        let pid = i32::try_from(before["pid"].as_i64().expect("pid")).expect("pid");
-        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
         // More come while it is away.
-        made = publish(&publisher, made, made + PER_BATCH);
-        eventually(
-            || weir.part(part)["restarts"].as_u64() > before["restarts"].as_u64(),
-            || format!("{part} is not started again: {}", weir.part(part)),
-        );
+        weir.kill_and(part, || made = publish(&publisher, made, made + PER_BATCH));
     }
     publish(&publisher, made, RECORDS);
     assert_eq!(runtime.block_on(publisher.close(DEADLINE)), 0, "all is published");

@@ -2,6 +2,7 @@
 //! part killed while records flow.
 
 mod captures;
+mod commands;
 mod kills;
 mod packets;
 mod weir;

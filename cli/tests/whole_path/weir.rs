@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -36,20 +37,56 @@ impl Weir {
             return None;
         }
         let weir = Self { dir: tempfile::Builder::new().prefix("weir-whole-").tempdir().expect("tempdir") };
-        let up = weir.run(&["up", "--detach", "--listen", "127.0.0.1:0", "--interface", interface]);
+        let up = weir.up(interface);
         assert!(up.status.success(), "{}\n{}", text(&up.stdout), text(&up.stderr));
         Some(weir)
+    }
+
+    pub(crate) fn up(&self, interface: &str) -> Output {
+        self.run(&["up", "--detach", "--listen", "127.0.0.1:0", "--interface", interface])
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(arguments)
             .env("WEIR_DATA_DIR", self.dir.path())
+            .env_remove("WEIR_API")
+            .env_remove("WEIR_API_TOKEN")
             .env_remove("WEIR_NATS_URL")
             .env_remove("WEIR_CLICKHOUSE_URL")
             .stdin(Stdio::null())
             .output()
             .expect("run weir")
+    }
+
+    /// What a command says that must succeed.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}\n{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The same as JSON.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[arguments, &["--json"]].concat())).expect("JSON")
+    }
+
+    /// Kills a part with SIGKILL and waits until it was started again and all are ready.
+    pub(crate) fn kill(&self, part: &str) {
+        self.kill_and(part, || ());
+        eventually(|| self.run(&["status"]).status.success(), || format!("{part} is not ready: {}", self.part(part)));
+    }
+
+    /// Kills a part with SIGKILL, does something, and waits until it was started again.
+    pub(crate) fn kill_and(&self, part: &str, meanwhile: impl FnOnce()) {
+        let before = self.part(part);
+        let pid = i32::try_from(before["pid"].as_i64().expect("pid")).expect("pid");
+        nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+        meanwhile();
+        eventually(
+            || self.part(part)["restarts"].as_u64() > before["restarts"].as_u64(),
+            || format!("{part} is not started again: {}", self.part(part)),
+        );
     }
 
     /// The rows of a query, as `weir query --format ndjson` prints them; `None` while the system cannot answer.
