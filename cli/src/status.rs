@@ -100,9 +100,13 @@ pub(crate) async fn ask(client: &reqwest::Client, health: &str) -> Answer {
     Answer::NotReady(reasons(&body).unwrap_or_else(|| format!("answers {status}")))
 }
 
-/// The unmet conditions of `{"ready": false, "conditions": {name: null | reason}}`.
+/// The unmet conditions of `{"ready": false, "conditions": {name: null | reason}}`, or the `error` of the body.
 fn reasons(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
+    // As NATS says it.
+    if let Some(error) = body.get("error").and_then(serde_json::Value::as_str) {
+        return Some(error.to_owned());
+    }
     let conditions = body.get("conditions")?.as_object()?;
     let unmet: Vec<_> = conditions
         .iter()

@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The same for one that says nothing.
 const PATIENCE_WITH_SILENCE: Duration = Duration::from_secs(15);
 
+/// A part that heals only by a new start, and was ready once, gets one when it was unwell for this long.
+const UNWELL: Duration = Duration::from_secs(15);
+
 /// What a part is, and how it is run.
 pub(super) struct Spec {
     pub(super) name: &'static str,
@@ -45,6 +48,8 @@ pub(super) struct Spec {
     pub(super) probe: Box<dyn Fn() -> BoxFuture<'static, Answer> + Send + Sync>,
     /// The rest can do without it.
     pub(super) optional: bool,
+    /// What made it unwell does not go away while it runs: a NATS that could not write to a full disk refuses to write for ever.
+    pub(super) heals_by_restart: bool,
     /// How long it may take to stop before it is killed.
     pub(super) stop_within: Duration,
 }
@@ -127,7 +132,10 @@ async fn once(spec: &Spec, log: &Log, teller: &Teller, orders: &Orders) -> End {
     let end = tokio::select! {
         status = child.wait() => End::ByItself(status.map_or_else(|error| error.to_string(), process::describe)),
         () = orders.stop.cancelled() => End::Told { killed: stop(&mut child, spec, orders).await },
-        never = watch(spec, teller) => match never {},
+        reason = watch(spec, teller) => {
+            stop(&mut child, spec, orders).await;
+            End::ByItself(format!("stopped after {} s of: {reason}", UNWELL.as_secs()))
+        }
     };
     // What it said last is in the pipes; a grandchild that keeps them open is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(1), futures::future::join_all(pumps.into_iter().flatten())).await;
@@ -140,10 +148,11 @@ async fn once(spec: &Spec, log: &Log, teller: &Teller, orders: &Orders) -> End {
     }
 }
 
-/// Asks whether the part is ready, for as long as it runs, and tells what changes.
-async fn watch(spec: &Spec, teller: &Teller) -> std::convert::Infallible {
+/// Asks whether the part is ready, for as long as it runs, and tells what changes. Returns why only a new start can help.
+async fn watch(spec: &Spec, teller: &Teller) -> String {
     let started = Instant::now();
     let mut was_ready = false;
+    let mut unwell_since = None;
     let mut told: Option<(Option<String>, bool)> = None;
     loop {
         let (reason, patience) = match (spec.probe)().await {
@@ -164,6 +173,14 @@ async fn watch(spec: &Spec, teller: &Teller) -> std::convert::Infallible {
                 .await;
             was_ready |= state.0.is_none();
             told = Some(state);
+        }
+        match told.clone() {
+            Some((Some(reason), _)) if was_ready && spec.heals_by_restart => {
+                if unwell_since.get_or_insert_with(Instant::now).elapsed() > UNWELL {
+                    return reason;
+                }
+            }
+            _ => unwell_since = None,
         }
         let settled = was_ready || started.elapsed() > PATIENCE_WITH_SILENCE;
         tokio::time::sleep(if settled { POLL_RUNNING } else { POLL_STARTING }).await;

@@ -94,6 +94,7 @@ fn nats(instance: &Instance) -> Result<(Planned, String)> {
             async move { engine_answer(nats.ready().await) }.boxed()
         }),
         optional: false,
+        heals_by_restart: true,
         stop_within: Duration::from_secs(20),
     };
     Ok((Planned::Run(spec), url))
@@ -127,6 +128,7 @@ fn clickhouse(instance: &Instance, programs: &Path) -> Result<(Planned, String, 
             async move { engine_answer(engine.ready().await) }.boxed()
         }),
         optional: false,
+        heals_by_restart: false,
         stop_within: Duration::from_secs(20),
     };
     Ok((Planned::Run(spec), url, writer, reader))
@@ -175,6 +177,7 @@ impl Build<'_> {
             health,
             command: Box::new(move || command(&program, &variables)),
             optional,
+            heals_by_restart: false,
             stop_within: Duration::from_secs(if name == "pcap-worker" || name == "ingester" { 30 } else { 15 }),
         }))
     }

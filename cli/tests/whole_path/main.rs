@@ -3,6 +3,8 @@
 
 mod captures;
 mod commands;
+mod full_disk;
 mod kills;
+mod known;
 mod packets;
 mod weir;

@@ -24,6 +24,11 @@ pub(crate) struct Weir {
 impl Weir {
     /// `weir up --detach`; `None` where a program or an engine is missing, and it says so.
     pub(crate) fn up_or_skip(interface: &str) -> Option<Self> {
+        Self::up_in_or_skip(&std::env::temp_dir(), interface)
+    }
+
+    /// The same, in a directory below `parent`.
+    pub(crate) fn up_in_or_skip(parent: &Path, interface: &str) -> Option<Self> {
         for name in PROGRAMS {
             let program = Path::new(env!("CARGO_BIN_EXE_weir")).with_file_name(name);
             if !program.is_file() {
@@ -36,7 +41,7 @@ impl Weir {
             eprintln!("skipped: {error}");
             return None;
         }
-        let weir = Self { dir: tempfile::Builder::new().prefix("weir-whole-").tempdir().expect("tempdir") };
+        let weir = Self { dir: tempfile::Builder::new().prefix("weir-whole-").tempdir_in(parent).expect("tempdir") };
         let up = weir.up(interface);
         assert!(up.status.success(), "{}\n{}", text(&up.stdout), text(&up.stderr));
         Some(weir)
