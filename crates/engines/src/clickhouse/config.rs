@@ -161,6 +161,7 @@ pub(super) fn users(writer: &str, reader: &str, local_session: bool, limits: &Li
         <reader>
             <readonly>1</readonly>
             <final>1</final>
+            <output_format_json_validate_utf8>1</output_format_json_validate_utf8>
             <max_execution_time>{seconds}</max_execution_time>
             <timeout_overflow_mode>throw</timeout_overflow_mode>
             <max_rows_to_read>{rows}</max_rows_to_read>
