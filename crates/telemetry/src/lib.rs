@@ -31,7 +31,13 @@ const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 #[group(id = "telemetry-options")]
 pub struct Options {
     /// What to log: a level, or directives such as `info,weir_bus=debug`
-    #[arg(long = "log", env = "WEIR_LOG", default_value = "info,async_nats=warn", value_name = "FILTER", global = true)]
+    #[arg(
+        long = "log",
+        env = "WEIR_LOG",
+        default_value = "info,async_nats=warn",
+        value_name = "FILTER",
+        global = true
+    )]
     pub filter: String,
     /// Form of a log line
     #[arg(long, env = "WEIR_LOG_FORMAT", default_value = "text", value_name = "FORMAT", global = true)]
