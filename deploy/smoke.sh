@@ -95,6 +95,12 @@ stop_dockerd() {
 }
 
 # Debian 12 has no current Compose; that of Debian 13 runs on it.
+# Where this machine takes Debian's packages from.
+mirror() {
+    need apt-get "run it on Debian"
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sed -n 's#/debian/*$#/debian#p' | sort -u | head -n 1
+}
+
 find_plugins() {
     if docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1; then
         return
@@ -104,7 +110,7 @@ find_plugins() {
         need apt-get "install Docker Compose 2.26 or later, and buildx"
         say "fetching Compose and buildx from Debian 13 (26 MB)"
         mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$plugins/cli-plugins"
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main" >"$apt/sources.list"
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) trixie main" >"$apt/sources.list"
         local options=(-qq -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
             -o Dir::Etc::preferencesparts=/dev/null -o "Dir::State::lists=$apt/lists" -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root)
         apt-get "${options[@]}" update
@@ -141,8 +147,10 @@ make_base() {
             || { tail -5 "$work/debootstrap.log" >&2; fail "debootstrap"; }
         rm -rf "$work"/base/var/cache/apt/archives/*.deb "$work"/base/var/lib/apt/lists/*
         # The sources that the official image has.
-        printf 'deb http://deb.debian.org/%s main\n' 'debian bookworm' 'debian bookworm-updates' \
-            'debian-security bookworm-security' >"$work/base/etc/apt/sources.list"
+        local site
+        site=$(mirror)
+        printf 'deb %s main\n' "$site bookworm" "$site bookworm-updates" \
+            "${site%/debian}/debian-security bookworm-security" >"$work/base/etc/apt/sources.list"
         # Certificates that this machine trusts for itself, as behind a proxy that opens TLS.
         mkdir -p "$work/base/usr/local/share/ca-certificates"
         cp /usr/local/share/ca-certificates/*.crt "$work/base/usr/local/share/ca-certificates/" 2>/dev/null || true
