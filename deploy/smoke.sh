@@ -98,6 +98,7 @@ stop_dockerd() {
 # Where this machine takes Debian's packages from.
 mirror() {
     need apt-get "run it on Debian"
+    # shellcheck disable=SC2016 # the variable is apt's
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sed -n 's#/debian/*$#/debian#p' | sort -u | head -n 1
 }
 
