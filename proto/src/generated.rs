@@ -123,6 +123,67 @@ pub struct Flow {
     pub src_cgroup: u64,
     #[prost(fixed64, tag = "37")]
     pub dst_cgroup: u64,
+    /// The other interfaces of the host that saw the same packets; they count once, on `interface`.
+    #[prost(string, repeated, tag = "38")]
+    pub interfaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ends of the outermost tunnel, as the first packet has them; 0 = none, or none with an address.
+    #[prost(fixed64, tag = "39")]
+    pub tunnel_src_high: u64,
+    #[prost(fixed64, tag = "40")]
+    pub tunnel_src_low: u64,
+    #[prost(fixed64, tag = "41")]
+    pub tunnel_dst_high: u64,
+    #[prost(fixed64, tag = "42")]
+    pub tunnel_dst_low: u64,
+    /// One flow in so many was looked at, and the sums are scaled by it; 0 and 1 = all.
+    #[prost(uint32, tag = "43")]
+    pub sampling: u32,
+    /// Processes of the local ends; 0 = not known.
+    #[prost(uint32, tag = "44")]
+    pub src_pid: u32,
+    #[prost(uint32, tag = "45")]
+    pub dst_pid: u32,
+    /// Paths of their executables; empty = not known.
+    #[prost(string, tag = "46")]
+    pub src_executable: ::prost::alloc::string::String,
+    #[prost(string, tag = "47")]
+    pub dst_executable: ::prost::alloc::string::String,
+    /// SYN of the initiator sent again.
+    #[prost(uint64, optional, tag = "60")]
+    pub syn_retransmits: ::core::option::Option<u64>,
+    /// Median round trip from the place of capture to dst (tx) and to src (rx); their sum is the whole path.
+    #[prost(uint32, optional, tag = "61")]
+    pub tx_rtt_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "62")]
+    pub rx_rtt_us: ::core::option::Option<u32>,
+    /// From the first payload of src to the first payload of dst, and the median of all such turns.
+    #[prost(uint32, optional, tag = "63")]
+    pub first_byte_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "64")]
+    pub response_us: ::core::option::Option<u32>,
+    #[prost(uint64, optional, tag = "65")]
+    pub tx_duplicate_acks: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "66")]
+    pub rx_duplicate_acks: ::core::option::Option<u64>,
+    /// Gaps in the sequence that the capture does not have, though they were acknowledged.
+    #[prost(uint64, optional, tag = "67")]
+    pub tx_lost_segments: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "68")]
+    pub rx_lost_segments: ::core::option::Option<u64>,
+    /// Of the retransmits: after duplicate acknowledgements, and of what had already arrived. The others waited for the timer.
+    #[prost(uint64, optional, tag = "69")]
+    pub tx_fast_retransmits: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "70")]
+    pub rx_fast_retransmits: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "71")]
+    pub tx_spurious_retransmits: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "72")]
+    pub rx_spurious_retransmits: ::core::option::Option<u64>,
+    /// Interarrival jitter (RFC 3550 section 6.4.1) at the end of the interval; UDP only.
+    #[prost(uint32, optional, tag = "73")]
+    pub tx_jitter_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "74")]
+    pub rx_jitter_us: ::core::option::Option<u32>,
 }
 /// One query message with its answer, or either without the other.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -165,6 +226,9 @@ pub struct Dns {
     pub dst_port: u32,
     #[prost(uint32, tag = "16")]
     pub protocol: u32,
+    /// Times that the client sent the query again.
+    #[prost(uint32, tag = "17")]
+    pub repeats: u32,
 }
 /// One TLS client hello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -196,6 +260,28 @@ pub struct Tls {
     pub ja4: ::prost::alloc::string::String,
     #[prost(uint32, tag = "12")]
     pub src_port: u32,
+    /// IANA protocol number of what carried it: 6 = TLS, 17 = QUIC or DTLS.
+    #[prost(uint32, tag = "13")]
+    pub protocol: u32,
+    /// What the server chose; 0 and empty = its answer was not seen.
+    #[prost(uint32, tag = "14")]
+    pub chosen_version: u32,
+    #[prost(uint32, tag = "15")]
+    pub cipher: u32,
+    #[prost(string, tag = "16")]
+    pub chosen_alpn: ::prost::alloc::string::String,
+    /// Of the server's own certificate, where it is not encrypted (up to TLS 1.2).
+    #[prost(string, tag = "17")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "18")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "19")]
+    pub not_before: u64,
+    #[prost(fixed64, tag = "20")]
+    pub not_after: u64,
+    /// First alert of either side, as on the wire (level * 256 + description); 0 = none seen, encrypted ones are not.
+    #[prost(uint32, tag = "21")]
+    pub alert: u32,
 }
 /// One HTTP request with its response.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -224,6 +310,13 @@ pub struct Http {
     pub latency_us: ::core::option::Option<u32>,
     #[prost(string, tag = "12")]
     pub user_agent: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "13")]
+    pub src_port: u32,
+    #[prost(uint32, tag = "14")]
+    pub dst_port: u32,
+    /// 1.0, 1.1, 2, as the request has it.
+    #[prost(string, tag = "15")]
+    pub version: ::prost::alloc::string::String,
 }
 /// What a container used, at one moment. Counters are cumulative since it started; absent = could not be read.
 #[derive(Clone, PartialEq, ::prost::Message)]

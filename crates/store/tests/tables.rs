@@ -481,8 +481,9 @@ async fn two_programs_may_bring_a_database_up_at_the_same_time_and_again() {
     assert!(a.expect("a") + b.expect("b") >= schema::version() as usize);
     assert_eq!(schema::migrate(&options).await.expect("again"), 0);
     assert!(schema::check(&options).await.expect("check"));
-    let versions = clickhouse.read("SELECT version, name FROM weir.schema_migrations").await.expect("versions");
-    assert_eq!(versions, "1\tinitial\n");
+    let versions = clickhouse.read("SELECT DISTINCT version FROM weir.schema_migrations ORDER BY version").await;
+    let expected: String = (1..=schema::version()).map(|version| format!("{version}\n")).collect();
+    assert_eq!(versions.expect("versions"), expected);
 
     // As left behind by a start that was killed in the middle.
     clickhouse.write("TRUNCATE TABLE weir.schema_migrations").await.expect("truncate");

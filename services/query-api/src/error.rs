@@ -24,7 +24,7 @@ pub enum Error {
     Body(String),
     /// The filter does not parse.
     #[error("{0}")]
-    Filter(#[from] crate::filter::Error),
+    Filter(#[from] weir_filter::Error),
     /// The body's media type.
     #[error("{0}")]
     MediaType(String),
@@ -212,7 +212,7 @@ impl Error {
     pub(crate) fn of_typed(error: weir_store::Error) -> Self {
         match error.code() {
             // CANNOT_COMPILE_REGEXP
-            427 => Self::Filter(crate::filter::Error::at(0, "a regular expression after ~ cannot be read")),
+            427 => Self::Filter(weir_filter::Error::at(0, "a regular expression after ~ cannot be read")),
             // UNKNOWN_TABLE: Weir's tables are not there yet.
             60 => Self::ClickHouseAway(error),
             _ => match Self::from(error) {

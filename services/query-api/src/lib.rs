@@ -16,7 +16,6 @@ mod config;
 mod cursor;
 mod error;
 mod extract;
-pub mod filter;
 mod guard;
 mod metrics;
 mod monitor;

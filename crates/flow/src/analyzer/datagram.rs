@@ -70,6 +70,8 @@ impl Analyzer {
             version: u32::from(hello.version),
             ja4: ja4(hello),
             src_port: u32::from(client.port),
+            protocol: u32::from(key.protocol),
+            ..Tls::default()
         };
         self.summary.hello(&record);
         self.records.push(Record::Tls(record));

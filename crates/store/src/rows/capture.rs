@@ -10,7 +10,7 @@ use crate::text::hexadecimal;
 
 /// One row of `captures`: what was stated of a capture at one time.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct CaptureRow {
     #[serde(with = "clickhouse::serde::uuid")]
     pub capture_id: Uuid,
@@ -61,7 +61,7 @@ impl CaptureRow {
 
 /// One row of `findings`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct FindingRow {
     #[serde(with = "clickhouse::serde::uuid")]
     pub capture_id: Uuid,

@@ -10,7 +10,7 @@ use super::{Context, block_table, replacing_table};
 
 /// One row of `container_stats`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct ContainerStatsRow {
     pub time: i64,
     pub recorded_at: u32,
@@ -67,7 +67,7 @@ impl ContainerStatsRow {
 
 /// One row of `container_events`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct ContainerEventRow {
     pub time: i64,
     pub recorded_at: u32,
@@ -106,7 +106,7 @@ impl ContainerEventRow {
 
 /// One row of `containers`: what is known of one life.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct ContainerRow {
     pub host: String,
     pub runtime: String,

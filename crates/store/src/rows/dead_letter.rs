@@ -12,7 +12,7 @@ const PAYLOAD_BYTES: usize = 64 << 10;
 
 /// One row of `dead_letters`: a message that is no batch.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct DeadLetterRow {
     pub recorded_at: u32,
     pub stream: String,

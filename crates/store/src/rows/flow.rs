@@ -11,7 +11,7 @@ use super::{ContainerNames, Containers, Context, block_table};
 
 /// One row of `flows`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct FlowRow {
     pub start_time: i64,
     pub end_time: i64,
@@ -59,6 +59,29 @@ pub struct FlowRow {
     pub src_process: String,
     pub dst_process: String,
     pub app: String,
+    pub interfaces: Vec<String>,
+    pub tunnel_src_ip: Ipv6Addr,
+    pub tunnel_dst_ip: Ipv6Addr,
+    pub sampling: u32,
+    pub src_pid: u32,
+    pub dst_pid: u32,
+    pub src_executable: String,
+    pub dst_executable: String,
+    pub syn_retransmits: Option<u64>,
+    pub tx_rtt_us: Option<u32>,
+    pub rx_rtt_us: Option<u32>,
+    pub first_byte_us: Option<u32>,
+    pub response_us: Option<u32>,
+    pub tx_duplicate_acks: Option<u64>,
+    pub rx_duplicate_acks: Option<u64>,
+    pub tx_lost_segments: Option<u64>,
+    pub rx_lost_segments: Option<u64>,
+    pub tx_fast_retransmits: Option<u64>,
+    pub rx_fast_retransmits: Option<u64>,
+    pub tx_spurious_retransmits: Option<u64>,
+    pub rx_spurious_retransmits: Option<u64>,
+    pub tx_jitter_us: Option<u32>,
+    pub rx_jitter_us: Option<u32>,
 }
 
 block_table!(FlowRow, "flows");
@@ -123,6 +146,29 @@ impl FlowRow {
             src_process: flow.src_process,
             dst_process: flow.dst_process,
             app: flow.app,
+            interfaces: flow.interfaces,
+            tunnel_src_ip: Ip::new(flow.tunnel_src_high, flow.tunnel_src_low).into(),
+            tunnel_dst_ip: Ip::new(flow.tunnel_dst_high, flow.tunnel_dst_low).into(),
+            sampling: flow.sampling.max(1),
+            src_pid: flow.src_pid,
+            dst_pid: flow.dst_pid,
+            src_executable: flow.src_executable,
+            dst_executable: flow.dst_executable,
+            syn_retransmits: flow.syn_retransmits,
+            tx_rtt_us: flow.tx_rtt_us,
+            rx_rtt_us: flow.rx_rtt_us,
+            first_byte_us: flow.first_byte_us,
+            response_us: flow.response_us,
+            tx_duplicate_acks: flow.tx_duplicate_acks,
+            rx_duplicate_acks: flow.rx_duplicate_acks,
+            tx_lost_segments: flow.tx_lost_segments,
+            rx_lost_segments: flow.rx_lost_segments,
+            tx_fast_retransmits: flow.tx_fast_retransmits,
+            rx_fast_retransmits: flow.rx_fast_retransmits,
+            tx_spurious_retransmits: flow.tx_spurious_retransmits,
+            rx_spurious_retransmits: flow.rx_spurious_retransmits,
+            tx_jitter_us: flow.tx_jitter_us,
+            rx_jitter_us: flow.rx_jitter_us,
         }
     }
 }

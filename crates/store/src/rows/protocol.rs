@@ -11,7 +11,7 @@ use super::{Containers, Context, block_table};
 
 /// One row of `dns`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct DnsRow {
     pub time: i64,
     pub recorded_at: u32,
@@ -34,6 +34,7 @@ pub struct DnsRow {
     pub answers: Vec<String>,
     pub latency_us: Option<u32>,
     pub container: String,
+    pub repeats: u32,
 }
 
 block_table!(DnsRow, "dns");
@@ -63,13 +64,14 @@ impl DnsRow {
             answers: dns.answers,
             latency_us: dns.latency_us,
             container: container(context, containers, src_ip, dst_ip, dns.time),
+            repeats: dns.repeats,
         }
     }
 }
 
 /// One row of `tls`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct TlsRow {
     pub time: i64,
     pub recorded_at: u32,
@@ -88,6 +90,15 @@ pub struct TlsRow {
     pub version: String,
     pub ja4: String,
     pub container: String,
+    pub protocol: u8,
+    pub chosen_version: String,
+    pub cipher: u16,
+    pub chosen_alpn: String,
+    pub subject: String,
+    pub issuer: String,
+    pub not_before: Option<i64>,
+    pub not_after: Option<i64>,
+    pub alert: u16,
 }
 
 block_table!(TlsRow, "tls");
@@ -113,13 +124,22 @@ impl TlsRow {
             version: tls_version(tls.version),
             ja4: tls.ja4,
             container: container(context, containers, src_ip, dst_ip, tls.time),
+            protocol: context.u8(tls.protocol),
+            chosen_version: tls_version(tls.chosen_version),
+            cipher: context.u16(tls.cipher),
+            chosen_alpn: tls.chosen_alpn,
+            subject: tls.subject,
+            issuer: tls.issuer,
+            not_before: context.time_or_null(tls.not_before),
+            not_after: context.time_or_null(tls.not_after),
+            alert: context.u16(tls.alert),
         }
     }
 }
 
 /// One row of `http`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "001_initial.sql says what each column is")]
+#[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct HttpRow {
     pub time: i64,
     pub recorded_at: u32,
@@ -137,6 +157,9 @@ pub struct HttpRow {
     pub status: Option<u16>,
     pub latency_us: Option<u32>,
     pub user_agent: String,
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub version: String,
 }
 
 block_table!(HttpRow, "http");
@@ -159,6 +182,9 @@ impl HttpRow {
             status: http.status.map(|status| context.u16(status)),
             latency_us: http.latency_us,
             user_agent: http.user_agent,
+            src_port: context.u16(http.src_port),
+            dst_port: context.u16(http.dst_port),
+            version: http.version,
         }
     }
 }

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
+use weir_filter::Condition;
 
 use crate::{
     App, Error, cursor,
     extract::Parameters,
-    filter::{self, Condition},
     time::Range,
     values::{Address, Id, Moment, Page},
 };
@@ -129,7 +129,7 @@ pub(super) async fn page(
     container_id: Option<&str>,
 ) -> Result<Page<FlowRecord>, Error> {
     let limit = cursor::limit(parameters.limit, 100, MAX_LIMIT)?;
-    let condition = filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
+    let condition = weir_filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
     let place = parameters.cursor.as_deref().map(cursor::decode::<Place>).transpose()?;
     let range = match &place {
         Some(place) => Range { from: place.from, to: place.to },

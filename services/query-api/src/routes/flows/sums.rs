@@ -11,7 +11,6 @@ use super::{MAX_LIMIT, ask, in_range};
 use crate::{
     App, Error, cursor,
     extract::Parameters,
-    filter,
     routes::rows,
     time::{self, Range},
     values::{Moment, Page},
@@ -138,7 +137,7 @@ pub(crate) async fn top(
     Parameters(parameters): Parameters<TopParameters>,
 ) -> Result<Json<Page<Group>>, Error> {
     let limit = cursor::limit(parameters.limit, 10, MAX_LIMIT)?;
-    let condition = filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
+    let condition = weir_filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
     let range = Range::read(parameters.from.as_deref(), parameters.to.as_deref(), Timestamp::now())?;
     let by = dimensions(parameters.by.as_deref().unwrap_or("src_ip"))?;
     let sql = format!(
@@ -218,7 +217,7 @@ pub(crate) async fn timeseries(
     State(app): State<Arc<App>>,
     Parameters(parameters): Parameters<SeriesParameters>,
 ) -> Result<Json<Series>, Error> {
-    let condition = filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
+    let condition = weir_filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
     let range = Range::read(parameters.from.as_deref(), parameters.to.as_deref(), Timestamp::now())?;
     let step_seconds = step(parameters.step.as_deref(), range)?;
     let groups = cursor::limit(parameters.limit, 10, 100)?;

@@ -27,7 +27,9 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn at(position: usize, reason: impl Into<String>) -> Self {
+    /// At a place.
+    #[must_use]
+    pub fn at(position: usize, reason: impl Into<String>) -> Self {
         Self { position, reason: reason.into() }
     }
 }

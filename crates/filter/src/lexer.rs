@@ -1,16 +1,16 @@
 //! Text into tokens.
 
-use super::Error;
+use crate::Error;
 
 /// A token, and how many characters stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) kind: Kind,
-    pub(super) position: usize,
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) position: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Names, numbers, addresses, prefixes: what needs no quotes.
     Word(String),
     /// What stood in quotes.
@@ -36,7 +36,7 @@ const OPERATORS: [(&str, &str); 10] = [
     ("~", "~"),
 ];
 
-pub(super) fn tokens(text: &str) -> Result<Vec<Token>, Error> {
+pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, Error> {
     let mut tokens = Vec::new();
     let mut rest = text;
     let mut position = 0;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::parser::{Expression, Operator, Value as Literal};
+use crate::parser::{Expression, Operator, Value as Literal};
 
 /// A condition for `WHERE` and the values of its parameters.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ impl Condition {
     }
 }
 
-pub(super) fn compile(expression: &Expression) -> Condition {
+pub(crate) fn compile(expression: &Expression) -> Condition {
     let mut condition = Condition { sql: String::new(), parameters: Vec::new() };
     let sql = write(expression, &mut condition);
     condition.sql = sql;

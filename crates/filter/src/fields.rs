@@ -97,19 +97,19 @@ pub fn fields() -> &'static [Field] {
 }
 
 /// The field of this name.
-pub(super) fn find(name: &str) -> Option<&'static Field> {
+pub(crate) fn find(name: &str) -> Option<&'static Field> {
     fields().iter().find(|field| field.name == name)
 }
 
 /// The fields whose names are nearest to one that does not exist.
-pub(super) fn similar(name: &str) -> Vec<&'static str> {
+pub(crate) fn similar(name: &str) -> Vec<&'static str> {
     let mut near: Vec<_> = fields().iter().map(|field| (distance(name, field.name), field.name)).collect();
     near.sort_unstable();
     near.into_iter().take(3).filter(|(distance, _)| *distance <= 4).map(|(_, name)| name).collect()
 }
 
 /// The protocols that have a name here.
-pub(super) const PROTOCOLS: [(&str, u64); 7] =
+pub(crate) const PROTOCOLS: [(&str, u64); 7] =
     [("icmp", 1), ("tcp", 6), ("udp", 17), ("gre", 47), ("esp", 50), ("icmpv6", 58), ("sctp", 132)];
 
 /// Levenshtein's distance; the names are short.

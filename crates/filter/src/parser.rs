@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{
+use crate::{
     Error, MAX_BYTES,
     fields::{self, Field, FieldType, PROTOCOLS},
     lexer::{self, Kind, Token},

@@ -1,0 +1,45 @@
+-- More about flows and exchanges. The conventions are those of 001_initial.sql.
+
+ALTER TABLE flows
+    ADD COLUMN IF NOT EXISTS interfaces              Array(LowCardinality(String)) COMMENT 'the other interfaces of the host that saw the same packets' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tunnel_src_ip           IPv6 COMMENT 'ends of the outermost tunnel; :: = none' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tunnel_dst_ip           IPv6 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS sampling                UInt32 DEFAULT 1 COMMENT 'one flow in so many was looked at, and the sums are scaled by it; 1 = all' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS src_pid                 UInt32 COMMENT '0 = not known' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_pid                 UInt32 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS src_executable          LowCardinality(String),
+    ADD COLUMN IF NOT EXISTS dst_executable          LowCardinality(String),
+    ADD COLUMN IF NOT EXISTS syn_retransmits         Nullable(UInt64) COMMENT 'SYN of src sent again' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_rtt_us               Nullable(UInt32) COMMENT 'median round trip from the place of capture to dst' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_rtt_us               Nullable(UInt32) COMMENT 'median round trip from the place of capture to src' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS first_byte_us           Nullable(UInt32) COMMENT 'from the first payload of src to the first payload of dst' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS response_us             Nullable(UInt32) COMMENT 'median time that dst took to answer' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_duplicate_acks       Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_duplicate_acks       Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_lost_segments        Nullable(UInt64) COMMENT 'gaps that were acknowledged, but not captured' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_lost_segments        Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_fast_retransmits     Nullable(UInt64) COMMENT 'of tx_retransmits: after duplicate acknowledgements' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_fast_retransmits     Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_spurious_retransmits Nullable(UInt64) COMMENT 'of tx_retransmits: of what had already arrived' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_spurious_retransmits Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_jitter_us            Nullable(UInt32) COMMENT 'interarrival jitter (RFC 3550), UDP only' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_jitter_us            Nullable(UInt32) CODEC(ZSTD(1))
+;
+ALTER TABLE dns
+    ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client sent the query again' CODEC(ZSTD(1))
+;
+ALTER TABLE tls
+    ADD COLUMN IF NOT EXISTS protocol       UInt8 COMMENT 'what carried it: 6 = TLS, 17 = QUIC or DTLS',
+    ADD COLUMN IF NOT EXISTS chosen_version LowCardinality(String) COMMENT 'by the server; empty = its answer was not seen',
+    ADD COLUMN IF NOT EXISTS cipher         UInt16 COMMENT 'chosen by the server, IANA number; 0 = its answer was not seen' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS chosen_alpn    LowCardinality(String),
+    ADD COLUMN IF NOT EXISTS subject        String COMMENT 'of the server''s certificate, where it is not encrypted' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS issuer         String CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS not_before     Nullable(DateTime64(6, 'UTC')) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS not_after      Nullable(DateTime64(6, 'UTC')) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS alert          UInt16 COMMENT 'first alert that was not encrypted: level * 256 + description; 0 = none' CODEC(ZSTD(1))
+;
+ALTER TABLE http
+    ADD COLUMN IF NOT EXISTS src_port UInt16 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_port UInt16 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS version  LowCardinality(String) COMMENT '1.0, 1.1, 2'
