@@ -94,7 +94,6 @@ stop_dockerd() {
     fi
 }
 
-# Debian 12 has no current Compose; that of Debian 13 runs on it.
 # Where this machine takes Debian's packages from.
 mirror() {
     need apt-get "run it on Debian"
@@ -102,6 +101,7 @@ mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sed -n 's#/debian/*$#/debian#p' | sort -u | head -n 1
 }
 
+# Debian 12 has no current Compose; that of Debian 13 runs on it.
 find_plugins() {
     if docker compose version >/dev/null 2>&1 && docker buildx version >/dev/null 2>&1; then
         return

@@ -3,6 +3,7 @@
 //! A service's `main` is one call of [`main`]; the rest is its own `run(config, context)`.
 
 mod health;
+pub mod http;
 mod probe;
 mod server;
 

@@ -11,9 +11,10 @@ use axum::{
     routing::get,
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use weir_telemetry::Telemetry;
 
-use crate::{Health, Options};
+use crate::{Health, Options, http};
 
 /// The running endpoints; they end with the runtime, so that a service that is draining still answers.
 pub(crate) struct Server {
@@ -43,11 +44,7 @@ pub(crate) async fn start(options: &Options, health: Health, telemetry: Telemetr
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(shared.clone());
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "health endpoints stopped");
-        }
-    });
+    tokio::spawn(http::serve(listener, router, http::Limits::default(), CancellationToken::new()));
     tokio::spawn(async move {
         // The recorder keeps samples until somebody renders or tidies.
         let mut every = tokio::time::interval(std::time::Duration::from_secs(5));

@@ -51,6 +51,6 @@ pub async fn run_on(listener: TcpListener, config: Arc<Config>, context: Context
     let reader = Reader::connect(&config.clickhouse);
     let app = Arc::new(App::new(config, &context, bus, reader, listener.local_addr()?));
     let monitor = tokio::spawn(monitor::run(Arc::clone(&app), context.shutdown.clone()));
-    server::serve(app, listener, context.shutdown).await?;
+    server::serve(app, listener, context.shutdown).await;
     monitor.await.context("the monitor of NATS and ClickHouse failed")
 }

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{Arc, LazyLock},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -14,7 +14,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
-    serve::ListenerExt as _,
 };
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -25,12 +24,9 @@ use utoipa::openapi::{
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
 use utoipa_axum::router::OpenApiRouter;
-use weir_service::Shutdown;
+use weir_service::{Shutdown, http};
 
 use crate::{App, Config, Error, PROBLEM_JSON, Problem, extract::MAX_JSON_BYTES, guard, metrics, routes};
-
-/// How long requests in hand may take to end once the service is told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// Listens, unless that would let other hosts ask without a token.
 pub(crate) async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
@@ -46,27 +42,9 @@ pub(crate) async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Answers until told to stop, and then until what is in hand is answered, for at most ten seconds.
-pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // A small answer must not wait for the acknowledgement of the one before it; where it cannot be set, it does.
-        let _set = stream.set_nodelay(true);
-    });
-    let drained = {
-        let shutdown = shutdown.clone();
-        async move {
-            shutdown.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        }
-    };
-    let serve = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown.cancelled_owned());
-    tokio::select! {
-        result = serve.into_future() => result.context("the API stopped"),
-        () = drained => {
-            tracing::warn!("requests were cut off: they took longer than the service waits for them");
-            Ok(())
-        }
-    }
+/// Answers until told to stop, and then until what is in hand is answered, for a bounded time.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, shutdown: Shutdown) {
+    http::serve(listener, router(app), http::Limits::default(), shutdown).await;
 }
 
 /// All routes with all that requests pass.
