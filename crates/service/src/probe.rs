@@ -35,8 +35,8 @@ fn ask(address: SocketAddr) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    // HTTP/1.0: the answer ends with the connection.
-    write!(stream, "GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    // HTTP/1.0: the answer ends with the connection. In one write: who answers early may have closed before a second one.
+    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let mut text = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut text)?;
     Ok(parse(&String::from_utf8_lossy(&text)))
