@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engines::testing::ClickHouse;
 use weir_proto::{
-    Batch, Capture, Container, ContainerEvent, ContainerNetwork, ContainerStats, Dns, EndReason, Finding, Flow, Http,
-    Ip, Source, Tls, capture::State,
+    Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork, ContainerStats,
+    Dns, EndReason, Finding, Flow, Http, Ip, Source, Tls, capture::State,
 };
 use weir_store::{
     Block, Error, Options, Reader, Rows, Writer,
@@ -174,6 +174,14 @@ fn full_batch(capture_id: Uuid) -> Batch {
             cpu_percent: Some(12.5),
             pids: Some(3),
             missing: [("memory_bytes".to_owned(), "no such file".to_owned())].into(),
+            tier: "cgroup".into(),
+            cpu_throttled_ns: Some(5),
+            interfaces: vec![ContainerInterface {
+                name: "eth0".into(),
+                tx_dropped: 8,
+                ..ContainerInterface::default()
+            }],
+            devices: vec![ContainerDevice { major: 254, write_operations: 6, ..ContainerDevice::default() }],
             ..ContainerStats::default()
         }],
         container_events: vec![ContainerEvent {
@@ -269,8 +277,11 @@ async fn every_table_gives_back_what_was_written() {
     expect(
         &read("container_stats").await,
         json!({"labels": labels(), "cpu_percent": 12.5, "memory_bytes": null, "pids": 3,
-            "missing": {"memory_bytes": "no such file"}}),
+            "missing": {"memory_bytes": "no such file"}, "tier": "cgroup", "cpu_throttled_ns": 5, "cpu_periods": null}),
     );
+    let stats = read("container_stats").await;
+    expect(&stats["interfaces"][0], json!({"name": "eth0", "rx_bytes": 0, "tx_dropped": 8}));
+    expect(&stats["devices"][0], json!({"major": 254, "write_bytes": 0, "write_operations": 6}));
     expect(&read("container_events").await, json!({"action": "die", "exit_code": -9, "attributes": labels()}));
     expect(
         &read("containers").await,
