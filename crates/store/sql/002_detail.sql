@@ -43,6 +43,7 @@ ALTER TABLE http
     ADD COLUMN IF NOT EXISTS src_port UInt16 CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS dst_port UInt16 CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS version  LowCardinality(String) COMMENT '1.0, 1.1, 2'
+;
 ALTER TABLE container_stats
     ADD COLUMN IF NOT EXISTS tier                    LowCardinality(String) COMMENT 'who counted: api, cri, cgroup',
     ADD COLUMN IF NOT EXISTS cpu_periods             Nullable(UInt64) COMMENT 'of the CPU quota; cumulative, as the next two' CODEC(ZSTD(1)),
@@ -61,4 +62,3 @@ ALTER TABLE container_events
 ALTER TABLE containers
     ADD COLUMN IF NOT EXISTS tier     LowCardinality(String) COMMENT 'who told: api, cri, cgroup',
     ADD COLUMN IF NOT EXISTS restarts Nullable(UInt64) COMMENT 'how often the runtime started it again by itself' CODEC(ZSTD(1))
-;
