@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use clickhouse::Row;
 use serde::Serialize;
-use weir_proto::{Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerStats, Ip};
+use weir_proto::{Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerStats, Ip, PublishedPort};
 
 use super::{Context, block_table, replacing_table};
 
@@ -176,6 +176,13 @@ pub struct ContainerRow {
     pub observed_at: i64,
     pub tier: String,
     pub restarts: Option<u64>,
+    pub image_digest: String,
+    pub ports: Vec<(Ipv6Addr, u16, u16, u8)>,
+    pub host_addresses: Vec<Ipv6Addr>,
+    pub interfaces: Vec<String>,
+    pub cpu_limit: Option<f64>,
+    pub memory_limit_bytes: Option<u64>,
+    pub pids_limit: Option<u64>,
 }
 
 replacing_table!(ContainerRow, "containers");
@@ -218,6 +225,18 @@ impl ContainerRow {
             observed_at: context.time(container.observed_at),
             tier: container.tier,
             restarts: container.restarts,
+            image_digest: container.image_digest,
+            ports: container.ports.into_iter().map(|port| port_tuple(port, context)).collect(),
+            host_addresses: container.host_addresses.iter().map(|ip| Ip::new(ip.high, ip.low).into()).collect(),
+            interfaces: container.interfaces,
+            cpu_limit: container.cpu_limit,
+            memory_limit_bytes: container.memory_limit_bytes,
+            pids_limit: container.pids_limit,
         }
     }
+}
+
+fn port_tuple(port: PublishedPort, context: &mut Context) -> (Ipv6Addr, u16, u16, u8) {
+    let address = Ip::new(port.host_ip_high, port.host_ip_low);
+    (address.into(), context.u16(port.host_port), context.u16(port.container_port), context.u8(port.protocol))
 }
