@@ -17,9 +17,9 @@ ALTER TABLE containers
     ADD COLUMN IF NOT EXISTS pids_limit         Nullable(UInt64) COMMENT 'NULL = none' CODEC(ZSTD(1))
 ;
 -- Followers ask for what came after a place in the stream.
-ALTER TABLE container_events ADD INDEX IF NOT EXISTS stream_sequence_index stream_sequence TYPE minmax GRANULARITY 1
+ALTER TABLE container_events ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
 ;
-ALTER TABLE container_stats ADD INDEX IF NOT EXISTS stream_sequence_index stream_sequence TYPE minmax GRANULARITY 1
+ALTER TABLE container_stats ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
 ;
 -- Who had which address from when until when. `scope` is the host; it is empty in a second row of those lives during which no other container
 -- of any host had the address: a capture does not say where it was made.
