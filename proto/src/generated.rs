@@ -363,12 +363,76 @@ pub struct ContainerStats {
     /// Cumulative CPU time in nanoseconds.
     #[prost(uint64, optional, tag = "17")]
     pub cpu_usage_ns: ::core::option::Option<u64>,
-    /// Why something above is absent, field by field; empty = nothing is missing.
+    /// Why something is absent, field by field; empty = nothing is missing.
     #[prost(btree_map = "string, string", tag = "18")]
     pub missing: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Who counted: api, cri, cgroup.
+    #[prost(string, tag = "200")]
+    pub tier: ::prost::alloc::string::String,
+    /// Cumulative, as the next two: periods of the CPU quota, those in which it was used up, and for how long.
+    #[prost(uint64, optional, tag = "201")]
+    pub cpu_periods: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "202")]
+    pub cpu_throttled_periods: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "203")]
+    pub cpu_throttled_ns: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "204")]
+    pub memory_swap_bytes: ::core::option::Option<u64>,
+    /// Cumulative: time in which some, and all, of its processes waited for memory (pressure stall information).
+    #[prost(uint64, optional, tag = "205")]
+    pub memory_pressure_some_us: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "206")]
+    pub memory_pressure_full_us: ::core::option::Option<u64>,
+    /// How often the runtime started it again by itself.
+    #[prost(uint64, optional, tag = "207")]
+    pub restarts: ::core::option::Option<u64>,
+    /// What network_* is the sum of.
+    #[prost(message, repeated, tag = "208")]
+    pub interfaces: ::prost::alloc::vec::Vec<ContainerInterface>,
+    /// What block_* is the sum of.
+    #[prost(message, repeated, tag = "209")]
+    pub devices: ::prost::alloc::vec::Vec<ContainerDevice>,
+}
+/// A network interface as the container sees it; cumulative.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerInterface {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub rx_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub tx_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub rx_packets: u64,
+    #[prost(uint64, tag = "5")]
+    pub tx_packets: u64,
+    #[prost(uint64, tag = "6")]
+    pub rx_errors: u64,
+    #[prost(uint64, tag = "7")]
+    pub tx_errors: u64,
+    #[prost(uint64, tag = "8")]
+    pub rx_dropped: u64,
+    #[prost(uint64, tag = "9")]
+    pub tx_dropped: u64,
+}
+/// A block device, by its numbers; cumulative.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerDevice {
+    #[prost(uint32, tag = "1")]
+    pub major: u32,
+    #[prost(uint32, tag = "2")]
+    pub minor: u32,
+    #[prost(uint64, tag = "3")]
+    pub read_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub write_bytes: u64,
+    #[prost(uint64, tag = "5")]
+    pub read_operations: u64,
+    #[prost(uint64, tag = "6")]
+    pub write_operations: u64,
 }
 /// Something that happened to a container.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -398,6 +462,9 @@ pub struct ContainerEvent {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Who told: api, cri, cgroup.
+    #[prost(string, tag = "218")]
+    pub tier: ::prost::alloc::string::String,
 }
 /// The address of a container on one network.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -412,6 +479,30 @@ pub struct ContainerNetwork {
     pub ip_low: u64,
     #[prost(string, tag = "5")]
     pub mac_address: ::prost::alloc::string::String,
+}
+/// An IP address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Address {
+    #[prost(fixed64, tag = "1")]
+    pub high: u64,
+    #[prost(fixed64, tag = "2")]
+    pub low: u64,
+}
+/// A port of the host that leads to a port of a container.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublishedPort {
+    /// :: and ::ffff:0.0.0.0 = every address of the host of that family.
+    #[prost(fixed64, tag = "1")]
+    pub host_ip_high: u64,
+    #[prost(fixed64, tag = "2")]
+    pub host_ip_low: u64,
+    #[prost(uint32, tag = "3")]
+    pub host_port: u32,
+    #[prost(uint32, tag = "4")]
+    pub container_port: u32,
+    /// IANA protocol number.
+    #[prost(uint32, tag = "5")]
+    pub protocol: u32,
 }
 /// One life of a container: from one start to its finish. Also the value of the identities' key-value bucket.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -465,6 +556,34 @@ pub struct Container {
     pub host: ::prost::alloc::string::String,
     #[prost(bool, tag = "20")]
     pub host_network: bool,
+    /// Of the repository that the image came from, sha256:...; empty = it was made here, or nobody can say.
+    #[prost(string, tag = "200")]
+    pub image_digest: ::prost::alloc::string::String,
+    /// Ports of the host that lead to it.
+    #[prost(message, repeated, tag = "201")]
+    pub ports: ::prost::alloc::vec::Vec<PublishedPort>,
+    /// Addresses that the host had: where ports lead that are published on all of them. Only with such ports.
+    #[prost(message, repeated, tag = "202")]
+    pub host_addresses: ::prost::alloc::vec::Vec<Address>,
+    /// The host's ends of its veth pairs.
+    #[prost(string, repeated, tag = "203")]
+    pub interfaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Limits; absent = none.
+    #[prost(double, optional, tag = "204")]
+    pub cpu_limit: ::core::option::Option<f64>,
+    #[prost(uint64, optional, tag = "205")]
+    pub memory_limit_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "206")]
+    pub pids_limit: ::core::option::Option<u64>,
+    /// How often the runtime started it again by itself; absent = the runtime does not say.
+    #[prost(uint64, optional, tag = "217")]
+    pub restarts: ::core::option::Option<u64>,
+    /// Who told: api, cri, cgroup.
+    #[prost(string, tag = "218")]
+    pub tier: ::prost::alloc::string::String,
+    /// The source in docker-watcher, by its kind and address: who may say that it is gone.
+    #[prost(string, tag = "219")]
+    pub source: ::prost::alloc::string::String,
 }
 /// The state of an uploaded capture. Also the value of the captures' key-value bucket.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -43,3 +43,22 @@ ALTER TABLE http
     ADD COLUMN IF NOT EXISTS src_port UInt16 CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS dst_port UInt16 CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS version  LowCardinality(String) COMMENT '1.0, 1.1, 2'
+;
+ALTER TABLE container_stats
+    ADD COLUMN IF NOT EXISTS tier                    LowCardinality(String) COMMENT 'who counted: api, cri, cgroup',
+    ADD COLUMN IF NOT EXISTS cpu_periods             Nullable(UInt64) COMMENT 'of the CPU quota; cumulative, as the next two' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS cpu_throttled_periods   Nullable(UInt64) COMMENT 'in which the quota was used up' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS cpu_throttled_ns        Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS memory_swap_bytes       Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS memory_pressure_some_us Nullable(UInt64) COMMENT 'time in which some of its processes waited for memory; cumulative' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS memory_pressure_full_us Nullable(UInt64) COMMENT 'time in which all of them did; cumulative' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS restarts                Nullable(UInt64) COMMENT 'how often the runtime started it again by itself' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS interfaces              Array(Tuple(name String, rx_bytes UInt64, tx_bytes UInt64, rx_packets UInt64, tx_packets UInt64, rx_errors UInt64, tx_errors UInt64, rx_dropped UInt64, tx_dropped UInt64)) COMMENT 'what network_* is the sum of' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS devices                 Array(Tuple(major UInt32, minor UInt32, read_bytes UInt64, write_bytes UInt64, read_operations UInt64, write_operations UInt64)) COMMENT 'what block_* is the sum of' CODEC(ZSTD(1))
+;
+ALTER TABLE container_events
+    ADD COLUMN IF NOT EXISTS tier LowCardinality(String) COMMENT 'who told: api, cri, cgroup'
+;
+ALTER TABLE containers
+    ADD COLUMN IF NOT EXISTS tier     LowCardinality(String) COMMENT 'who told: api, cri, cgroup',
+    ADD COLUMN IF NOT EXISTS restarts Nullable(UInt64) COMMENT 'how often the runtime started it again by itself' CODEC(ZSTD(1))

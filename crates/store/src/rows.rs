@@ -47,10 +47,42 @@ pub struct ContainerNames {
     pub image: String,
 }
 
-/// Finds containers by what live traffic shows of them.
+/// One end of a flow, as its record shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct End {
+    /// Address.
+    pub address: Ip,
+    /// Port.
+    pub port: u16,
+    /// cgroup v2 id; 0 = not known.
+    pub cgroup: u64,
+}
+
+/// What a record shows of its two ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The host that saw it; `None` = an uploaded capture, which does not say where it was made.
+    pub host: Option<&'a str>,
+    /// The interface that the record counts on.
+    pub interface: &'a str,
+    /// The other interfaces that saw the same packets.
+    pub interfaces: &'a [String],
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// First packet, microseconds since 1970.
+    pub from: u64,
+    /// Last packet.
+    pub to: u64,
+    /// The initiator.
+    pub src: End,
+    /// The responder.
+    pub dst: End,
+}
+
+/// Finds containers by what traffic shows of them.
 pub trait Containers {
-    /// The container on `host` that had the address or the cgroup (0 = not known) during `from..=to` (microseconds since 1970).
-    fn find(&self, host: &str, address: Ip, cgroup: u64, from: u64, to: u64) -> Option<&ContainerNames>;
+    /// The containers at the two ends, initiator and responder, as they were at the time.
+    fn find(&self, seen: &Seen<'_>) -> [Option<&ContainerNames>; 2];
 }
 
 /// No container is known.
@@ -58,8 +90,8 @@ pub trait Containers {
 pub struct NoContainers;
 
 impl Containers for NoContainers {
-    fn find(&self, _: &str, _: Ip, _: u64, _: u64, _: u64) -> Option<&ContainerNames> {
-        None
+    fn find(&self, _: &Seen<'_>) -> [Option<&ContainerNames>; 2] {
+        [None, None]
     }
 }
 

@@ -21,9 +21,10 @@ struct Migration {
 }
 
 /// All, in order: version n stands at index n - 1.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { version: 1, name: "initial", sql: include_str!("../sql/001_initial.sql") },
     Migration { version: 2, name: "detail", sql: include_str!("../sql/002_detail.sql") },
+    Migration { version: 3, name: "questions", sql: include_str!("../sql/003_questions.sql") },
 ];
 
 /// Which migrations a database has. Two programs that start at the same time may write the same row: the version names it.

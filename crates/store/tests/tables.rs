@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engines::testing::ClickHouse;
 use weir_proto::{
-    Batch, Capture, Container, ContainerEvent, ContainerNetwork, ContainerStats, Dns, EndReason, Finding, Flow, Http,
-    Ip, Source, Tls, capture::State,
+    Address, Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork,
+    ContainerStats, Dns, EndReason, Finding, Flow, Http, Ip, PublishedPort, Source, Tls, capture::State,
 };
 use weir_store::{
     Block, Error, Options, Reader, Rows, Writer,
-    rows::{ContainerNames, Containers, DeadLetterRow, NoContainers, Position, Table},
+    rows::{ContainerNames, Containers, DeadLetterRow, NoContainers, Position, Seen, Table},
     schema,
 };
 
@@ -90,10 +90,13 @@ async fn counts(clickhouse: &ClickHouse) -> String {
 struct Web;
 
 impl Containers for Web {
-    fn find(&self, host: &str, address: Ip, cgroup: u64, _from: u64, _to: u64) -> Option<&ContainerNames> {
+    fn find(&self, seen: &Seen<'_>) -> [Option<&ContainerNames>; 2] {
         static NAMES: std::sync::OnceLock<ContainerNames> = std::sync::OnceLock::new();
         let names = || ContainerNames { id: "c0ffee".into(), name: "web".into(), image: "nginx:1".into() };
-        (host == "host-1" && (address == ip("10.0.0.7") || cgroup == 77)).then(|| NAMES.get_or_init(names))
+        [seen.src, seen.dst].map(|end| {
+            let is_web = seen.host == Some("host-1") && (end.address == ip("10.0.0.7") || end.cgroup == 77);
+            is_web.then(|| NAMES.get_or_init(names))
+        })
     }
 }
 
@@ -174,6 +177,14 @@ fn full_batch(capture_id: Uuid) -> Batch {
             cpu_percent: Some(12.5),
             pids: Some(3),
             missing: [("memory_bytes".to_owned(), "no such file".to_owned())].into(),
+            tier: "cgroup".into(),
+            cpu_throttled_ns: Some(5),
+            interfaces: vec![ContainerInterface {
+                name: "eth0".into(),
+                tx_dropped: 8,
+                ..ContainerInterface::default()
+            }],
+            devices: vec![ContainerDevice { major: 254, write_operations: 6, ..ContainerDevice::default() }],
             ..ContainerStats::default()
         }],
         container_events: vec![ContainerEvent {
@@ -197,6 +208,18 @@ fn full_batch(capture_id: Uuid) -> Batch {
             observed_at: TIME,
             cgroup_id: 77,
             oom_killed: true,
+            labels: [("com.docker.compose.project".to_owned(), "shop".to_owned())].into(),
+            image_digest: "sha256:12".into(),
+            ports: vec![PublishedPort {
+                host_ip_low: 0xffff_0000_0000,
+                host_port: 8080,
+                container_port: 80,
+                protocol: 6,
+                ..PublishedPort::default()
+            }],
+            host_addresses: vec![Address { high: dst.high, low: dst.low }],
+            interfaces: vec!["veth1".into()],
+            cpu_limit: Some(0.5),
             ..Container::default()
         }],
         captures: vec![Capture {
@@ -269,13 +292,19 @@ async fn every_table_gives_back_what_was_written() {
     expect(
         &read("container_stats").await,
         json!({"labels": labels(), "cpu_percent": 12.5, "memory_bytes": null, "pids": 3,
-            "missing": {"memory_bytes": "no such file"}}),
+            "missing": {"memory_bytes": "no such file"}, "tier": "cgroup", "cpu_throttled_ns": 5, "cpu_periods": null}),
     );
+    let stats = read("container_stats").await;
+    expect(&stats["interfaces"][0], json!({"name": "eth0", "rx_bytes": 0, "tx_dropped": 8}));
+    expect(&stats["devices"][0], json!({"major": 254, "write_bytes": 0, "write_operations": 6}));
     expect(&read("container_events").await, json!({"action": "die", "exit_code": -9, "attributes": labels()}));
     expect(
         &read("containers").await,
         json!({"host": "host-1", "name": "web", "ip_addresses": ["::ffff:10.0.0.7"], "started_at": time,
-            "finished_at": null, "oom_killed": true, "cgroup_id": 77}),
+            "finished_at": null, "oom_killed": true, "cgroup_id": 77, "compose_project": "shop", "compose_service": "", "pod": "",
+            "image_digest": "sha256:12", "interfaces": ["veth1"], "cpu_limit": 0.5, "memory_limit_bytes": null,
+            "ports": [{"host_ip": "::ffff:0.0.0.0", "host_port": 8080, "container_port": 80, "protocol": 6}],
+            "host_addresses": ["2001:db8::1"]}),
     );
     expect(
         &read("captures").await,
@@ -482,7 +511,8 @@ async fn two_programs_may_bring_a_database_up_at_the_same_time_and_again() {
     assert_eq!(schema::migrate(&options).await.expect("again"), 0);
     assert!(schema::check(&options).await.expect("check"));
     let versions = clickhouse.read("SELECT DISTINCT version FROM weir.schema_migrations ORDER BY version").await;
-    let expected: String = (1..=schema::version()).map(|version| format!("{version}\n")).collect();
+    let numbers: Vec<_> = (1..=schema::version()).map(|version| version.to_string()).collect();
+    let expected = numbers.join("\n") + "\n";
     assert_eq!(versions.expect("versions"), expected);
 
     // As left behind by a start that was killed in the middle.

@@ -1,14 +1,27 @@
-//! Where a container's processes are in the cgroup v2 tree, and the id that the kernel knows it by.
+//! Control groups: where a container's processes are, what they use, and which containers there are by their groups alone.
 //!
-//! The id is the inode of the cgroup's directory in the v2 tree, which is what `bpf_get_current_cgroup_id()` and
+//! The id of a cgroup is the inode of its directory in the v2 tree, which is what `bpf_get_current_cgroup_id()` and
 //! `bpf_skb_cgroup_id()` return (Linux, `cgroup_id()` in `include/linux/cgroup.h`: the kernfs node's id). On a hybrid host containers are in
 //! the v2 tree, too, without controllers.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-};
+pub mod counters;
+pub mod network;
+pub mod process;
+pub mod scan;
+pub mod tree;
+
+mod engine;
+
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
+
+use weir_proto::{Container, ContainerStats};
+
+use crate::{Error, docker::now_ns, runtime::Sample};
+pub use engine::{Engine, Served};
+use tree::{Place, Tree};
+
+/// What `tier` says of what was read here.
+pub const TIER: &str = "cgroup";
 
 /// A cgroup: its path from the root of the v2 tree, and its id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +39,11 @@ pub fn find(pid: u32, container_id: &str) -> Option<Cgroup> {
 }
 
 fn find_in(proc: &Path, pid: u32, container_id: &str) -> Option<Cgroup> {
-    let root = v2_root(&fs::read_to_string(proc.join("self/mountinfo")).ok()?)?;
+    let root = Tree::read(proc).ok()?.v2?;
     let of_process = fs::read_to_string(proc.join(pid.to_string()).join("cgroup")).ok();
     let candidates = of_process
         .as_deref()
-        .and_then(v2_path)
+        .and_then(tree::v2_path)
         .map(str::to_owned)
         .into_iter()
         .chain([format!("/docker/{container_id}"), format!("/system.slice/docker-{container_id}.scope")]);
@@ -43,21 +56,54 @@ fn find_in(proc: &Path, pid: u32, container_id: &str) -> Option<Cgroup> {
         })
 }
 
-/// Where the v2 tree is mounted (proc(5), `/proc/pid/mountinfo`: the type stands behind the lone hyphen).
-fn v2_root(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        filesystem.starts_with("cgroup2 ").then_some(())?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, mount_point) = (fields.next()?, fields.next()?);
-        // A bind mount of a part of the tree does not have the paths that /proc/pid/cgroup names.
-        (root == "/").then(|| PathBuf::from(mount_point))
-    })
+/// What the cgroup of a container counts now. `None` = it does not run, or not on this host.
+pub async fn sample(life: &Container) -> Result<Option<Sample>, Error> {
+    let (pid, id) = (life.pid, own_name(&life.container_id).to_owned());
+    let read = tokio::task::spawn_blocking(move || {
+        let place = Place::of(Path::new("/proc"), pid, &id)?;
+        let mut record = ContainerStats { tier: TIER.to_owned(), ..ContainerStats::default() };
+        let read_ns = now_ns();
+        counters::read(&place, &mut record);
+        network::read(Path::new("/proc"), pid, &mut record);
+        record.time = read_ns as u64 / 1000;
+        Ok(Sample { read_ns, record })
+    });
+    match read.await {
+        Ok(Ok(sample)) => Ok(Some(sample)),
+        Ok(Err(error)) if is_gone(&error) => Ok(None),
+        Ok(Err(source)) => Err(Error::Host { path: format!("/proc/{pid}/cgroup").into(), source }),
+        // The runtime stops.
+        Err(_) => Ok(None),
+    }
 }
 
-/// The path in the v2 tree (cgroups(7), `/proc/pid/cgroup`: hierarchy 0, no controllers).
-fn v2_path(cgroup: &str) -> Option<&str> {
-    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+/// Whether an error says that a process is gone: its files vanish, or refuse.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+/// Adds the memory pressure, which no runtime tells, and the swap, where the runtime does not tell it.
+pub fn add_pressure(life: &Container, record: &mut ContainerStats) {
+    let pressure =
+        Tree::shared().and_then(|tree| tree.v2.as_deref()).filter(|_| !life.cgroup_path.is_empty()).map(|root| {
+            let directory = root.join(life.cgroup_path.trim_start_matches('/'));
+            counters::add_pressure(&directory, record);
+            if record.memory_swap_bytes.is_none() {
+                record.memory_swap_bytes = counters::number(&directory.join("memory.swap.current"));
+            }
+        });
+    if pressure.is_none() {
+        let reason = "the container's cgroup cannot be seen from here";
+        for field in counters::PRESSURE_FIELDS {
+            record.missing.insert(field.to_owned(), reason.to_owned());
+        }
+    }
+}
+
+/// The part of a container's id that its cgroup names: containerd's own ids are `namespace/id`.
+#[must_use]
+pub fn own_name(container_id: &str) -> &str {
+    container_id.rsplit_once('/').map_or(container_id, |(_, id)| id)
 }
 
 #[cfg(test)]

@@ -1,14 +1,39 @@
 //! Options of docker-watcher.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, time::Duration};
+
+use crate::docker;
 
 /// Watches the containers of this host: what they use, what happens to them, and which addresses and cgroups are theirs.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "weir-docker-watcher", version, about)]
 pub struct Config {
-    /// Address of the engine: `unix:///path` or `tcp://host:port`
-    #[arg(long, env = "DOCKER_HOST", value_name = "URL", default_value = DockerHost::DEFAULT)]
-    pub docker_host: DockerHost,
+    /// Which runtimes to watch: `docker`, `podman`, `containerd`, `cri`, and `cgroup` for containers that none of them tells about. `auto` =
+    /// Docker, and of the others those whose socket is there at the start
+    #[arg(
+        long,
+        env = "WEIR_DOCKER_WATCHER_RUNTIMES",
+        value_name = "RUNTIME",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "auto"
+    )]
+    pub runtimes: Vec<Runtime>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub docker: docker::Options,
+    /// Socket of Podman's service; without it the usual ones of root and of users
+    #[arg(long, env = "WEIR_DOCKER_WATCHER_PODMAN_SOCKET", value_name = "PATH", value_delimiter = ',')]
+    pub podman_socket: Vec<PathBuf>,
+    /// Socket of containerd; without it the usual ones
+    #[arg(long, env = "CONTAINERD_SOCKET", value_name = "PATH")]
+    pub containerd_socket: Option<PathBuf>,
+    /// Namespaces of containerd to watch; without it all but Docker's (`moby`) and Kubernetes's (`k8s.io`), which have APIs of their own
+    #[arg(long, env = "CONTAINERD_NAMESPACE", value_name = "NAME", value_delimiter = ',')]
+    pub containerd_namespace: Vec<String>,
+    /// Socket of the runtime that Kubernetes uses; without it the usual ones of containerd, k3s and CRI-O
+    #[arg(long, env = "CONTAINER_RUNTIME_ENDPOINT", value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
     /// Seconds between two samples of a container
     #[arg(
         long,
@@ -73,10 +98,12 @@ impl Config {
         self.spool.spool_dir.clone().unwrap_or_else(|| self.service.data_dir.join("spool").join("docker-watcher"))
     }
 
-    /// Where the place in the engine's events is kept.
+    /// Where the place in a source's events is kept.
     #[must_use]
-    pub fn position_file(&self) -> PathBuf {
-        self.service.data_dir.join("docker-watcher").join("events")
+    pub fn position_file(&self, kind: &str) -> PathBuf {
+        // Docker's was there first.
+        let name = if kind == "docker" { "events".to_owned() } else { format!("events-{kind}") };
+        self.service.data_dir.join("docker-watcher").join(name)
     }
 
     pub(crate) fn stats_interval(&self) -> Duration {
@@ -92,47 +119,21 @@ impl Config {
     }
 }
 
-/// Where the engine listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DockerHost {
-    /// A socket on this host.
-    Unix(PathBuf),
-    /// `host:port`, without TLS.
-    Tcp(String),
-}
-
-impl DockerHost {
-    /// The socket of an engine that was installed in the usual way.
-    pub const DEFAULT: &str = "unix:///var/run/docker.sock";
-}
-
-/// An address of the engine that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("not unix:///path or tcp://host:port")]
-pub struct NoHost;
-
-impl FromStr for DockerHost {
-    type Err = NoHost;
-
-    fn from_str(text: &str) -> Result<Self, NoHost> {
-        // An empty DOCKER_HOST means the default, as it does for `docker`.
-        let text = if text.is_empty() { Self::DEFAULT } else { text };
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(NoHost) };
-        }
-        let address = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://")).ok_or(NoHost)?;
-        let address = address.trim_end_matches('/');
-        if address.is_empty() || address.contains('/') { Err(NoHost) } else { Ok(Self::Tcp(address.to_owned())) }
-    }
-}
-
-impl fmt::Display for DockerHost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
-        }
-    }
+/// A kind of source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Runtime {
+    /// What is there.
+    Auto,
+    /// Docker, or what speaks its API at its address.
+    Docker,
+    /// Podman's service.
+    Podman,
+    /// containerd's own API.
+    Containerd,
+    /// The Container Runtime Interface.
+    Cri,
+    /// Control groups alone.
+    Cgroup,
 }
 
 #[cfg(test)]
@@ -140,17 +141,6 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-
-    #[test]
-    fn the_engines_address_is_a_socket_or_host_and_port() {
-        let parse = |text: &str| text.parse::<DockerHost>().ok();
-        assert_eq!(parse(""), parse(DockerHost::DEFAULT));
-        assert_eq!(parse("unix:///run/x.sock"), Some(DockerHost::Unix("/run/x.sock".into())));
-        assert_eq!(parse("tcp://127.0.0.1:2375"), Some(DockerHost::Tcp("127.0.0.1:2375".into())));
-        for bad in ["x", "ssh://host", "unix://relative", "tcp://", "tcp://h/path"] {
-            assert_eq!(parse(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn a_bad_value_names_its_option() {

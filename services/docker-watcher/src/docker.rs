@@ -1,5 +1,6 @@
 //! The Docker engine's API as Weir asks it: every request has a deadline, every answer becomes one of Weir's messages.
 
+pub mod endpoint;
 pub mod event;
 pub mod inspect;
 pub mod stats;
@@ -16,19 +17,26 @@ use bollard::{
 use futures::{Stream, StreamExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
+use weir_proto::Container;
+
 use crate::{
-    DockerHost, Error, cgroup,
+    Error, cgroup,
     lives::{Event, Inspected},
+    runtime::Sample,
 };
+pub use endpoint::{DockerHost, Endpoint, EndpointError, OptionalHost, Options, Tls};
 
 /// What `runtime` says in the records.
-pub const RUNTIME: &str = "docker";
+const RUNTIME: &str = "docker";
+/// The same for the engine that is compatible with Docker's, and names itself among its components.
+const PODMAN: (&str, &str) = ("podman", "Podman Engine");
 
 /// A connection to an engine, cheap to clone. Requests are connections of their own on the engine's socket, so none waits for another.
 #[derive(Clone, Debug)]
 pub struct Engine {
     client: Docker,
     timeout: Duration,
+    runtime: &'static str,
     /// Whether the engine's processes are processes of this host.
     local: bool,
     /// The host's memory: a limit that is not below it is none.
@@ -40,18 +48,29 @@ pub struct Engine {
 
 impl Engine {
     /// Connects, agrees on a version of the API, and asks what must be known of the host.
-    pub async fn connect(host: &DockerHost, timeout: Duration) -> Result<Self, Error> {
-        let client = deadline("connect", timeout, open(host, timeout)).await??;
-        let client = answer("version", timeout, client.negotiate_version()).await?;
+    pub async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, Error> {
+        let mut client = deadline("connect", timeout, open(endpoint, timeout)).await??;
+        if endpoint.version.is_none() {
+            client = answer("version", timeout, client.negotiate_version()).await?;
+        }
+        let version = answer("version", timeout, client.version()).await?;
         let info = answer("info", timeout, client.info()).await?;
+        let is_podman = version.components.unwrap_or_default().iter().any(|component| component.name == PODMAN.1);
         Ok(Self {
             client,
             timeout,
-            local: matches!(host, DockerHost::Unix(_)),
+            runtime: if is_podman { PODMAN.0 } else { RUNTIME },
+            local: matches!(endpoint.host, DockerHost::Unix(_)),
             memory_total: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0),
             connected_at_ns: info.system_time.as_deref().and_then(nanoseconds).unwrap_or_else(now_ns),
             connected: Instant::now(),
         })
+    }
+
+    /// What `runtime` says in the records.
+    #[must_use]
+    pub fn runtime(&self) -> &'static str {
+        self.runtime
     }
 
     /// The engine's clock, nanoseconds since 1970; its host need not be this one.
@@ -91,11 +110,17 @@ impl Engine {
     /// One-shot: the engine reads the counters for this answer alone. Engine 20.10 does so at its next full second, so an answer takes up to a
     /// second in which nobody works; later ones answer at once. A stream per container would be one request for ever, but the engine then
     /// reads and sends all counters every second, ten times what is asked for here.
-    pub async fn stats(&self, id: &str) -> Result<Option<stats::Sample>, Error> {
+    pub async fn stats(&self, life: &Container) -> Result<Option<Sample>, Error> {
         let options = StatsOptions { stream: false, one_shot: true };
-        let mut stream = std::pin::pin!(self.client.stats(id, Some(options)));
+        let mut stream = std::pin::pin!(self.client.stats(&life.container_id, Some(options)));
         match deadline("stats", self.timeout, stream.next()).await? {
-            Some(Ok(response)) => Ok(stats::sample(&response, self.memory_total)),
+            Some(Ok(response)) => {
+                let mut sample = stats::sample(&response, self.memory_total);
+                if let Some(sample) = &mut sample {
+                    cgroup::add_pressure(life, &mut sample.record);
+                }
+                Ok(sample)
+            }
             Some(Err(error)) => Err(Error::request("stats", self.timeout, error)),
             None => Ok(None),
         }
@@ -117,18 +142,26 @@ impl Engine {
 }
 
 /// Opens a connection once by itself, for an error that says what is wrong, and then the client.
-async fn open(host: &DockerHost, timeout: Duration) -> Result<Docker, Error> {
+async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Docker, Error> {
     let seconds = timeout.as_secs().max(1);
-    let client = match host {
+    let version = endpoint.client_version();
+    let version = version.as_ref().unwrap_or(API_DEFAULT_VERSION);
+    let client = match &endpoint.host {
         DockerHost::Unix(path) => {
             UnixStream::connect(path).await.map_err(|error| Error::socket(path, error))?;
-            Docker::connect_with_unix(&path.display().to_string(), seconds, API_DEFAULT_VERSION)
+            Docker::connect_with_unix(&path.display().to_string(), seconds, version)
         }
         DockerHost::Tcp(address) => {
             TcpStream::connect(address)
                 .await
                 .map_err(|source| Error::Unreachable { address: address.clone(), source })?;
-            Docker::connect_with_http(&format!("tcp://{address}"), seconds, API_DEFAULT_VERSION)
+            let address = format!("tcp://{address}");
+            match &endpoint.tls {
+                Some(Tls { authority, certificate, key }) => {
+                    Docker::connect_with_ssl(&address, key, certificate, authority, seconds, version)
+                }
+                None => Docker::connect_with_http(&address, seconds, version),
+            }
         }
     };
     client.map_err(|error| Error::request("connect", timeout, error))

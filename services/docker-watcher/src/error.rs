@@ -2,14 +2,19 @@
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
+/// Why a client of a runtime failed.
+pub(crate) type Source = Box<dyn StdError + Send + Sync>;
+
 /// A request to the engine that failed. All but [`Error::NotFound`] are tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing is at the socket's path.
-    #[error("there is no {path}: install Docker and start it, or set DOCKER_HOST")]
+    #[error("there is no {path}: install the runtime and start it, or say where it listens ({option})")]
     NoSocket {
         /// The socket.
         path: PathBuf,
+        /// What says where the runtime listens.
+        option: &'static str,
     },
     /// The socket is there and may not be used.
     #[error(
@@ -59,7 +64,7 @@ pub enum Error {
         operation: &'static str,
         /// Why.
         #[source]
-        source: bollard::errors::Error,
+        source: Source,
     },
     /// The connection broke.
     #[error("{operation} failed")]
@@ -68,7 +73,24 @@ pub enum Error {
         operation: &'static str,
         /// Why.
         #[source]
-        source: bollard::errors::Error,
+        source: Source,
+    },
+    /// The runtime does not offer this.
+    #[error("the runtime does not offer {operation}: {message}")]
+    Unsupported {
+        /// What was asked.
+        operation: &'static str,
+        /// Its words.
+        message: String,
+    },
+    /// Files of this host that are not there.
+    #[error("cannot read {path}")]
+    Host {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// The engine ended the stream of events: it stops or restarts.
     #[error("the engine closed the stream of events")]
@@ -88,6 +110,8 @@ impl Error {
             Self::Refused { .. } => "refused",
             Self::Answer { .. } => "bad_answer",
             Self::Connection { .. } => "connection",
+            Self::Unsupported { .. } => "unsupported",
+            Self::Host { .. } => "host",
             Self::Closed => "closed",
         }
     }
@@ -118,16 +142,21 @@ impl Error {
                 Self::Refused { operation, status: status_code, message: crate::text::cut(&message, 500).to_owned() }
             }
             Client::JsonDataError { .. } | Client::JsonSerdeError { .. } | Client::StrParseError { .. } => {
-                Self::Answer { operation, source: error }
+                Self::Answer { operation, source: error.into() }
             }
-            _ => Self::Connection { operation, source: error },
+            _ => Self::Connection { operation, source: error.into() },
         }
     }
 
     /// Sorts the error of connecting to a socket.
     pub(crate) fn socket(path: &std::path::Path, source: io::Error) -> Self {
+        Self::socket_of(path, "DOCKER_HOST", source)
+    }
+
+    /// Sorts the error of connecting to a socket that an option names.
+    pub(crate) fn socket_of(path: &std::path::Path, option: &'static str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::NotFound => Self::NoSocket { path: path.to_owned() },
+            io::ErrorKind::NotFound => Self::NoSocket { path: path.to_owned(), option },
             io::ErrorKind::PermissionDenied => Self::Permission { path: path.to_owned(), group: group(path) },
             _ => Self::Unreachable { address: path.display().to_string(), source },
         }
@@ -157,7 +186,7 @@ mod tests {
         assert!(text.contains(&format!("in the group {group} ")), "{text}");
         let text =
             Error::socket(std::path::Path::new("/nowhere/docker.sock"), io::ErrorKind::NotFound.into()).to_string();
-        assert!(text.contains("install Docker") && text.contains("DOCKER_HOST"), "{text}");
+        assert!(text.contains("install the runtime") && text.contains("DOCKER_HOST"), "{text}");
     }
 
     #[test]

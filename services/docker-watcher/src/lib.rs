@@ -3,17 +3,19 @@
 //! # The path of a record through docker-watcher
 //!
 //! ```text
-//!            ┌─ events ──► docker::event ─┐
-//!  engine ───┤                            ├─► lives ──┬─ statements, events ─► outbox ─► Publisher ─► weir.records.containers
-//!            ├─ inspect ─► docker::inspect┘           ├─ identities ────────────────────► key-value weir-identities
-//!            │                                        └─ targets
-//!            └─ stats ◄── sampler ◄───────────────────────┘
-//!                 └────► docker::stats ─► usage ─► outbox
+//!  Docker, Podman ─┐             ┌─ events ──┐
+//!  containerd ─────┤             │           ├─► lives ──┬─ statements, events ─► outbox ─► Publisher ─► weir.records.containers
+//!  CRI ────────────┼─► runtime ──┼─ inspect ─┘           ├─ identities ────────────────────► key-value weir-identities
+//!  cgroups ────────┘             │                       └─ targets
+//!                                └─ stats ◄── sampler ◄──────┘
+//!                                     └─────► usage ─► outbox
 //! ```
+//! All of it but the publisher and the bucket is there once per source, so a runtime that hangs delays no other.
 //!
 //! 1. [`watcher`] holds the connection: it follows the events, inspects the containers that they name, and compares its view with the
 //!    engine's list after each connect and every few minutes. An engine that is away is tried again for ever.
-//! 2. `docker` turns the engine's JSON into Weir's messages; nothing behind it knows Docker. Another runtime is another such module.
+//! 2. [`runtime`] is one model of all runtimes. `docker`, `containerd` and `cri` turn what theirs says into Weir's messages, and `cgroup` does
+//!    without any: it reads the control groups of this host. Nothing behind it knows which one it is.
 //! 3. [`lives`] is the state without I/O: one life per start of a container. Events say *what happened*, inspections say *what exactly*.
 //!    It answers with effects: an event, a statement about a life, an identity that changed, a container to inspect.
 //! 4. [`sampler`] asks for the counters of every running container once per interval, and [`usage`] computes rates from
@@ -22,11 +24,14 @@
 //! 6. [`identities`] brings the key-value bucket to what the lives are, in its own time: NATS that is away delays nobody.
 
 pub mod cgroup;
+pub mod containerd;
+pub mod cri;
 pub mod docker;
 pub mod identities;
 pub mod lives;
 pub mod outbox;
 pub mod position;
+pub mod runtime;
 pub mod sampler;
 pub mod text;
 pub mod usage;
@@ -34,9 +39,12 @@ pub mod watcher;
 
 mod config;
 mod error;
+mod grpc;
 mod metrics;
 mod pipeline;
+mod sources;
 
-pub use config::{Config, DockerHost};
+pub use config::Config;
+pub use docker::DockerHost;
 pub use error::Error;
 pub use pipeline::run;

@@ -25,6 +25,9 @@ pub const RECONSTRUCTED: &str = "weir.reconstructed";
 /// State of a life whose container is gone.
 pub const REMOVED: &str = "removed";
 
+/// State of a life that another source tells about from then on, with a row of its own.
+pub const RELEASED: &str = "released";
+
 /// How many containers that are gone are remembered, for answers and events that come late.
 const REMEMBERED: usize = 1024;
 
@@ -62,6 +65,8 @@ pub enum Kind {
     Unpause,
     /// It joined or left a network.
     Network,
+    /// Another source tells about the container from now on.
+    Released,
     /// Nothing.
     Other,
 }
@@ -138,8 +143,10 @@ impl Lives {
     /// Something happened. `now` is in microseconds since 1970.
     pub fn event(&mut self, event: Event, now: u64) -> Vec<Effect> {
         let id = event.record.container_id.clone();
-        if event.kind == Kind::Destroy {
-            return self.destroyed(&id, event, now);
+        match event.kind {
+            Kind::Destroy => return self.destroyed(&id, event, now),
+            Kind::Released => return self.released(&id, now),
+            _ => {}
         }
         if !self.tracked.contains_key(&id) {
             // Others wait for the reconciliation that is on its way: it knows more than an event does.
@@ -216,6 +223,12 @@ impl Lives {
         effects.extend(self.orphans.drain().map(|(_, orphan)| Effect::Gone(orphan)));
         effects.extend(self.tracked.values_mut().filter_map(|tracked| tracked.settle(now, true)));
         effects
+    }
+
+    /// The identity stays: it is the other source's now.
+    fn released(&mut self, id: &str, now: u64) -> Vec<Effect> {
+        let Some(tracked) = self.tracked.remove(id) else { return Vec::new() };
+        vec![Effect::Past(tracked::ended_unseen(tracked.life, RELEASED, now, now))]
     }
 
     fn destroyed(&mut self, id: &str, event: Event, now: u64) -> Vec<Effect> {

@@ -44,14 +44,20 @@ pub(crate) fn values_cut(count: usize) {
     }
 }
 
-/// How many containers run.
-pub(crate) fn running(count: usize) {
-    metrics::gauge!("weir_docker_watcher_running_containers").set(count as f64);
+/// How many containers of a source run.
+pub(crate) fn running(source: &str, count: usize) {
+    metrics::gauge!("weir_docker_watcher_running_containers", "source" => source.to_owned()).set(count as f64);
 }
 
-/// A session with the engine began.
-pub(crate) fn connected() {
-    metrics::counter!("weir_docker_watcher_connects_total").increment(1);
+/// A session with a runtime began.
+pub(crate) fn connected(source: &str) {
+    metrics::counter!("weir_docker_watcher_connects_total", "source" => source.to_owned()).increment(1);
+}
+
+/// A session with a runtime could not begin, or ended.
+pub(crate) fn session_failure(source: &str, error: &Error) {
+    metrics::counter!("weir_docker_watcher_session_failures_total", "source" => source.to_owned(), "reason" => error.reason())
+        .increment(1);
 }
 
 /// An identity that could not be written and is tried again.

@@ -14,19 +14,17 @@ use weir_proto::Container;
 use weir_service::{Health, Shutdown};
 
 use crate::{
-    DockerHost, Error,
-    docker::{self, Engine},
+    Error, cgroup, docker,
     identities::Identities,
     lives::{Effect, Event, Inspected, Lives, Origin},
     metrics,
     outbox::{Outbox, Record},
     position::{Mark, Position},
+    runtime::{Address, Engine},
     sampler::Targets,
 };
 use asked::Asked;
 
-/// The condition that says whether the engine is watched.
-pub const CONDITION: &str = "docker";
 /// The pause before the second try to reach an engine that is away; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -38,8 +36,10 @@ const SOON: Duration = Duration::from_secs(5);
 /// How to watch.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The source's name: the condition that says whether it is watched, and what metrics say.
+    pub name: &'static str,
     /// Where the engine is.
-    pub docker_host: DockerHost,
+    pub address: Address,
     /// After which it counts as hung.
     pub timeout: Duration,
     /// Inspections at one time.
@@ -69,6 +69,8 @@ pub struct Outputs {
     pub targets: Targets,
     /// What the sampler asks.
     pub engine: watch::Sender<Option<Engine>>,
+    /// Who needs not be told about by cgroups.
+    pub served: cgroup::Served,
 }
 
 type Answer<T> = Option<BoxFuture<'static, Result<T, Error>>>;
@@ -109,13 +111,14 @@ impl Watcher {
                 error = self.connect_and_watch(&mut failures) => error,
             };
             self.outputs.engine.send_replace(None);
-            metrics::failure("session", &error);
-            let reason = error.chain();
-            self.health.unmet(CONDITION, reason.as_str());
+            self.outputs.served.tried(self.options.name, None);
+            metrics::session_failure(self.options.name, &error);
+            let (source, reason) = (self.options.name, error.chain());
+            self.health.unmet(source, reason.as_str());
             if said == reason {
-                debug!(reason, "the engine is still away");
+                debug!(source, reason, "the engine is still away");
             } else {
-                warn!(reason, "no engine to watch, trying again");
+                warn!(source, reason, "no engine to watch, trying again");
                 said = reason;
             }
             tokio::select! {
@@ -127,13 +130,14 @@ impl Watcher {
     }
 
     async fn connect_and_watch(&mut self, failures: &mut u32) -> Error {
-        let engine = match Engine::connect(&self.options.docker_host, self.options.timeout).await {
+        let engine = match Engine::connect(&self.options.address, self.options.timeout).await {
             Ok(engine) => engine,
             Err(error) => return error,
         };
         *failures = 0;
-        metrics::connected();
-        info!(engine = %self.options.docker_host, "watching");
+        metrics::connected(self.options.name);
+        info!(source = self.options.name, address = %self.options.address, "watching");
+        self.outputs.served.tried(self.options.name, Some(engine.runtime()));
         self.outputs.engine.send_replace(Some(engine.clone()));
         self.watch(engine).await
     }
@@ -183,7 +187,7 @@ impl Watcher {
             }
             if !session.reconciled && session.list.is_none() && session.asked.reconciliations() == 0 {
                 session.reconciled = true;
-                self.health.met(CONDITION);
+                self.health.met(self.options.name);
             }
         }
     }

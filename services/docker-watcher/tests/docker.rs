@@ -454,7 +454,7 @@ async fn without_an_engine_the_service_says_what_to_do_and_waits_for_one() {
     let watching = &watching;
     let said =
         |word: &'static str| eventually(word, move || watching.unmet("docker").filter(|reason| reason.contains(word)));
-    said("install Docker").await;
+    said("install the runtime").await;
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     said("is the engine running?").await;
     eventually("NATS", || watching.unmet("nats").is_none().then_some(())).await;

@@ -5,6 +5,7 @@ mod containers;
 mod flows;
 mod meta;
 mod query;
+mod questions;
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use crate::{App, Error};
         (name = "flows", description = "Who spoke with whom, how much and how well"),
         (name = "captures", description = "Uploaded captures and their analysis"),
         (name = "containers", description = "Containers, what they used and what happened to them"),
+        (name = "questions", description = "Questions about containers and their traffic that have an answer ready"),
         (name = "meta", description = "The service itself")
     )
 )]
@@ -54,6 +56,8 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(containers::stats))
         .routes(routes!(containers::events))
         .routes(routes!(containers::flows))
+        .routes(routes!(questions::list))
+        .routes(routes!(questions::ask))
         .routes(routes!(meta::openapi))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::readyz))

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv6Addr};
 
 use clickhouse::Row;
 use serde::Serialize;
-use weir_proto::{Container, ContainerEvent, ContainerStats, Ip};
+use weir_proto::{Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerStats, Ip, PublishedPort};
 
 use super::{Context, block_table, replacing_table};
 
@@ -33,7 +33,22 @@ pub struct ContainerStatsRow {
     pub block_write_bytes: Option<u64>,
     pub pids: Option<u64>,
     pub missing: BTreeMap<String, String>,
+    pub tier: String,
+    pub cpu_periods: Option<u64>,
+    pub cpu_throttled_periods: Option<u64>,
+    pub cpu_throttled_ns: Option<u64>,
+    pub memory_swap_bytes: Option<u64>,
+    pub memory_pressure_some_us: Option<u64>,
+    pub memory_pressure_full_us: Option<u64>,
+    pub restarts: Option<u64>,
+    pub interfaces: Vec<InterfaceTuple>,
+    pub devices: Vec<DeviceTuple>,
 }
+
+/// Name; bytes, packets, errors and drops, each received and sent.
+type InterfaceTuple = (String, u64, u64, u64, u64, u64, u64, u64, u64);
+/// Major and minor number; bytes and operations, each read and written.
+type DeviceTuple = (u32, u32, u64, u64, u64, u64);
 
 block_table!(ContainerStatsRow, "container_stats");
 
@@ -61,8 +76,36 @@ impl ContainerStatsRow {
             block_write_bytes: stats.block_write_bytes,
             pids: stats.pids,
             missing: stats.missing,
+            tier: stats.tier,
+            cpu_periods: stats.cpu_periods,
+            cpu_throttled_periods: stats.cpu_throttled_periods,
+            cpu_throttled_ns: stats.cpu_throttled_ns,
+            memory_swap_bytes: stats.memory_swap_bytes,
+            memory_pressure_some_us: stats.memory_pressure_some_us,
+            memory_pressure_full_us: stats.memory_pressure_full_us,
+            restarts: stats.restarts,
+            interfaces: stats.interfaces.into_iter().map(interface).collect(),
+            devices: stats.devices.into_iter().map(device).collect(),
         }
     }
+}
+
+fn interface(of: ContainerInterface) -> InterfaceTuple {
+    (
+        of.name,
+        of.rx_bytes,
+        of.tx_bytes,
+        of.rx_packets,
+        of.tx_packets,
+        of.rx_errors,
+        of.tx_errors,
+        of.rx_dropped,
+        of.tx_dropped,
+    )
+}
+
+fn device(of: ContainerDevice) -> DeviceTuple {
+    (of.major, of.minor, of.read_bytes, of.write_bytes, of.read_operations, of.write_operations)
 }
 
 /// One row of `container_events`.
@@ -81,6 +124,7 @@ pub struct ContainerEventRow {
     pub exit_code: Option<i32>,
     pub labels: BTreeMap<String, String>,
     pub attributes: BTreeMap<String, String>,
+    pub tier: String,
 }
 
 block_table!(ContainerEventRow, "container_events");
@@ -100,6 +144,7 @@ impl ContainerEventRow {
             exit_code: event.exit_code,
             labels: event.labels,
             attributes: event.attributes,
+            tier: event.tier,
         }
     }
 }
@@ -129,6 +174,15 @@ pub struct ContainerRow {
     pub cgroup_path: String,
     pub cgroup_id: u64,
     pub observed_at: i64,
+    pub tier: String,
+    pub restarts: Option<u64>,
+    pub image_digest: String,
+    pub ports: Vec<(Ipv6Addr, u16, u16, u8)>,
+    pub host_addresses: Vec<Ipv6Addr>,
+    pub interfaces: Vec<String>,
+    pub cpu_limit: Option<f64>,
+    pub memory_limit_bytes: Option<u64>,
+    pub pids_limit: Option<u64>,
 }
 
 replacing_table!(ContainerRow, "containers");
@@ -169,6 +223,20 @@ impl ContainerRow {
             cgroup_path: container.cgroup_path,
             cgroup_id: container.cgroup_id,
             observed_at: context.time(container.observed_at),
+            tier: container.tier,
+            restarts: container.restarts,
+            image_digest: container.image_digest,
+            ports: container.ports.into_iter().map(|port| port_tuple(port, context)).collect(),
+            host_addresses: container.host_addresses.iter().map(|ip| Ip::new(ip.high, ip.low).into()).collect(),
+            interfaces: container.interfaces,
+            cpu_limit: container.cpu_limit,
+            memory_limit_bytes: container.memory_limit_bytes,
+            pids_limit: container.pids_limit,
         }
     }
+}
+
+fn port_tuple(port: PublishedPort, context: &mut Context) -> (Ipv6Addr, u16, u16, u8) {
+    let address = Ip::new(port.host_ip_high, port.host_ip_low);
+    (address.into(), context.u16(port.host_port), context.u16(port.container_port), context.u8(port.protocol))
 }

@@ -3,6 +3,8 @@
 use uuid::Uuid;
 use weir_proto::{Batch, Source};
 
+use super::{ContainerNames, Containers, Seen};
+
 /// The last microsecond of 2299, where `DateTime64(6)` ends.
 const LAST_TIME: u64 = 10_413_791_999_999_999;
 
@@ -52,9 +54,21 @@ impl Context {
         context
     }
 
-    /// Whether the batch is of live traffic.
-    pub(super) fn is_live(&self) -> bool {
-        self.source == Source::Ebpf as i8
+    /// The names of the containers at the two ends of what the batch shows.
+    pub(super) fn containers<'a>(
+        &'a self,
+        containers: &'a impl Containers,
+        seen: Seen<'a>,
+    ) -> [Option<&'a ContainerNames>; 2] {
+        let host = if self.source == Source::Ebpf as i8 {
+            Some(self.host.as_str())
+        } else if self.source == Source::Pcap as i8 {
+            // The batch names the host that read the capture.
+            None
+        } else {
+            return [None, None];
+        };
+        containers.find(&Seen { host, ..seen })
     }
 
     /// A time of the protocol as a `DateTime64(6)`.

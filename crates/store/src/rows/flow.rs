@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::{EndReason, Flow, Ip};
 
-use super::{ContainerNames, Containers, Context, block_table};
+use super::{ContainerNames, Containers, Context, End, Seen, block_table};
 
 /// One row of `flows`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
@@ -92,14 +92,19 @@ impl FlowRow {
         let dst_ip = Ip::new(flow.dst_ip_high, flow.dst_ip_low);
         let (src_port, dst_port) = (context.u16(flow.src_port), context.u16(flow.dst_port));
         let protocol = context.u8(flow.protocol);
-        let find = |ip, cgroup| {
-            let found = containers.find(&context.host, ip, cgroup, flow.start_time, flow.end_time);
-            found.filter(|_| context.is_live()).cloned().unwrap_or_default()
+        let seen = Seen {
+            host: None,
+            interface: &flow.interface,
+            interfaces: &flow.interfaces,
+            protocol,
+            from: flow.start_time,
+            to: flow.end_time,
+            src: End { address: src_ip, port: src_port, cgroup: flow.src_cgroup },
+            dst: End { address: dst_ip, port: dst_port, cgroup: flow.dst_cgroup },
         };
-        let ContainerNames { id: src_container_id, name: src_container, image: src_image } =
-            find(src_ip, flow.src_cgroup);
-        let ContainerNames { id: dst_container_id, name: dst_container, image: dst_image } =
-            find(dst_ip, flow.dst_cgroup);
+        let [src, dst] = context.containers(containers, seen).map(|found| found.cloned().unwrap_or_default());
+        let ContainerNames { id: src_container_id, name: src_container, image: src_image } = src;
+        let ContainerNames { id: dst_container_id, name: dst_container, image: dst_image } = dst;
         Self {
             start_time: context.time(flow.start_time),
             end_time: context.time(flow.end_time),

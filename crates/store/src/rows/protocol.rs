@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::{Dns, Http, Ip, Tls};
 
-use super::{Containers, Context, block_table};
+use super::{Containers, Context, End, Seen, block_table};
 
 /// One row of `dns`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
@@ -189,13 +189,13 @@ impl HttpRow {
     }
 }
 
-/// The name of the container at either end of live traffic, the initiator's first.
+/// The name of the container at either end, the initiator's first.
 fn container(context: &Context, containers: &impl Containers, src: Ip, dst: Ip, time: u64) -> String {
-    if !context.is_live() {
-        return String::new();
-    }
-    let find = |ip| containers.find(&context.host, ip, 0, time, time);
-    find(src).or_else(|| find(dst)).map(|names| names.name.clone()).unwrap_or_default()
+    let end = |address| End { address, ..End::default() };
+    let (src, dst) = (end(src), end(dst));
+    let seen = Seen { host: None, interface: "", interfaces: &[], protocol: 0, from: time, to: time, src, dst };
+    let found = context.containers(containers, seen);
+    found.into_iter().flatten().next().map(|names| names.name.clone()).unwrap_or_default()
 }
 
 /// The name of a version on the wire (RFC 8446 section 4.2.1, RFC 9147); hexadecimal where it has none.

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 use weir_proto::ContainerEvent;
 
-use super::RUNTIME;
 use crate::{
     lives::{Event, Kind},
     metrics, text,
@@ -65,7 +64,6 @@ fn container_event(time_ns: i64, id: String, action: &str, mut attributes: HashM
     metrics::values_cut(cut);
     let record = ContainerEvent {
         time: microseconds(time_ns)?,
-        runtime: RUNTIME.to_owned(),
         container_id: id,
         name: text::value(name.trim_start_matches('/')),
         image: text::value(&image),
@@ -73,6 +71,7 @@ fn container_event(time_ns: i64, id: String, action: &str, mut attributes: HashM
         exit_code: own.get("exitCode").and_then(|code| code.parse().ok()),
         labels,
         attributes: own,
+        ..ContainerEvent::default()
     };
     let kind = kind(&record, detail);
     Some(Event { time_ns, kind, record })
@@ -104,7 +103,6 @@ fn network_event(time_ns: i64, id: String, action: &str, attributes: &HashMap<St
     let network = attributes.get("name").map(|name| text::value(name)).unwrap_or_default();
     let record = ContainerEvent {
         time: microseconds(time_ns)?,
-        runtime: RUNTIME.to_owned(),
         container_id,
         action: action.to_owned(),
         attributes: BTreeMap::from([("network".to_owned(), network), ("network_id".to_owned(), id)]),

@@ -7,7 +7,7 @@ use bollard::models::{
 };
 use weir_proto::{Container, ContainerNetwork, Ip};
 
-use super::{RUNTIME, microseconds};
+use super::microseconds;
 use crate::{lives::Inspected, metrics, text};
 
 /// Reads an inspection. `None` = an answer that names no container.
@@ -23,7 +23,6 @@ pub fn inspected(response: ContainerInspectResponse) -> Option<Inspected> {
     // Docker keeps the end of the life before while a container runs, and 0 as the exit code of one that never started.
     let ended = !running && started_at > 0;
     let container = Container {
-        runtime: RUNTIME.to_owned(),
         container_id: response.id.filter(|id| !id.is_empty())?,
         name: text::value(response.name.as_deref().unwrap_or_default().trim_start_matches('/')),
         image: text::value(config.image.as_deref().unwrap_or_default()),

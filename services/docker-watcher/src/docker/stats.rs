@@ -1,31 +1,25 @@
 //! The counters of one container.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use bollard::models::{ContainerBlkioStats, ContainerMemoryStats, ContainerNetworkStats, ContainerStatsResponse};
-use weir_proto::ContainerStats;
+use bollard::models::{
+    ContainerBlkioStatEntry, ContainerBlkioStats, ContainerMemoryStats, ContainerNetworkStats, ContainerStatsResponse,
+};
+use weir_proto::{ContainerDevice, ContainerInterface, ContainerStats};
 
-use super::{RUNTIME, nanoseconds};
+use super::nanoseconds;
+use crate::{
+    cgroup::{counters, network},
+    runtime::Sample,
+    text,
+};
 
 /// Above this a limit of cgroup v1 means none: it is `i64::MAX` rounded down to a page.
 const UNLIMITED: u64 = 1 << 62;
 
-/// The fields that are absent together when a container has no network of its own.
-pub const NETWORK_FIELDS: [&str; 4] =
-    ["network_rx_bytes", "network_tx_bytes", "network_rx_packets", "network_tx_packets"];
-
 /// An empty list has two reasons, and the engine does not tell them apart.
 const NO_BLOCK_DEVICE: &str =
     "the engine lists no block device: nothing was read or written, or this kernel does not account it";
-
-/// Counters as the engine read them: a record without the rates, which need the sample before, and without what inspection knows.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// When the engine read them, nanoseconds since 1970, by its clock.
-    pub read_ns: i64,
-    /// The record.
-    pub record: ContainerStats,
-}
 
 /// Reads a sample; `memory_total` is the memory of the engine's host. `None` = the container does not run: the engine then answers with zeros
 /// and no time.
@@ -34,7 +28,6 @@ pub fn sample(response: &ContainerStatsResponse, memory_total: Option<u64>) -> O
     let read_ns = response.read.as_deref().and_then(nanoseconds)?;
     let mut record = ContainerStats {
         time: read_ns as u64 / 1000,
-        runtime: RUNTIME.to_owned(),
         container_id: response.id.clone().unwrap_or_default(),
         ..ContainerStats::default()
     };
@@ -51,23 +44,21 @@ pub fn sample(response: &ContainerStatsResponse, memory_total: Option<u64>) -> O
         None => absent(&["memory_bytes"], "the engine reports no memory use: no memory controller"),
     }
     record.memory_limit_bytes = response.memory_stats.as_ref().and_then(|memory| memory_limit(memory, memory_total));
+    record.memory_swap_bytes = response.memory_stats.as_ref().and_then(swap);
     match response.networks.as_ref().filter(|networks| !networks.is_empty()) {
-        Some(networks) => {
-            let sum = |counter: fn(&ContainerNetworkStats) -> Option<u64>| {
-                networks.values().filter_map(counter).reduce(u64::saturating_add)
-            };
-            record.network_rx_bytes = sum(|network| network.rx_bytes);
-            record.network_tx_bytes = sum(|network| network.tx_bytes);
-            record.network_rx_packets = sum(|network| network.rx_packets);
-            record.network_tx_packets = sum(|network| network.tx_packets);
-        }
-        None => absent(&NETWORK_FIELDS, "the engine reports no network of this container"),
+        Some(networks) => network::set(&mut record, interfaces(networks)),
+        None => absent(&network::FIELDS, "the engine reports no network of this container"),
     }
-    match response.blkio_stats.as_ref().and_then(block_bytes) {
-        Some((read, written)) => {
-            (record.block_read_bytes, record.block_write_bytes) = (Some(read), Some(written));
-        }
+    match response.blkio_stats.as_ref().and_then(devices) {
+        Some(devices) => counters::set_devices(&mut record, devices),
         None => absent(&["block_read_bytes", "block_write_bytes"], NO_BLOCK_DEVICE),
+    }
+    // Without a quota the engine says zeros.
+    let throttling = response.cpu_stats.as_ref().and_then(|cpu| cpu.throttling_data.as_ref());
+    if let Some(throttling) = throttling.filter(|throttling| throttling.periods.is_some_and(|periods| periods > 0)) {
+        record.cpu_periods = throttling.periods;
+        record.cpu_throttled_periods = throttling.throttled_periods;
+        record.cpu_throttled_ns = throttling.throttled_time;
     }
     record.pids = response.pids_stats.as_ref().and_then(|pids| pids.current);
     if record.pids.is_none() {
@@ -92,18 +83,46 @@ fn memory_limit(memory: &ContainerMemoryStats, memory_total: Option<u64>) -> Opt
     if memory_total.is_some_and(|total| limit >= total) { None } else { Some(limit) }
 }
 
-/// Bytes read and written on all devices. v1 names the operations `Read` and `Write` (and sums of them, which are left out), v2 `read` and
-/// `write`. `None` = no device is listed.
-fn block_bytes(blkio: &ContainerBlkioStats) -> Option<(u64, u64)> {
-    let entries = blkio.io_service_bytes_recursive.as_ref().filter(|entries| !entries.is_empty())?;
-    let sum = |operation: &str| {
-        entries
-            .iter()
-            .filter(|entry| entry.op.as_deref().is_some_and(|op| op.eq_ignore_ascii_case(operation)))
-            .filter_map(|entry| entry.value)
-            .fold(0, u64::saturating_add)
+/// Swap in use, where the engine passes on what the kernel says (cgroup v1).
+fn swap(memory: &ContainerMemoryStats) -> Option<u64> {
+    let stats = memory.stats.as_ref()?;
+    stats.get("total_swap").or_else(|| stats.get("swap")).copied()
+}
+
+/// By the names that they have in the container, in their order.
+fn interfaces(networks: &HashMap<String, ContainerNetworkStats>) -> Vec<ContainerInterface> {
+    let interface = |(name, network): (&String, &ContainerNetworkStats)| ContainerInterface {
+        name: text::cut(name, text::MAX_NETWORK_VALUE).to_owned(),
+        rx_bytes: network.rx_bytes.unwrap_or_default(),
+        tx_bytes: network.tx_bytes.unwrap_or_default(),
+        rx_packets: network.rx_packets.unwrap_or_default(),
+        tx_packets: network.tx_packets.unwrap_or_default(),
+        rx_errors: network.rx_errors.unwrap_or_default(),
+        tx_errors: network.tx_errors.unwrap_or_default(),
+        rx_dropped: network.rx_dropped.unwrap_or_default(),
+        tx_dropped: network.tx_dropped.unwrap_or_default(),
     };
-    Some((sum("read"), sum("write")))
+    let mut interfaces: Vec<_> = networks.iter().map(interface).collect();
+    interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+    interfaces
+}
+
+/// What was read and written on each device. v1 names the operations `Read` and `Write` (and sums of them, which are left out), v2 `read` and
+/// `write`. `None` = no device is listed.
+fn devices(blkio: &ContainerBlkioStats) -> Option<Vec<ContainerDevice>> {
+    let bytes = blkio.io_service_bytes_recursive.as_ref().filter(|entries| !entries.is_empty())?;
+    let mut devices = BTreeMap::new();
+    let mut add = |entries: &[ContainerBlkioStatEntry], is_bytes| {
+        for entry in entries {
+            let numbers = (entry.major.unwrap_or_default() as u32, entry.minor.unwrap_or_default() as u32);
+            let device = devices.entry(numbers).or_insert_with(|| counters::device(numbers));
+            let operation = entry.op.as_deref().unwrap_or_default();
+            counters::count(device, operation, is_bytes, entry.value.unwrap_or_default());
+        }
+    };
+    add(bytes, true);
+    add(blkio.io_serviced_recursive.as_deref().unwrap_or_default(), false);
+    Some(devices.into_values().collect())
 }
 
 #[cfg(test)]
@@ -169,7 +188,7 @@ mod tests {
         .unwrap()
         .record;
         let mut expected = vec!["block_read_bytes", "block_write_bytes", "cpu_usage_ns", "memory_bytes", "pids"];
-        expected.extend(NETWORK_FIELDS);
+        expected.extend(network::FIELDS);
         expected.sort_unstable();
         assert_eq!(record.missing.keys().collect::<Vec<_>>(), expected);
         assert_eq!((record.network_rx_bytes, record.block_read_bytes, record.pids), (None, None, None));

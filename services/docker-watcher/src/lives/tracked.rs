@@ -34,6 +34,7 @@ impl Tracked {
     pub(super) fn from_event(record: &ContainerEvent, host: &str) -> Self {
         let life = Container {
             runtime: record.runtime.clone(),
+            tier: record.tier.clone(),
             container_id: record.container_id.clone(),
             name: record.name.clone(),
             image: record.image.clone(),
@@ -92,7 +93,7 @@ impl Tracked {
                 Kind::Pause => "paused".clone_into(&mut self.life.state),
                 Kind::Unpause => "running".clone_into(&mut self.life.state),
                 Kind::Network | Kind::Rename => {}
-                Kind::Create | Kind::Start | Kind::Die | Kind::Destroy | Kind::Other => {
+                Kind::Create | Kind::Start | Kind::Die | Kind::Destroy | Kind::Released | Kind::Other => {
                     return vec![Effect::Event(self.complete(record))];
                 }
             }
@@ -274,6 +275,7 @@ impl Tracked {
         self.complete(ContainerEvent {
             time,
             runtime: self.life.runtime.clone(),
+            tier: self.life.tier.clone(),
             container_id: self.life.container_id.clone(),
             action: action.to_owned(),
             exit_code,
@@ -304,6 +306,8 @@ impl Tracked {
     fn timeless(&self) -> Container {
         Container {
             runtime: self.life.runtime.clone(),
+            tier: self.life.tier.clone(),
+            source: self.life.source.clone(),
             container_id: self.life.container_id.clone(),
             name: self.life.name.clone(),
             image: self.life.image.clone(),
@@ -323,6 +327,8 @@ impl Tracked {
         self.life.labels = from.labels;
         self.life.created_at = from.created_at;
         self.life.host_network = from.host_network;
+        self.life.source = from.source;
+        self.life.restarts = from.restarts;
     }
 
     /// Adds what the engine says about this very life.

@@ -6,8 +6,8 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Futures
 
 use crate::{
     Error,
-    docker::Engine,
     lives::{Inspected, Origin},
+    runtime::Engine,
 };
 
 type Answer = (String, Origin, Result<Inspected, Error>);

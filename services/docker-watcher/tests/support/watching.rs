@@ -39,6 +39,9 @@ impl Watching {
         all.extend(["--nats-url".to_owned(), nats.url(), "--host".to_owned(), HOST.to_owned()]);
         all.extend(["--data-dir".to_owned(), data.path().display().to_string()]);
         all.extend(["--stats-interval".to_owned(), "1".to_owned(), "--timeout".to_owned(), "2".to_owned()]);
+        if !arguments.contains(&"--runtimes") {
+            all.extend(["--runtimes".to_owned(), "docker".to_owned()]);
+        }
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let config = Config::try_parse_from(&all).unwrap();
         let bus = Bus::connect(&config.bus, "test").await.unwrap();

@@ -28,7 +28,7 @@ fn batch(sequence: u64, source: Source, flows: Vec<Flow>) -> Batch {
 }
 
 #[tokio::test]
-async fn live_flows_carry_the_names_of_the_containers_that_ran_at_the_time() {
+async fn flows_and_exchanges_carry_the_names_of_the_containers_that_ran_at_the_time() {
     let Some(mut system) = System::start().await else { return };
     let bus = system.bus().await;
     let Ip { high, low } = ip("172.17.0.2");
@@ -56,7 +56,7 @@ async fn live_flows_carry_the_names_of_the_containers_that_ran_at_the_time() {
     system.drained().await;
     let sql = "SELECT source, toUnixTimestamp64Micro(start_time), src_container, dst_container, dst_container_id, dst_image \
                FROM weir.flows ORDER BY source, start_time";
-    let expected = "ebpf\t1500000\t\tweb\tc0ffee\tnginx:1\nebpf\t2500000\t\t\t\t\npcap\t1500000\t\t\t\t";
+    let expected = "ebpf\t1500000\t\tweb\tc0ffee\tnginx:1\nebpf\t2500000\t\t\t\t\npcap\t1500000\tweb\t\t\t";
     assert_eq!(system.clickhouse.read(sql).await.expect("rows").trim_end_matches('\n'), expected);
     assert_eq!(system.read("SELECT container FROM weir.dns").await, "web");
 }

@@ -56,11 +56,42 @@ pub(super) struct ContainerLife {
     host_network: bool,
     cgroup_path: String,
     observed_at: Moment,
+    /// `api`, `cri`, `cgroup`: who told
+    tier: String,
+    restarts: Option<u64>,
+    /// Of the repository that the image came from; empty = it was made here, or nobody can say
+    image_digest: String,
+    compose_project: String,
+    compose_service: String,
+    pod: String,
+    namespace: String,
+    /// Ports of the host that lead to it
+    ports: Vec<PortMapping>,
+    /// The host's ends of its veth pairs
+    interfaces: Vec<String>,
+    /// Cores; null = no limit
+    cpu_limit: Option<f64>,
+    /// Null = no limit
+    memory_limit_bytes: Option<u64>,
+    /// Null = no limit
+    pids_limit: Option<u64>,
+}
+
+/// A port of the host that leads to a port of a container.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+struct PortMapping {
+    /// `0.0.0.0` and `::` = every address of the host
+    host_ip: Address,
+    host_port: u16,
+    container_port: u16,
+    /// IANA protocol number
+    protocol: u8,
 }
 
 /// The columns of [`ContainerLife`].
 const COLUMNS: &str = "host, runtime, container_id, name, image, image_id, labels, ip_addresses, networks, state, health, created_at, \
-    started_at, finished_at, exit_code, oom_killed, pid, host_network, cgroup_path, observed_at";
+    started_at, finished_at, exit_code, oom_killed, pid, host_network, cgroup_path, observed_at, tier, restarts, image_digest, \
+    compose_project, compose_service, pod, namespace, ports, interfaces, cpu_limit, memory_limit_bytes, pids_limit";
 
 /// A container with its lives.
 #[derive(Debug, Serialize, ToSchema)]
@@ -86,6 +117,8 @@ pub(super) struct ListParameters {
     network: Option<String>,
     /// The name
     name: Option<String>,
+    /// The compose project
+    project: Option<String>,
     /// The host it runs on
     host: Option<String>,
     /// How many, from 1 to 10000; 100 when absent
@@ -154,6 +187,7 @@ fn conditions(parameters: &ListParameters) -> (String, Vec<(String, String)>) {
         ("startsWith(image, $)", &parameters.image),
         ("arrayExists(n -> n.name = $ OR n.network_id = $, networks)", &parameters.network),
         ("name = $", &parameters.name),
+        ("compose_project = $", &parameters.project),
         ("host = $", &parameters.host),
     ];
     for (condition, value) in given {

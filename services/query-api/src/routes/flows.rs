@@ -135,22 +135,26 @@ pub(super) async fn page(
         Some(place) => Range { from: place.from, to: place.to },
         None => Range::read(parameters.from.as_deref(), parameters.to.as_deref(), Timestamp::now())?,
     };
-    let mut sql = format!("SELECT {COLUMNS} FROM flows WHERE {} AND {}", in_range(), condition.sql);
+    let mut chosen = format!("{} AND {}", in_range(), condition.sql);
     if container_id.is_some() {
-        sql.push_str(" AND (src_container_id = {container:String} OR dst_container_id = {container:String})");
+        chosen.push_str(" AND (src_container_id = {container:String} OR dst_container_id = {container:String})");
     }
     if place.is_some() {
-        sql.push_str(
+        chosen.push_str(
             " AND start_time <= fromUnixTimestamp64Micro({start:Int64}, 'UTC') \
              AND (start_time, flow_id, capture_id, host, interface, end_time) < (fromUnixTimestamp64Micro({start:Int64}, 'UTC'), \
              {flow:UInt64}, {capture:UUID}, {host:String}, {interface:String}, fromUnixTimestamp64Micro({end:Int64}, 'UTC'))",
         );
     }
-    sql.push_str(
-        " ORDER BY start_time DESC, flow_id DESC, capture_id DESC, host DESC, interface DESC, end_time DESC LIMIT ",
-    );
+    let order = "start_time DESC, flow_id DESC, capture_id DESC, host DESC, interface DESC, end_time DESC";
     // One more than asked for tells whether there is a next part.
-    sql.push_str(&(limit + 1).to_string());
+    let part = limit + 1;
+    // All columns, and names that came late, are read for the records of this part alone.
+    let first = format!("SELECT start_time FROM {} WHERE {chosen} ORDER BY {order} LIMIT {part}", table(&chosen));
+    let sql = format!(
+        "SELECT {COLUMNS} FROM flows_named WHERE {chosen} AND start_time >= (SELECT min(start_time) FROM ({first})) \
+         ORDER BY {order} LIMIT {part}"
+    );
     let mut query = ask(app, &sql, range, &condition);
     if let Some(container) = container_id {
         query = query.param("container", container);
@@ -181,6 +185,12 @@ pub(super) async fn page(
         })
     });
     Ok(Page { next_cursor: next.transpose()?, items })
+}
+
+/// What to read for SQL that names these columns: names that came too late for the row cost a join.
+fn table(columns: &str) -> &'static str {
+    let named = ["src_container", "dst_container", "src_image", "dst_image"].iter().any(|name| columns.contains(name));
+    if named { "flows_named" } else { "flows" }
 }
 
 fn in_range() -> &'static str {

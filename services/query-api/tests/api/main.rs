@@ -5,5 +5,6 @@ mod containers;
 mod document;
 mod flows;
 mod http;
+mod questions;
 mod sql;
 mod support;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{MAX_LIMIT, ask, in_range};
+use super::{MAX_LIMIT, ask, in_range, table};
 use crate::{
     App, Error, cursor,
     extract::Parameters,
@@ -141,8 +141,9 @@ pub(crate) async fn top(
     let range = Range::read(parameters.from.as_deref(), parameters.to.as_deref(), Timestamp::now())?;
     let by = dimensions(parameters.by.as_deref().unwrap_or("src_ip"))?;
     let sql = format!(
-        "SELECT {}, {SUMS} FROM flows WHERE {} AND {} GROUP BY {} ORDER BY {} DESC, {} LIMIT {limit}",
+        "SELECT {}, {SUMS} FROM {} WHERE {} AND {} GROUP BY {} ORDER BY {} DESC, {} LIMIT {limit}",
         keys(&by),
+        table(&format!("{} {}", by.join(" "), condition.sql)),
         in_range(),
         condition.sql,
         by.join(", "),
@@ -222,11 +223,12 @@ pub(crate) async fn timeseries(
     let step_seconds = step(parameters.step.as_deref(), range)?;
     let groups = cursor::limit(parameters.limit, 10, 100)?;
     let by = parameters.by.as_deref().map(dimensions).transpose()?.unwrap_or_default();
+    let table = table(&format!("{} {}", by.join(" "), condition.sql));
     let among = if by.is_empty() {
         String::new()
     } else {
         format!(
-            " AND ({0},) IN (SELECT ({0},) FROM (SELECT {0}, {SUMS} FROM flows WHERE {1} AND {2} GROUP BY {0} ORDER BY {3} DESC, {0} LIMIT {groups}))",
+            " AND ({0},) IN (SELECT ({0},) FROM (SELECT {0}, {SUMS} FROM {table} WHERE {1} AND {2} GROUP BY {0} ORDER BY {3} DESC, {0} LIMIT {groups}))",
             by.join(", "),
             in_range(),
             condition.sql,
@@ -235,7 +237,7 @@ pub(crate) async fn timeseries(
     };
     let also = by.iter().fold(String::new(), |also, column| also + ", " + column);
     let sql = format!(
-        "SELECT intDiv(toUnixTimestamp64Micro(start_time), {}) AS bucket, {}, {SUMS} FROM flows WHERE {} AND {}{among} \
+        "SELECT intDiv(toUnixTimestamp64Micro(start_time), {}) AS bucket, {}, {SUMS} FROM {table} WHERE {} AND {}{among} \
          GROUP BY bucket{also} ORDER BY bucket{also}",
         step_seconds * 1_000_000,
         keys(&by),

@@ -1,0 +1,316 @@
+//! Lives of containers by what traffic shows of them. Pure.
+//!
+//! The cgroup of an end says who it was, whatever its address is. The interface tells apart containers that share an address, and names
+//! one whose addresses nobody knows. Then comes the address, and last the port of the host that leads to a container: conntrack's view
+//! of a connection that came from outside.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::Arc,
+};
+
+use weir_bus::Change;
+use weir_proto::{Container, Ip};
+use weir_store::rows::{ContainerNames, Containers, End, Seen};
+
+/// Lives that are kept although their container is gone: flows of its last seconds are still on their way.
+const MAX_GONE: usize = 4096;
+
+/// The containers of all hosts.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    by_host: HashMap<String, Host>,
+    /// For captures, which do not say where they were made.
+    anywhere: Index<Ip>,
+    /// The present life of each key of the bucket.
+    keys: HashMap<String, Arc<Life>>,
+    /// Lives that ended, oldest first.
+    gone: VecDeque<Arc<Life>>,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    cgroups: Index<u64>,
+    interfaces: Index<String>,
+    addresses: Index<Ip>,
+    /// Port of the host and protocol.
+    ports: Index<(u16, u8)>,
+}
+
+#[derive(Debug)]
+struct Life {
+    host: String,
+    names: ContainerNames,
+    addresses: Vec<Ip>,
+    interfaces: Vec<String>,
+    ports: Vec<Port>,
+    host_addresses: Vec<Ip>,
+    cgroup: u64,
+    started_at: u64,
+    /// 0 = runs.
+    finished_at: u64,
+}
+
+/// A port of the host that leads to the container.
+#[derive(Debug)]
+struct Port {
+    /// `None` = every address of the host.
+    address: Option<Ip>,
+    number: u16,
+    protocol: u8,
+}
+
+impl Life {
+    fn new(container: Container) -> Self {
+        let addresses = if container.host_network {
+            // Its addresses are the host's.
+            Vec::new()
+        } else {
+            let addresses = container.networks.iter().map(|network| Ip::new(network.ip_high, network.ip_low));
+            addresses.filter(|address| *address != Ip::default()).collect()
+        };
+        let ports = container.ports.iter().filter_map(|port| {
+            let host_ip = Ip::new(port.host_ip_high, port.host_ip_low);
+            Some(Port {
+                address: (!host_ip.canonical().is_unspecified()).then_some(host_ip),
+                number: u16::try_from(port.host_port).ok().filter(|port| *port != 0)?,
+                protocol: u8::try_from(port.protocol).ok()?,
+            })
+        });
+        Self {
+            ports: ports.collect(),
+            host_addresses: container.host_addresses.iter().map(|ip| Ip::new(ip.high, ip.low)).collect(),
+            interfaces: if container.host_network { Vec::new() } else { container.interfaces },
+            host: container.host,
+            names: ContainerNames { id: container.container_id, name: container.name, image: container.image },
+            addresses,
+            cgroup: container.cgroup_id,
+            started_at: container.started_at,
+            finished_at: container.finished_at,
+        }
+    }
+
+    fn covers(&self, from: u64, to: u64) -> bool {
+        self.started_at != 0 && self.started_at <= to && (self.finished_at == 0 || self.finished_at >= from)
+    }
+
+    /// Whether an address and port of the host lead to it.
+    fn publishes(&self, end: &End, protocol: u8) -> bool {
+        self.ports.iter().filter(|port| port.number == end.port && port.protocol == protocol).any(|port| {
+            match port.address {
+                Some(address) => address == end.address,
+                None => end.address.canonical().is_loopback() || self.host_addresses.contains(&end.address),
+            }
+        })
+    }
+}
+
+impl Known {
+    /// Takes a change of the bucket; `now` is when it came, microseconds since 1970.
+    pub(crate) fn apply(&mut self, change: Change<Container>, now: u64) {
+        let Some(container) = change.value else {
+            if let Some(life) = self.keys.remove(&change.key) {
+                self.keep_gone(life, now);
+            }
+            return;
+        };
+        let life = Arc::new(Life::new(container));
+        self.insert(&life);
+        let Some(before) = self.keys.insert(change.key, Arc::clone(&life)) else { return };
+        // What is said of a life replaces what was said of it before; an earlier life stays for the flows that are on their way.
+        if before.started_at == life.started_at || before.started_at == 0 {
+            self.remove(&before);
+        } else {
+            self.keep_gone(before, life.started_at);
+        }
+    }
+
+    /// `end` = the latest time at which it can have ended, where nobody said when.
+    fn keep_gone(&mut self, mut life: Arc<Life>, end: u64) {
+        if life.finished_at == 0 {
+            self.remove(&life);
+            if let Some(life) = Arc::get_mut(&mut life) {
+                life.finished_at = end.max(life.started_at);
+            }
+            self.insert(&life);
+        }
+        self.gone.push_back(life);
+        if self.gone.len() > MAX_GONE
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.remove(&oldest);
+        }
+    }
+
+    fn insert(&mut self, life: &Arc<Life>) {
+        let host = self.by_host.entry(life.host.clone()).or_default();
+        if life.cgroup != 0 {
+            host.cgroups.insert(life.cgroup, life);
+        }
+        for interface in &life.interfaces {
+            host.interfaces.insert(interface.clone(), life);
+        }
+        for address in &life.addresses {
+            host.addresses.insert(*address, life);
+            self.anywhere.insert(*address, life);
+        }
+        for port in &life.ports {
+            host.ports.insert((port.number, port.protocol), life);
+        }
+    }
+
+    fn remove(&mut self, life: &Arc<Life>) {
+        for address in &life.addresses {
+            self.anywhere.remove(address, life);
+        }
+        let Some(host) = self.by_host.get_mut(&life.host) else { return };
+        host.cgroups.remove(&life.cgroup, life);
+        life.interfaces.iter().for_each(|interface| host.interfaces.remove(interface, life));
+        life.addresses.iter().for_each(|address| host.addresses.remove(address, life));
+        life.ports.iter().for_each(|port| host.ports.remove(&(port.number, port.protocol), life));
+        if host.cgroups.is_empty() && host.interfaces.is_empty() && host.addresses.is_empty() && host.ports.is_empty() {
+            self.by_host.remove(&life.host);
+        }
+    }
+
+    /// The only container anywhere that had an address.
+    fn only(&self, address: Ip, seen: &Seen<'_>) -> Option<&Life> {
+        let mut holders = self.anywhere.of(&address).iter().filter(|life| life.covers(seen.from, seen.to));
+        let first = holders.next()?;
+        let is_same = |life: &Arc<Life>| life.names.id == first.names.id && life.host == first.host;
+        holders.all(is_same).then_some(first)
+    }
+}
+
+impl Containers for Known {
+    fn find(&self, seen: &Seen<'_>) -> [Option<&ContainerNames>; 2] {
+        let found = match seen.host {
+            Some(host) => self.by_host.get(host).map_or([None, None], |host| host.find(seen)),
+            None => [&seen.src, &seen.dst].map(|end| self.only(end.address, seen)),
+        };
+        found.map(|life| life.map(|life| &life.names))
+    }
+}
+
+impl Host {
+    fn find(&self, seen: &Seen<'_>) -> [Option<&Life>; 2] {
+        let ends = [&seen.src, &seen.dst];
+        let wired = self.wired(seen);
+        let mut found = ends.map(|end| {
+            self.cgroups
+                .at(&end.cgroup, seen)
+                .or_else(|| wired.iter().copied().find(|life| life.addresses.contains(&end.address)))
+                .or_else(|| self.addresses.at(&end.address, seen))
+                .or_else(|| self.published(end, seen))
+        });
+        if let Some(life) = wired.into_iter().find(|life| life.addresses.is_empty())
+            && let Some(nameless) = nameless_end(found, ends)
+            && found.into_iter().flatten().all(|other| !std::ptr::eq(other, life))
+        {
+            found[nameless] = Some(life);
+        }
+        found
+    }
+
+    /// The containers behind the interfaces that saw it.
+    fn wired(&self, seen: &Seen<'_>) -> Vec<&Life> {
+        if self.interfaces.is_empty() {
+            return Vec::new();
+        }
+        let interfaces = std::iter::once(seen.interface).chain(seen.interfaces.iter().map(String::as_str));
+        interfaces.filter_map(|interface| self.interfaces.at(interface, seen)).collect()
+    }
+
+    fn published(&self, end: &End, seen: &Seen<'_>) -> Option<&Life> {
+        let lives = self.ports.of(&(end.port, seen.protocol)).iter();
+        held(lives.filter(|life| life.publishes(end, seen.protocol)), seen)
+    }
+}
+
+/// The end that must be the container behind an interface whose addresses nobody knows: the only one without a name, or of two the only one
+/// with an address that is not the internet's. What goes to many is copied to interfaces that it is not for.
+fn nameless_end(found: [Option<&Life>; 2], ends: [&End; 2]) -> Option<usize> {
+    let addresses = ends.map(|end| end.address.canonical());
+    if addresses.iter().any(|address| address.is_multicast() || address.is_unspecified()) {
+        return None;
+    }
+    match found {
+        [None, Some(_)] => Some(0),
+        [Some(_), None] => Some(1),
+        [None, None] => match addresses.map(is_private) {
+            [true, false] => Some(0),
+            [false, true] => Some(1),
+            _ => None,
+        },
+        [Some(_), Some(_)] => None,
+    }
+}
+
+/// RFC 1918, RFC 3927, RFC 4193, RFC 4291 section 2.5.6.
+fn is_private(address: std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// Lives by one of their signs.
+#[derive(Debug)]
+struct Index<K> {
+    lives: HashMap<K, Vec<Arc<Life>>>,
+}
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self { lives: HashMap::new() }
+    }
+}
+
+impl<K: Hash + Eq> Index<K> {
+    fn insert(&mut self, key: K, life: &Arc<Life>) {
+        let lives = self.lives.entry(key).or_default();
+        if !lives.iter().any(|known| Arc::ptr_eq(known, life)) {
+            lives.push(Arc::clone(life));
+        }
+    }
+
+    fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q, life: &Arc<Life>)
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        if let Some(lives) = self.lives.get_mut(key) {
+            lives.retain(|known| !Arc::ptr_eq(known, life));
+            if lives.is_empty() {
+                self.lives.remove(key);
+            }
+        }
+    }
+
+    fn of<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> &[Arc<Life>]
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.lives.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    fn at<Q: Hash + Eq + ?Sized>(&self, key: &Q, seen: &Seen<'_>) -> Option<&Life>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        held(self.of(key).iter(), seen)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lives.is_empty()
+    }
+}
+
+/// Of several lives with one sign the one that had it at the first packet; else, of those that overlap, the one that began last.
+fn held<'a>(lives: impl Iterator<Item = &'a Arc<Life>>, seen: &Seen<'_>) -> Option<&'a Life> {
+    let covering = lives.filter(|life| life.covers(seen.from, seen.to));
+    covering.max_by_key(|life| (life.covers(seen.from, seen.from), life.started_at)).map(Arc::as_ref)
+}
+
+#[cfg(test)]
+mod tests;
