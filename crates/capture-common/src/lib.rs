@@ -6,9 +6,10 @@
 //! 1. [`dissect::dissect`] finds addresses, ports, flags and length behind VLAN tags, IPv4 options and IPv6 extension headers.
 //! 2. [`wire::size`] turns a GSO or GRO super-packet into the packets and bytes that are on the wire.
 //! 3. [`flow::FlowKey::new`] gives both directions of a conversation one key, and the [`flow::Side`] that sent the packet.
-//! 4. The kernel looks the key up in the index (key to slot number), and adds to the slot's [`slot::Counters`] of that side, if this hook
+//! 4. [`select`] says whether the flow is to be counted at all.
+//! 5. The kernel looks the key up in the index (key to slot number), and adds to the slot's [`slot::Counters`] of that side, if this hook
 //!    [owns](slot::Counters::owned_by) that direction of the flow.
-//! 5. Whatever became of the packet, it is counted in the [`ledger::Ledger`].
+//! 6. Whatever became of the packet, it is counted in the [`ledger::Ledger`].
 //!
 //! Nothing here allocates, panics or depends on the standard library.
 
@@ -26,6 +27,7 @@ pub mod flow;
 pub mod icmp;
 pub mod initiator;
 pub mod ledger;
+pub mod select;
 pub mod slot;
 pub mod wire;
 
@@ -41,6 +43,22 @@ pub mod names {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
     pub const LEDGER: &str = "LEDGER";
+    /// LPM trie: address to the bits of the filter's questions that it answers with yes.
+    pub const SELECT_ADDRESSES: &str = "SELECT_ADDRESSES";
+    /// Array: port to bits.
+    pub const SELECT_PORTS: &str = "SELECT_PORTS";
+    /// Array: protocol to bits.
+    pub const SELECT_PROTOCOLS: &str = "SELECT_PROTOCOLS";
+    /// Hash: index of an interface to bits.
+    pub const SELECT_INTERFACES: &str = "SELECT_INTERFACES";
+    /// Array with one [`Program`](crate::select::Program).
+    pub const SELECT_PROGRAM: &str = "SELECT_PROGRAM";
+    /// Constant: bits of [`uses`](crate::select::uses).
+    pub const SELECT_USES: &str = "SELECT_USES";
+    /// Constant: one flow in so many is counted.
+    pub const SAMPLE_ONE_IN: &str = "SAMPLE_ONE_IN";
+    /// Constant: makes samples differ.
+    pub const SAMPLE_SEED: &str = "SAMPLE_SEED";
     /// Programs for devices whose frames start with an Ethernet header: what comes in.
     pub const ETHERNET_INGRESS: &str = "ethernet_ingress";
     /// As above: what goes out.

@@ -10,6 +10,7 @@
 mod atomic;
 mod frame;
 mod maps;
+mod select;
 mod table;
 
 use aya_ebpf::{
@@ -75,6 +76,9 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, ledger: &mut Ledger) ->
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
     follow_fragments(&mut headers, ledger);
     let (key, side) = FlowKey::new(&headers);
+    if let Some(outcome) = select::ignored(&key, frame.ifindex()) {
+        return (outcome, size);
+    }
     let packet = table::Packet {
         key,
         side,

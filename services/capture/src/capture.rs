@@ -67,7 +67,7 @@ pub struct Ended;
 impl Capture {
     /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
     pub fn load(config: &Config) -> Result<Self, Error> {
-        let (kernel, table) = Kernel::load(config.max_flows)?;
+        let (kernel, table) = Kernel::load(config.max_flows, &config.plan()?)?;
         let drain = Drain::new(policy(config));
         let tick = config.drain_ended.min(config.drain_active);
         let (orders, inbox) = sync_channel(ORDERS);

@@ -17,6 +17,8 @@ use weir_capture_common::{dissect::Link, ledger::Ledger, names};
 
 pub use table::KernelTable;
 
+use crate::select::{InterfaceAnswers, Plan};
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-capture-ebpf"));
 
 /// Entries that the index has beyond the number of slots: a CPU that loses the race to open a flow holds one for a moment.
@@ -58,6 +60,7 @@ pub enum Error {
 pub struct Kernel {
     object: Ebpf,
     ledger: PerCpuArray<MapData, LedgerValue>,
+    interfaces: InterfaceAnswers,
 }
 
 /// A program on both directions of one interface; detached when dropped.
@@ -76,13 +79,16 @@ struct LedgerValue(Ledger);
 unsafe impl Pod for LedgerValue {}
 
 impl Kernel {
-    /// Loads the programs with room for `max_flows` flows, and returns them with the flow table.
-    pub fn load(max_flows: u32) -> Result<(Self, KernelTable), Error> {
-        let mut object = EbpfLoader::new()
+    /// Loads the programs with room for `max_flows` flows that `plan` accepts, and returns them with the flow table.
+    pub fn load(max_flows: u32, plan: &Plan) -> Result<(Self, KernelTable), Error> {
+        let mut loader = EbpfLoader::new();
+        plan.configure(&mut loader);
+        let mut object = loader
             .map_max_entries(names::SLOTS, max_flows)
             .map_max_entries(names::FREE, max_flows)
             .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
             .load(OBJECT)?;
+        let interfaces = plan.fill(&mut object)?;
         let index = map(&mut object, names::INDEX, HashMap::try_from)?;
         let free = map(&mut object, names::FREE, Stack::try_from)?;
         let ledger = map(&mut object, names::LEDGER, PerCpuArray::try_from)?;
@@ -93,11 +99,12 @@ impl Kernel {
         for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
             classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
         }
-        Ok((Self { object, ledger }, table))
+        Ok((Self { object, ledger, interfaces }, table))
     }
 
     /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
-    pub fn attach(&mut self, interface: &str, link: Link) -> Result<Attachment, Error> {
+    pub fn attach(&mut self, interface: &str, index: u32, link: Link) -> Result<Attachment, Error> {
+        self.interfaces.learn(index, interface)?;
         let (ingress, egress) = match link {
             Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
             Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),
@@ -133,7 +140,11 @@ impl Kernel {
     }
 }
 
-fn map<T>(object: &mut Ebpf, name: &'static str, convert: impl FnOnce(Map) -> Result<T, MapError>) -> Result<T, Error> {
+pub(crate) fn map<T>(
+    object: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(Map) -> Result<T, MapError>,
+) -> Result<T, Error> {
     let map = object.take_map(name).ok_or(Error::Missing(name))?;
     convert(map).map_err(|source| Error::Map { map: name, source })
 }
