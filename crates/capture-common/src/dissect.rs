@@ -8,7 +8,7 @@ mod tunnel;
 
 use header::{Extension, IcmpHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, VlanTag};
 
-use crate::{flow::Address, icmp, initiator::TCP};
+use crate::{flow::Address, icmp, initiator::TCP, sequence::Segment};
 
 /// A header that any bytes are a value of.
 ///
@@ -67,6 +67,8 @@ pub struct Headers {
     pub protocol: u8,
     /// The header's 14th byte; 0 if not TCP.
     pub tcp_flags: u8,
+    /// What TCP's header says of the sequence; zeroes if not TCP.
+    pub segment: Segment,
     /// Whether and which fragment.
     pub fragment: Fragment,
     /// Outer VLAN id, and the inner one in bits 12 to 23; 0 = untagged.
@@ -77,6 +79,8 @@ pub struct Headers {
     pub ip_bytes: u32,
     /// Network header, extension headers and transport header.
     pub header_bytes: u32,
+    /// Offset in the frame of what follows these headers.
+    pub payload_at: u32,
 }
 
 /// Why a frame belongs to no flow, and its bytes behind the link-layer header.
@@ -128,7 +132,11 @@ pub fn dissect<F: Frame>(frame: &F, link: Link) -> Result<Headers, Reject> {
             headers.header_bytes = transport - offset - jumbo_option;
             if headers.fragment != Fragment::Later {
                 headers.header_bytes += transport_bytes(frame, transport, &mut headers);
+                if headers.protocol == TCP {
+                    headers.segment.payload = headers.ip_bytes.saturating_sub(headers.header_bytes);
+                }
             }
+            headers.payload_at = offset + headers.header_bytes + jumbo_option;
             Ok(headers)
         }
         None => Err(Reject::Malformed(available)),
@@ -286,6 +294,13 @@ fn ports<F: Frame>(frame: &F, at: u32, headers: &mut Headers) -> u32 {
             };
             set_ports(tcp.ports, headers);
             headers.tcp_flags = tcp.flags;
+            headers.segment = Segment {
+                sequence: u32::from_be(tcp.sequence),
+                acknowledgement: u32::from_be(tcp.acknowledgement),
+                payload: 0,
+                window: u16::from_be(tcp.window),
+                flags: tcp.flags,
+            };
             u32::from(tcp.offset >> 4) * 4
         }
         UDP | UDP_LITE | DCCP | SCTP => {

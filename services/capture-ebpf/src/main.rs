@@ -10,8 +10,11 @@
 mod atomic;
 mod frame;
 mod maps;
+mod picks;
 mod select;
+mod sockets;
 mod table;
+mod traces;
 
 use aya_ebpf::{
     bindings::tcx_action_base::TCX_NEXT, helpers::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
@@ -54,16 +57,16 @@ fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
     if let Some(ledger) = maps::LEDGER.get_ptr_mut(0) {
         // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
         let ledger = unsafe { &mut *ledger };
-        let frame = SkBuff::new(context);
+        let frame = SkBuff::new(&context.skb);
         let hook = slot::hook(frame.ifindex(), egress);
-        let (outcome, size) = account(&frame, link, hook, ledger);
+        let (outcome, size) = account(&frame, link, hook, egress && frame.is_own(), ledger);
         ledger.record(outcome, size);
     }
     TCX_NEXT
 }
 
 #[inline(always)]
-fn account(frame: &SkBuff, link: Link, hook: slot::Hook, ledger: &mut Ledger) -> (Outcome, Size) {
+fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut Ledger) -> (Outcome, Size) {
     let mut headers = match dissect(frame, link) {
         Ok(headers) => headers,
         Err(Reject::NotIp(bytes)) => return (Outcome::NotIp, wire::size(bytes, 0, 0, 0)),
@@ -84,12 +87,19 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, ledger: &mut Ledger) ->
         side,
         initiator: initiator::of_first_packet(&headers, side),
         tcp_flags: u64::from(headers.tcp_flags),
+        segment: headers.segment,
+        own,
         size,
         hook,
         // SAFETY: a helper without arguments.
         now: unsafe { bpf_ktime_get_boot_ns() },
     };
-    (table::add(&packet, ledger), size)
+    let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
+    let outcome = table::add(&packet, &mut seen, ledger);
+    if outcome == Outcome::Accounted {
+        picks::look_at(frame, &headers, &packet.key, side, &seen, link, packet.now);
+    }
+    (outcome, size)
 }
 
 /// Gives a later fragment the ports of the first one.

@@ -126,6 +126,12 @@ pub fn unseen(packets: u64) {
     counter!("weir_capture_packets_unseen_total").increment(packets);
 }
 
+/// Packets that the kernel has picked to be dissected, and such as found no room on their way.
+pub fn picked(picked: u64, lost: u64) {
+    counter!("weir_capture_picks_total").absolute(picked);
+    counter!("weir_capture_picks_lost_total").absolute(lost);
+}
+
 /// How full the table is.
 pub fn table(live: u64, capacity: u32) {
     keep(|latest| (latest.flows, latest.capacity) = (live, capacity));

@@ -85,3 +85,5 @@ unsafe impl Plain for Ports {}
 unsafe impl Plain for TcpHeader {}
 // SAFETY: as above.
 unsafe impl Plain for IcmpHeader {}
+// SAFETY: bytes.
+unsafe impl Plain for [u8; 8] {}

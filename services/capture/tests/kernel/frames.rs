@@ -28,7 +28,7 @@ fn datagram(fragment: u16) -> Vec<u8> {
 }
 
 /// Puts a frame on the wire; `protocol` stands first behind the addresses.
-fn send(host: &Host, name: &str, protocol: u16, rest: &[u8]) {
+pub(crate) fn send(host: &Host, name: &str, protocol: u16, rest: &[u8]) {
     let index = host.index(name);
     let mut frame = vec![0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1];
     frame.extend(protocol.to_be_bytes());
