@@ -6,6 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, Stack},
 };
 use weir_capture_common::{
+    dissect::Headers,
     facts::Facts,
     flow::{FlowKey, FragmentKey},
     ledger::Ledger,
@@ -39,6 +40,11 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Ports> = LruHashMap::with_max_entr
 
 #[map]
 pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was found in the packet at hand. What comes out of a map the verifier knows nothing of, so all ways through the dissector are one way
+/// behind it.
+#[map]
+pub static SCRATCH: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ends of flows whose first packet is on its way from the socket to the interface.
 #[map]

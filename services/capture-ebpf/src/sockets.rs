@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::{SkBuffContext, SockContext},
 };
 use weir_capture_common::{
-    dissect::{Fragment, Link, dissect},
+    dissect::{Fragment, Headers, Link, outer},
     facts::{Facts, Local, PROCESS, SOCKET, TCP_STATE},
     flow::{FlowKey, Side},
     initiator::TCP,
@@ -142,7 +142,8 @@ fn look(context: &SkBuffContext, egress: bool) -> Option<()> {
 /// The flow of a packet, and the side of this socket.
 #[inline(always)]
 fn key(context: &SkBuffContext, egress: bool) -> Option<(FlowKey, Side)> {
-    let headers = dissect(&SkBuff::new(&context.skb), Link::Ip).ok()?;
+    let mut headers = Headers::default();
+    outer(&SkBuff::new(&context.skb), Link::Ip, &mut headers).ok()?;
     if headers.fragment == Fragment::Later {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use weir_capture_common::{
-    facts::{Facts, OTHERS},
+    facts::{Facts, OTHERS, Tunnel},
     flow::{FlowKey, Side},
     initiator::{ACK, RST, SYN, TCP},
     ledger::{Ledger, Outcome},
@@ -28,7 +28,10 @@ pub struct Packet {
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
     pub tcp_flags: u64,
+    /// The sender has no address yet.
+    pub anonymous: bool,
     pub segment: Segment,
+    pub tunnel: Tunnel,
     /// It was made on this host, and leaves it here.
     pub own: bool,
     pub size: Size,
@@ -80,8 +83,7 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
             Side::A => &raw const (*slot).from_b,
             Side::B => &raw const (*slot).from_a,
         };
-        let anonymous = packet.key.end(packet.side).0.is_unspecified();
-        if !(*counters).owned_by(packet.hook, packet.now, anonymous) {
+        if !(*counters).owned_by(packet.hook, packet.now, packet.anonymous) {
             remember_interface(number, slot::ifindex(packet.hook), slot::ifindex((*counters).owner));
             return Outcome::Duplicate;
         }
@@ -201,6 +203,9 @@ fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
     let Some(facts) = FACTS.get_ptr_mut(number) else { return };
     // SAFETY: a pointer into the array; the waiting end is copied at once.
     unsafe {
+        if packet.tunnel.kind != 0 {
+            (*facts).tunnel = packet.tunnel;
+        }
         if packet.key.protocol() == TCP && packet.segment.flags & SYN != 0 {
             let counters = match packet.side {
                 Side::A => &raw mut (*slot).from_a,

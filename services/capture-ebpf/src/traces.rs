@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use weir_capture_common::{
-    dissect::{Fragment, Frame, Link, Plain, dissect},
+    dissect::{Fragment, Frame, Headers, Link, Plain, outer},
     flow::FlowKey,
     socket::{CONSUMED, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
 };
@@ -53,7 +53,8 @@ fn attribute(skb: u64, reason: u32) -> Option<()> {
         return None;
     }
     let packet = Dropped { network: head + u64::from(header), ether_type: u16::from_be(protocol) };
-    let headers = dissect(&packet, Link::Ip).ok()?;
+    let mut headers = Headers::default();
+    outer(&packet, Link::Ip, &mut headers).ok()?;
     // Every network namespace has these addresses, and here nobody says which it is.
     if headers.fragment == Fragment::Later || is_loopback(headers.src) || is_loopback(headers.dst) {
         return None;

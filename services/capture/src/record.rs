@@ -31,9 +31,10 @@ pub struct Context<'a> {
 /// Makes the record.
 #[must_use]
 pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
-    let (src, src_port) = interval.key.end(interval.initiator);
-    let (dst, dst_port) = interval.key.end(interval.initiator.other());
-    let protocol = interval.key.protocol();
+    let key = interval.key.inside(interval.story.tunnel.kind);
+    let (src, src_port) = key.end(interval.initiator);
+    let (dst, dst_port) = key.end(interval.initiator.other());
+    let protocol = key.protocol();
     let mut flow = Flow {
         start_time: context.clock.to_utc_us(interval.start),
         end_time: context.clock.to_utc_us(interval.end),
@@ -46,7 +47,7 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
         src_port: u32::from(src_port),
         dst_port: responder_port(protocol, dst_port),
         protocol: u32::from(protocol),
-        vlan: interval.key.vlan(),
+        vlan: key.vlan(),
         tx_bytes: interval.tx.bytes,
         tx_packets: interval.tx.packets,
         rx_bytes: interval.rx.bytes,

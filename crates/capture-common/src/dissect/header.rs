@@ -87,3 +87,5 @@ unsafe impl Plain for TcpHeader {}
 unsafe impl Plain for IcmpHeader {}
 // SAFETY: bytes.
 unsafe impl Plain for [u8; 8] {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
