@@ -8,7 +8,7 @@ mod tunnel;
 
 use header::{Extension, IcmpHeader, Ipv4Header, Ipv6Header, Ports, TcpHeader, VlanTag};
 
-use crate::{flow::Address, icmp, initiator::TCP};
+use crate::{facts::Tunnel, flow::Address, icmp, initiator::TCP, sequence::Segment};
 
 /// A header that any bytes are a value of.
 ///
@@ -67,16 +67,24 @@ pub struct Headers {
     pub protocol: u8,
     /// The header's 14th byte; 0 if not TCP.
     pub tcp_flags: u8,
+    /// What TCP's header says of the sequence; zeroes if not TCP.
+    pub segment: Segment,
     /// Whether and which fragment.
     pub fragment: Fragment,
     /// Outer VLAN id, and the inner one in bits 12 to 23; 0 = untagged.
     pub vlan: u32,
     /// Identification of the datagram; only if it is a fragment.
     pub fragment_id: u32,
-    /// From the network header to the end of its payload.
+    /// From the network header to the end of its payload; of a tunnel's the outer one.
     pub ip_bytes: u32,
-    /// Network header, extension headers and transport header.
+    /// Network header, extension headers and transport header; of a tunnel all up to the inner transport header.
     pub header_bytes: u32,
+    /// What the packet is wrapped in; the addresses and ports are those inside.
+    pub tunnel: Tunnel,
+    /// Offset in the frame of the transport header.
+    pub transport_at: u32,
+    /// Offset in the frame of what follows these headers.
+    pub payload_at: u32,
 }
 
 /// Why a frame belongs to no flow, and its bytes behind the link-layer header.
@@ -94,6 +102,11 @@ const IPV6: u16 = 0x86dd;
 const VLAN_CUSTOMER: u16 = 0x8100;
 const VLAN_SERVICE: u16 = 0x88a8;
 const VLAN_TAGS: usize = 3;
+const MPLS_UNICAST: u16 = 0x8847;
+const MPLS_MULTICAST: u16 = 0x8848;
+const MPLS_LABELS: usize = 8;
+/// In a label: it is the last one.
+const MPLS_LAST: u32 = 0x100;
 const EXTENSION_HEADERS: usize = 8;
 
 const HOP_BY_HOP: u8 = 0;
@@ -109,43 +122,120 @@ const UDP_LITE: u8 = 136;
 const HIP: u8 = 139;
 const SHIM6: u8 = 140;
 
-/// Finds the headers of a frame.
+/// Finds the headers of a frame: [`outer`], and what they are [wrapped](enter) around.
 #[inline(always)]
 pub fn dissect<F: Frame>(frame: &F, link: Link) -> Result<Headers, Reject> {
     let mut headers = Headers::default();
+    outer(frame, link, &mut headers)?;
+    enter(frame, &mut headers);
+    Ok(headers)
+}
+
+/// Finds the first network and transport headers of a frame.
+///
+/// A program for the kernel calls this and [`enter`] one after the other, with all that is known forgotten in between: the verifier would follow
+/// each way through the first into each through the second. `headers` are empty before.
+#[inline(always)]
+pub fn outer<F: Frame>(frame: &F, link: Link, headers: &mut Headers) -> Result<(), Reject> {
     let (offset, ether_type) = match link {
         Link::Ethernet => behind_vlan_tags(frame, &mut headers.vlan),
         Link::Ip => (0, frame.ether_type()),
     };
+    let (offset, ether_type) = behind_labels(frame, offset, ether_type);
     let available = frame.length().saturating_sub(offset);
-    let found = match ether_type {
-        IPV4 => ipv4(frame, offset, available, &mut headers),
-        IPV6 => ipv6(frame, offset, available, &mut headers),
-        _ => return Err(Reject::NotIp(available)),
+    let Some(transport) = network(frame, offset, ether_type, available, headers)? else {
+        return Err(Reject::Malformed(available));
     };
-    match found {
-        Some(Transport { at: transport, jumbo_option }) => {
-            headers.header_bytes = transport - offset - jumbo_option;
-            if headers.fragment != Fragment::Later {
-                headers.header_bytes += transport_bytes(frame, transport, &mut headers);
-            }
-            Ok(headers)
-        }
-        None => Err(Reject::Malformed(available)),
+    headers.transport_at = transport.at;
+    headers.header_bytes = transport.at - offset - transport.jumbo_option;
+    headers.payload_at = transport.at;
+    if headers.fragment != Fragment::Later {
+        let length = ports(frame, transport.at, headers);
+        headers.header_bytes += length;
+        headers.payload_at += length;
+    }
+    measure(headers);
+    Ok(())
+}
+
+/// Puts the headers inside a tunnel in the place of those around it, where Weir knows the tunnel and there is an IP packet inside.
+#[inline(always)]
+pub fn enter<F: Frame>(frame: &F, headers: &mut Headers) {
+    if headers.fragment != Fragment::Whole {
+        return;
+    }
+    let Some(inner) = tunnel::inside(frame, headers.transport_at, headers.protocol, headers.dst_port) else { return };
+    let (ip_bytes, outer_end) = (headers.ip_bytes, headers.payload_at);
+    (headers.tunnel.src, headers.tunnel.dst) = (headers.src, headers.dst);
+    let available = frame.length().saturating_sub(inner.at);
+    // What is no IP packet leaves the headers as they are.
+    let Ok(Some(transport)) = network(frame, inner.at, inner.ether_type, available, headers) else {
+        headers.tunnel = Tunnel::default();
+        return;
+    };
+    (headers.tunnel.kind, headers.tunnel.id) = (inner.kind, inner.id);
+    headers.ip_bytes = ip_bytes;
+    (headers.src_port, headers.dst_port, headers.tcp_flags) = (0, 0, 0);
+    headers.transport_at = transport.at;
+    headers.payload_at = transport.at;
+    if headers.fragment != Fragment::Later {
+        headers.payload_at += ports(frame, transport.at, headers);
+    }
+    // Every segment of a super-packet repeats all that stands before the innermost payload.
+    headers.header_bytes += headers.payload_at - outer_end;
+    measure(headers);
+}
+
+/// Whether headers of this kind may be around others.
+#[inline(always)]
+#[must_use]
+pub fn may_carry(headers: &Headers) -> bool {
+    tunnel::may_be(headers.protocol, headers.dst_port)
+}
+
+/// How much of the packet is TCP's payload.
+#[inline(always)]
+fn measure(headers: &mut Headers) {
+    if headers.protocol == TCP && headers.fragment != Fragment::Later {
+        headers.segment.payload = headers.ip_bytes.saturating_sub(headers.header_bytes);
     }
 }
 
-/// Reads the ports, and returns the bytes behind the network header that every segment of a super-packet repeats.
+/// Reads a network header; `None` = it contradicts itself or ends too early.
 #[inline(always)]
-fn transport_bytes<F: Frame>(frame: &F, at: u32, headers: &mut Headers) -> u32 {
-    let plain = ports(frame, at, headers);
-    if frame.segment_size() == 0 || headers.protocol == TCP {
-        return plain;
+fn network<F: Frame>(
+    frame: &F,
+    offset: u32,
+    ether_type: u16,
+    available: u32,
+    headers: &mut Headers,
+) -> Result<Option<Transport>, Reject> {
+    match ether_type {
+        IPV4 => Ok(ipv4(frame, offset, available, headers)),
+        IPV6 => Ok(ipv6(frame, offset, available, headers)),
+        _ => Err(Reject::NotIp(available)),
     }
-    match tunnel::header_bytes(frame, at, headers.protocol) {
-        0 => plain,
-        tunnelled => tunnelled,
+}
+
+/// Skips MPLS labels (RFC 3032); what follows them says by its first bits which IP it is.
+#[inline(always)]
+fn behind_labels<F: Frame>(frame: &F, offset: u32, ether_type: u16) -> (u32, u16) {
+    if ether_type != MPLS_UNICAST && ether_type != MPLS_MULTICAST {
+        return (offset, ether_type);
     }
+    let mut at = offset;
+    for _ in 0..MPLS_LABELS {
+        let Some(label) = frame.load::<u32>(at) else { break };
+        at += 4;
+        if u32::from_be(label) & MPLS_LAST != 0 {
+            return match frame.load::<u32>(at).map(|word| u32::from_be(word) >> 28) {
+                Some(4) => (at, IPV4),
+                Some(6) => (at, IPV6),
+                _ => (offset, ether_type),
+            };
+        }
+    }
+    (offset, ether_type)
 }
 
 /// Offset and `EtherType` of the network header; collects the VLAN ids on the way.
@@ -286,6 +376,13 @@ fn ports<F: Frame>(frame: &F, at: u32, headers: &mut Headers) -> u32 {
             };
             set_ports(tcp.ports, headers);
             headers.tcp_flags = tcp.flags;
+            headers.segment = Segment {
+                sequence: u32::from_be(tcp.sequence),
+                acknowledgement: u32::from_be(tcp.acknowledgement),
+                payload: 0,
+                window: u16::from_be(tcp.window),
+                flags: tcp.flags,
+            };
             u32::from(tcp.offset >> 4) * 4
         }
         UDP | UDP_LITE | DCCP | SCTP => {

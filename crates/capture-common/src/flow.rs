@@ -1,6 +1,11 @@
 //! Keys: what makes packets belong to one conversation.
 
-use crate::dissect::Headers;
+use crate::{
+    dissect::Headers,
+    facts::{Tunnel, tunnel},
+};
+
+const FIRST_BIT: u64 = 1 << 63;
 
 /// Which end of a flow, in the order of its key: `A` has the lower (address, port).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub struct FlowKey {
     /// Port of side B.
     pub b_port: u16,
     /// Upper 8 bits: IANA protocol number. Lower 24: VLAN, the outer id in bits 0 to 11, the inner in bits 12 to 23; 0 = untagged.
+    /// Of a flow in a tunnel: the tunnel's network identifier.
     protocol_vlan: u32,
 }
 
@@ -72,8 +78,10 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub fn new(headers: &Headers) -> (Self, Side) {
-        let protocol_vlan = u32::from(headers.protocol) << 24 | headers.vlan;
-        if in_order(headers) {
+        let tunnel = &headers.tunnel;
+        let scope = if tunnel.kind == 0 { headers.vlan } else { scope_of(tunnel) };
+        let protocol_vlan = u32::from(headers.protocol) << 24 | scope;
+        let (mut key, side) = if in_order(headers) {
             let key = Self {
                 a: headers.src,
                 b: headers.dst,
@@ -91,6 +99,31 @@ impl FlowKey {
                 protocol_vlan,
             };
             (key, Side::B)
+        };
+        if tunnel.kind != 0 {
+            key.mark(tunnel.kind);
+        }
+        (key, side)
+    }
+
+    /// The key of the flow in a tunnel as it is inside: without the marks that keep it apart from the same addresses elsewhere.
+    #[must_use]
+    pub fn inside(mut self, kind: u32) -> Self {
+        if kind != 0 {
+            self.mark(kind);
+            self.protocol_vlan &= 0xff00_0000;
+        }
+        self
+    }
+
+    /// Turns the first bit of one address or both, which makes addresses in ranges that are not assigned to anybody; done twice it does nothing.
+    #[inline(always)]
+    fn mark(&mut self, kind: u32) {
+        if kind != tunnel::GENEVE {
+            self.a.high ^= FIRST_BIT;
+        }
+        if kind != tunnel::VXLAN {
+            self.b.high ^= FIRST_BIT;
         }
     }
 
@@ -117,6 +150,12 @@ impl FlowKey {
             Side::B => (self.b, self.b_port),
         }
     }
+}
+
+/// What tells flows with the same addresses in different tunnels apart, in the place of the VLAN: 24 bits.
+#[inline(always)]
+fn scope_of(tunnel: &Tunnel) -> u32 {
+    if tunnel.kind == tunnel::VXLAN || tunnel.kind == tunnel::GENEVE { tunnel.id & 0x00ff_ffff } else { tunnel.kind }
 }
 
 #[inline(always)]
@@ -196,6 +235,22 @@ mod tests {
             prop_assert_eq!(key.end(side.other()), (packet.dst, packet.dst_port));
             prop_assert_eq!(key.protocol(), packet.protocol);
             prop_assert_eq!(key.vlan(), packet.vlan);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn tunnels_keep_the_same_addresses_apart(packet in headers(), kinds in (0u32..6, 0u32..6), ids in (0u32..3, 0u32..3)) {
+            let wrapped = |kind, id| Headers { tunnel: Tunnel { kind, id, ..Tunnel::default() }, vlan: 0, ..packet };
+            let (first, side) = FlowKey::new(&wrapped(kinds.0, ids.0));
+            let (second, _) = FlowKey::new(&wrapped(kinds.1, ids.1));
+            let named = |kind| kind == tunnel::VXLAN || kind == tunnel::GENEVE;
+            let same = kinds.0 == kinds.1 && (!named(kinds.0) || ids.0 == ids.1);
+            prop_assert_eq!(first == second, same);
+            let inside = first.inside(kinds.0);
+            prop_assert_eq!(inside.end(side), (packet.src, packet.src_port));
+            prop_assert_eq!(inside.end(side.other()), (packet.dst, packet.dst_port));
+            prop_assert_eq!((inside.protocol(), inside.vlan()), (packet.protocol, 0));
         }
     }
 

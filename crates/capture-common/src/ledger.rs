@@ -22,6 +22,10 @@ pub enum Outcome {
     TableBusy = 6,
     /// Its slot was given to another flow twice while it was looked up.
     SlotReused = 7,
+    /// The filter does not accept it.
+    Filtered = 8,
+    /// Its flow is not in the sample.
+    NotSampled = 9,
 }
 
 /// Whether an outcome is how things should be.
@@ -31,7 +35,7 @@ pub enum Kind {
     Seen,
     /// In a flow.
     Accounted,
-    /// Belongs into no flow, or into one where it already is.
+    /// Belongs into no flow, into one where it already is, or into one that nobody wants.
     Ignored,
     /// Should be in a flow and is not.
     Lost,
@@ -39,7 +43,7 @@ pub enum Kind {
 
 impl Outcome {
     /// All outcomes, in the order of [`Ledger::entries`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Seen,
         Self::Accounted,
         Self::NotIp,
@@ -48,6 +52,8 @@ impl Outcome {
         Self::TableFull,
         Self::TableBusy,
         Self::SlotReused,
+        Self::Filtered,
+        Self::NotSampled,
     ];
 
     /// Whether this is how things should be.
@@ -56,7 +62,7 @@ impl Outcome {
         match self {
             Self::Seen => Kind::Seen,
             Self::Accounted => Kind::Accounted,
-            Self::NotIp | Self::Malformed | Self::Duplicate => Kind::Ignored,
+            Self::NotIp | Self::Malformed | Self::Duplicate | Self::Filtered | Self::NotSampled => Kind::Ignored,
             Self::TableFull | Self::TableBusy | Self::SlotReused => Kind::Lost,
         }
     }
@@ -73,6 +79,8 @@ impl Outcome {
             Self::TableFull => "table_full",
             Self::TableBusy => "table_busy",
             Self::SlotReused => "slot_reused",
+            Self::Filtered => "filter",
+            Self::NotSampled => "sampling",
         }
     }
 }

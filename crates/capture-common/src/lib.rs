@@ -6,9 +6,11 @@
 //! 1. [`dissect::dissect`] finds addresses, ports, flags and length behind VLAN tags, IPv4 options and IPv6 extension headers.
 //! 2. [`wire::size`] turns a GSO or GRO super-packet into the packets and bytes that are on the wire.
 //! 3. [`flow::FlowKey::new`] gives both directions of a conversation one key, and the [`flow::Side`] that sent the packet.
-//! 4. The kernel looks the key up in the index (key to slot number), and adds to the slot's [`slot::Counters`] of that side, if this hook
+//! 4. [`select`] says whether the flow is to be counted at all.
+//! 5. The kernel looks the key up in the index (key to slot number), and adds to the slot's [`slot::Counters`] of that side, if this hook
 //!    [owns](slot::Counters::owned_by) that direction of the flow.
-//! 5. Whatever became of the packet, it is counted in the [`ledger::Ledger`].
+//! 6. [`picks`] says whether user space wants to read it.
+//! 7. Whatever became of the packet, it is counted in the [`ledger::Ledger`].
 //!
 //! Nothing here allocates, panics or depends on the standard library.
 
@@ -22,11 +24,16 @@
 extern crate std;
 
 pub mod dissect;
+pub mod facts;
 pub mod flow;
 pub mod icmp;
 pub mod initiator;
 pub mod ledger;
+pub mod picks;
+pub mod select;
+pub mod sequence;
 pub mod slot;
+pub mod socket;
 pub mod wire;
 
 /// Names of the maps and programs in the object that `capture-ebpf` compiles to.
@@ -35,12 +42,40 @@ pub mod names {
     pub const INDEX: &str = "INDEX";
     /// Memory-mappable array of [`Slot`](crate::slot::Slot).
     pub const SLOTS: &str = "SLOTS";
+    /// Memory-mappable array of [`Facts`](crate::facts::Facts), numbered as the slots.
+    pub const FACTS: &str = "FACTS";
+    /// Per-CPU array: what the kernel dropped, by reason.
+    pub const DROPS: &str = "DROPS";
+    /// LRU hash: process id to the file it executes.
+    pub const EXECUTABLES: &str = "EXECUTABLES";
     /// Stack of the numbers of free slots.
     pub const FREE: &str = "FREE";
     /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
     pub const LEDGER: &str = "LEDGER";
+    /// LPM trie: address to the bits of the filter's questions that it answers with yes.
+    pub const SELECT_ADDRESSES: &str = "SELECT_ADDRESSES";
+    /// Array: port to bits.
+    pub const SELECT_PORTS: &str = "SELECT_PORTS";
+    /// Array: protocol to bits.
+    pub const SELECT_PROTOCOLS: &str = "SELECT_PROTOCOLS";
+    /// Hash: index of an interface to bits.
+    pub const SELECT_INTERFACES: &str = "SELECT_INTERFACES";
+    /// Array with one [`Program`](crate::select::Program).
+    pub const SELECT_PROGRAM: &str = "SELECT_PROGRAM";
+    /// Constant: bits of [`uses`](crate::select::uses).
+    pub const SELECT_USES: &str = "SELECT_USES";
+    /// Constant: one flow in so many is counted.
+    pub const SAMPLE_ONE_IN: &str = "SAMPLE_ONE_IN";
+    /// Constant: makes samples differ.
+    pub const SAMPLE_SEED: &str = "SAMPLE_SEED";
+    /// Ring buffer of [`Pick`](crate::picks::Pick)s.
+    pub const PICKS: &str = "PICKS";
+    /// Per-CPU array: packets that were picked, and such as found no room.
+    pub const PICK_COUNTS: &str = "PICK_COUNTS";
+    /// Constant: 1 = packets are picked.
+    pub const PICKS_ON: &str = "PICKS_ON";
     /// Programs for devices whose frames start with an Ethernet header: what comes in.
     pub const ETHERNET_INGRESS: &str = "ethernet_ingress";
     /// As above: what goes out.
@@ -49,4 +84,20 @@ pub mod names {
     pub const IP_INGRESS: &str = "ip_ingress";
     /// As above: what goes out.
     pub const IP_EGRESS: &str = "ip_egress";
+    /// Program at cgroups: a process opens a socket.
+    pub const SOCKET_OPENS: &str = "socket_opens";
+    /// Program at cgroups: a socket sends.
+    pub const SOCKET_SENDS: &str = "socket_sends";
+    /// Program at cgroups: a socket receives.
+    pub const SOCKET_RECEIVES: &str = "socket_receives";
+    /// Program at the tracepoint `skb:kfree_skb`.
+    pub const PACKET_DROPPED: &str = "packet_dropped";
+    /// Program at the tracepoint `sched:sched_process_exec`.
+    pub const PROCESS_EXECUTES: &str = "process_executes";
+    /// Program at the tracepoint `sched:sched_process_fork`.
+    pub const PROCESS_FORKS: &str = "process_forks";
+    /// Constant: where a field lies in a structure of the running kernel, in the order of [`Layout`](crate::socket::Layout).
+    pub const LAYOUT: &str = "LAYOUT";
+    /// Constant: the cookie of the network namespace that is captured in.
+    pub const HOME: &str = "HOME";
 }

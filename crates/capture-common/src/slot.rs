@@ -15,6 +15,7 @@
 use crate::{
     flow::{FlowKey, Side},
     initiator::{FIN, RST},
+    sequence::Progress,
 };
 
 /// Which hook of which interface saw a packet: the interface's index, shifted left, and 1 for egress. 0 = none.
@@ -57,10 +58,12 @@ pub struct Counters {
     pub last_seen: u64,
     /// The hook that counts this direction: the first one that saw a packet of it.
     pub owner: Hook,
-    reserved: u32,
+    /// SYNs without ACK.
+    pub syns: u32,
     /// Union of the TCP flags.
     pub tcp_flags: u64,
-    reserved_line: [u64; 3],
+    /// What the sequence numbers tell; TCP only.
+    pub progress: Progress,
 }
 
 impl Counters {

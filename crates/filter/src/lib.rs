@@ -1,16 +1,21 @@
 //! The filter language, the same in the API, the command line and the console:
 //! `dst_port = 443 and src_container = "web" and not dst_ip in 10.0.0.0/8`.
 //!
-//! Text becomes a tree ([`parse`]), the tree becomes a condition with parameters ([`Condition`]); no text of a stranger ever becomes SQL.
-//! `docs/reference/filter.md` describes the language.
+//! Text becomes a tree ([`parse`]), and the tree one of three things: a condition with parameters for SQL ([`Condition`]; no text of a
+//! stranger ever becomes SQL), a test of records as they come ([`Evaluator`]), or a test of packets that is cheap enough for the kernel
+//! ([`PacketFilter`]). `docs/reference/filter.md` describes the language.
 
 mod compile;
+mod evaluate;
 mod fields;
 mod lexer;
+mod packet;
 mod parser;
 
 pub use compile::{Condition, Value as Parameter};
+pub use evaluate::{Datum, Evaluator, FlowSubject, Subject};
 pub use fields::{Field, FieldType, fields};
+pub use packet::{Atom, MAX_ATOMS, MAX_TERMS, Packet, PacketFilter, Prefix, Term, Unsupported};
 pub use parser::{Expression, Operator, Value, parse};
 
 /// The longest filter.

@@ -60,6 +60,19 @@ pub fn main<F>(service: &'static str, options: &Options, run: impl FnOnce(Contex
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    main_with_routes(service, options, axum::Router::new(), run)
+}
+
+/// As [`main`], with more routes beside the health endpoints; those too ask for the token, if there is one.
+pub fn main_with_routes<F>(
+    service: &'static str,
+    options: &Options,
+    routes: axum::Router,
+    run: impl FnOnce(Context) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
     if options.probe {
         return probe::run(options.health_listen);
     }
@@ -79,7 +92,7 @@ where
                 return ExitCode::from(EX_USAGE);
             }
         };
-        let result = supervise(options, &telemetry, run).await;
+        let result = supervise(options, &telemetry, routes, run).await;
         let code = match &result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
@@ -106,6 +119,7 @@ pub fn parse<P: clap::Parser>() -> P {
 async fn supervise<F>(
     options: &Options,
     telemetry: &weir_telemetry::Telemetry,
+    routes: axum::Router,
     run: impl FnOnce(Context) -> F,
 ) -> anyhow::Result<()>
 where
@@ -113,7 +127,7 @@ where
 {
     let context = Context { shutdown: CancellationToken::new(), health: Health::default() };
     stop_on_signal(context.shutdown.clone())?;
-    let server = server::start(options, context.health.clone(), telemetry.clone()).await?;
+    let server = server::start(options, context.health.clone(), telemetry.clone(), routes).await?;
     info!(address = %server.address, "health endpoints are up");
     let result = run(context.clone()).await;
     context.shutdown.cancel();

@@ -5,8 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use axum::{
     Json, Router,
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
+    extract::{Request, State},
+    http::{StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -27,7 +28,12 @@ struct Shared {
     token: Option<String>,
 }
 
-pub(crate) async fn start(options: &Options, health: Health, telemetry: Telemetry) -> anyhow::Result<Server> {
+pub(crate) async fn start(
+    options: &Options,
+    health: Health,
+    telemetry: Telemetry,
+    routes: Router,
+) -> anyhow::Result<Server> {
     anyhow::ensure!(
         options.health_listen.ip().is_loopback()
             || options.health_token.as_ref().is_some_and(|token| !token.is_empty()),
@@ -39,11 +45,12 @@ pub(crate) async fn start(options: &Options, health: Health, telemetry: Telemetr
         .with_context(|| format!("cannot listen on --health-listen {}", options.health_listen))?;
     let address = listener.local_addr()?;
     let shared = Arc::new(Shared { health, telemetry, token: options.health_token.clone() });
+    let guarded = Router::new().route("/metrics", get(metrics)).with_state(shared.clone()).merge(routes);
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(shared.clone());
+        .with_state(shared.clone())
+        .merge(guarded.layer(from_fn_with_state(shared.clone(), with_token)));
     tokio::spawn(http::serve(listener, router, http::Limits::default(), CancellationToken::new()));
     tokio::spawn(async move {
         // The recorder keeps samples until somebody renders or tidies.
@@ -63,13 +70,18 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     (status, Json(serde_json::json!({ "ready": ready, "conditions": shared.health.conditions() }))).into_response()
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+/// Lets pass who has the token, if there is one.
+async fn with_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     if let Some(token) = &shared.token {
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if given.and_then(|value| value.strip_prefix("Bearer ")) != Some(token) {
             return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], "a bearer token is needed\n")
                 .into_response();
         }
     }
+    next.run(request).await
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.telemetry.render_metrics()).into_response()
 }

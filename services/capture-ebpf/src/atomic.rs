@@ -23,3 +23,14 @@ pub unsafe fn or(word: *mut u64, bits: u64) {
     // SAFETY: one instruction on memory that the caller vouches for.
     unsafe { asm!("lock *(u64 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(reg) bits) };
 }
+
+/// As [`add`], of 32 bits.
+///
+/// # Safety
+///
+/// `sum` points to an aligned, valid `u32`.
+#[inline(always)]
+pub unsafe fn add32(sum: *mut u32, value: u32) {
+    // SAFETY: one instruction on memory that the caller vouches for.
+    unsafe { asm!("lock *(u32 *)({sum} + 0) += {value}", sum = in(reg) sum, value = in(reg) u64::from(value)) };
+}

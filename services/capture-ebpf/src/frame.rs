@@ -1,16 +1,16 @@
 //! An `sk_buff` as a [`Frame`].
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::{bindings::__sk_buff, programs::sk_buff};
 use weir_capture_common::dissect::{Frame, Plain};
 
 pub struct SkBuff<'a> {
-    context: &'a TcContext,
+    skb: &'a sk_buff::SkBuff,
 }
 
 impl<'a> SkBuff<'a> {
     #[inline(always)]
-    pub fn new(context: &'a TcContext) -> Self {
-        Self { context }
+    pub fn new(skb: &'a sk_buff::SkBuff) -> Self {
+        Self { skb }
     }
 
     /// Index of the interface that the packet passes.
@@ -19,16 +19,28 @@ impl<'a> SkBuff<'a> {
         self.raw().ifindex
     }
 
+    /// Whether no interface has received the packet: it was made here.
+    #[inline(always)]
+    pub fn is_own(&self) -> bool {
+        self.raw().ingress_ifindex == 0
+    }
+
     /// `gso_segs`: packets in a super-packet; 0 where nobody has counted.
     #[inline(always)]
     pub fn segments(&self) -> u32 {
         self.raw().gso_segs
     }
 
+    /// The context, as helpers take it.
+    #[inline(always)]
+    pub fn pointer(&self) -> *const core::ffi::c_void {
+        self.skb.skb.cast_const().cast()
+    }
+
     #[inline(always)]
     fn raw(&self) -> &__sk_buff {
-        // SAFETY: the context of a classifier, valid as long as it runs; the verifier checks each field's access.
-        unsafe { &*self.context.skb.skb }
+        // SAFETY: the context of the program, valid as long as it runs; the verifier checks each field's access.
+        unsafe { &*self.skb.skb }
     }
 }
 
@@ -36,7 +48,7 @@ impl Frame for SkBuff<'_> {
     #[inline(always)]
     fn load<T: Plain>(&self, offset: u32) -> Option<T> {
         // The helper, and not the packet's pointers: of a packet with fragments those reach only the first part.
-        self.context.load(offset as usize).ok()
+        self.skb.load(offset as usize).ok()
     }
 
     #[inline(always)]

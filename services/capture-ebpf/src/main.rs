@@ -10,13 +10,17 @@
 mod atomic;
 mod frame;
 mod maps;
+mod picks;
+mod select;
+mod sockets;
 mod table;
+mod traces;
 
 use aya_ebpf::{
     bindings::tcx_action_base::TCX_NEXT, helpers::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
 };
 use weir_capture_common::{
-    dissect::{Fragment, Frame, Headers, Link, Reject, dissect},
+    dissect::{Fragment, Frame, Headers, Link, Reject, enter, may_carry, outer},
     flow::{FlowKey, FragmentKey},
     initiator,
     ledger::{Ledger, Outcome},
@@ -53,39 +57,69 @@ fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
     if let Some(ledger) = maps::LEDGER.get_ptr_mut(0) {
         // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
         let ledger = unsafe { &mut *ledger };
-        let frame = SkBuff::new(context);
+        let frame = SkBuff::new(&context.skb);
         let hook = slot::hook(frame.ifindex(), egress);
-        let (outcome, size) = account(&frame, link, hook, ledger);
+        let (outcome, size) = account(&frame, link, hook, egress && frame.is_own(), ledger);
         ledger.record(outcome, size);
     }
     TCX_NEXT
 }
 
 #[inline(always)]
-fn account(frame: &SkBuff, link: Link, hook: slot::Hook, ledger: &mut Ledger) -> (Outcome, Size) {
-    let mut headers = match dissect(frame, link) {
-        Ok(headers) => headers,
+fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut Ledger) -> (Outcome, Size) {
+    let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
+        return (Outcome::TableBusy, wire::size(frame.length(), 0, 0, 0));
+    };
+    // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
+    let headers = unsafe { &mut *scratch };
+    *headers = Headers::default();
+    match outer(frame, link, headers) {
+        Ok(()) => {}
         Err(Reject::NotIp(bytes)) => return (Outcome::NotIp, wire::size(bytes, 0, 0, 0)),
         Err(Reject::Malformed(bytes)) => return (Outcome::Malformed, wire::size(bytes, 0, 0, 0)),
-    };
+    }
+    forget();
+    if may_carry(headers) {
+        enter(frame, headers);
+        forget();
+    }
     let segment_size = frame.segment_size();
     if segment_size > 0 {
         ledger.super_packets += 1;
     }
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
-    follow_fragments(&mut headers, ledger);
-    let (key, side) = FlowKey::new(&headers);
+    follow_fragments(headers, ledger);
+    let (key, side) = FlowKey::new(headers);
+    if let Some(outcome) = select::ignored(&key, frame.ifindex()) {
+        return (outcome, size);
+    }
     let packet = table::Packet {
         key,
         side,
-        initiator: initiator::of_first_packet(&headers, side),
+        initiator: initiator::of_first_packet(headers, side),
         tcp_flags: u64::from(headers.tcp_flags),
+        anonymous: headers.src.is_unspecified(),
+        segment: headers.segment,
+        tunnel: headers.tunnel,
+        own,
         size,
         hook,
         // SAFETY: a helper without arguments.
         now: unsafe { bpf_ktime_get_boot_ns() },
     };
-    (table::add(&packet, ledger), size)
+    let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
+    let outcome = table::add(&packet, &mut seen, ledger);
+    if outcome == Outcome::Accounted {
+        picks::look_at(frame, headers, &packet.key, side, &seen, link, packet.now);
+    }
+    (outcome, size)
+}
+
+/// Has the compiler read the headers from their map again, of which the verifier knows nothing: all ways through the dissector end here.
+#[inline(always)]
+fn forget() {
+    // SAFETY: no instruction at all; it may be thought to change any memory.
+    unsafe { core::arch::asm!("") };
 }
 
 /// Gives a later fragment the ports of the first one.

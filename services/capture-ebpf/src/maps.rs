@@ -1,14 +1,17 @@
-//! The maps. Sizes of the flow table's three parts are set when the object is loaded (`--max-flows`).
+//! The maps. Sizes of the flow table's parts are set when the object is loaded (`--max-flows`).
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, Stack},
 };
 use weir_capture_common::{
+    dissect::Headers,
+    facts::Facts,
     flow::{FlowKey, FragmentKey},
     ledger::Ledger,
     slot::Slot,
+    socket::{Owner, PATH, REASONS, Waiting},
 };
 
 /// Ports of a datagram's first fragment.
@@ -26,6 +29,9 @@ pub static INDEX: HashMap<FlowKey, u32> = HashMap::with_max_entries(1, 0);
 pub static SLOTS: Array<Slot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
+pub static FACTS: Array<Facts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
 pub static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 
 /// Datagrams in flight: a fragment follows its first one within milliseconds.
@@ -34,3 +40,58 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Ports> = LruHashMap::with_max_entr
 
 #[map]
 pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was found in the packet at hand. What comes out of a map the verifier knows nothing of, so all ways through the dissector are one way
+/// behind it.
+#[map]
+pub static SCRATCH: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
+
+/// Ends of flows whose first packet is on its way from the socket to the interface.
+#[map]
+pub static WAITING: LruHashMap<FlowKey, Waiting> = LruHashMap::with_max_entries(8192, 0);
+
+/// Packets that the kernel dropped, by reason.
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
+
+/// Files that processes execute. Whoever has been quiet for longest is forgotten.
+#[map]
+pub static EXECUTABLES: LruHashMap<u32, [u8; PATH]> = LruHashMap::with_max_entries(8192, 0);
+
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "OWNERS")]
+pub static OWNERS: SocketStorage<Owner> = SocketStorage::new();
+
+/// A value with each socket, in the form of BTF that loaders read (the library's own does not let connections inherit it).
+#[repr(C)]
+pub struct SocketStorage<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; SOCKET_STORAGE_FLAGS],
+}
+
+/// `BPF_F_NO_PREALLOC`, which the kernel demands, and `BPF_F_CLONE`.
+const SOCKET_STORAGE_FLAGS: usize = 1 | 1 << 9;
+
+// SAFETY: the pointers only carry types; nobody follows them.
+unsafe impl<T> Sync for SocketStorage<T> {}
+
+impl<T> SocketStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    /// The map, as helpers take it.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}

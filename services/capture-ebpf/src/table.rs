@@ -2,15 +2,20 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use weir_capture_common::{
+    facts::{Facts, OTHERS, Tunnel},
     flow::{FlowKey, Side},
+    initiator::{ACK, RST, SYN, TCP},
     ledger::{Ledger, Outcome},
-    slot::{Counters, Hook, LIVE, Slot},
+    sequence::{CONNECTING, Progress, Segment},
+    slot::{self, Counters, Hook, LIVE, Slot},
     wire::Size,
 };
 
 use crate::{
     atomic,
-    maps::{FREE, INDEX, SLOTS},
+    maps::{FACTS, FREE, INDEX, SLOTS, WAITING},
+    picks::Seen,
+    sockets,
 };
 
 const EEXIST: i32 = -17;
@@ -23,6 +28,12 @@ pub struct Packet {
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
     pub tcp_flags: u64,
+    /// The sender has no address yet.
+    pub anonymous: bool,
+    pub segment: Segment,
+    pub tunnel: Tunnel,
+    /// It was made on this host, and leaves it here.
+    pub own: bool,
     pub size: Size,
     pub hook: Hook,
     /// `CLOCK_BOOTTIME` in nanoseconds.
@@ -31,11 +42,11 @@ pub struct Packet {
 
 /// Adds a packet to its flow; the first one opens it.
 #[inline(always)]
-pub fn add(packet: &Packet, ledger: &mut Ledger) -> Outcome {
+pub fn add(packet: &Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome {
     // Twice: between a lookup and an insert another CPU may open the flow, and an index entry may be reused while it is read.
     for _ in 0..2 {
-        if let Some(slot) = find(&packet.key) {
-            return update(slot, packet);
+        if let Some((slot, number)) = find(&packet.key) {
+            return update(slot, number, packet, seen);
         }
         match open(packet) {
             Ok(()) => {
@@ -50,17 +61,17 @@ pub fn add(packet: &Packet, ledger: &mut Ledger) -> Outcome {
 }
 
 #[inline(always)]
-fn find(key: &FlowKey) -> Option<*mut Slot> {
+fn find(key: &FlowKey) -> Option<(*mut Slot, u32)> {
     // SAFETY: the number is copied at once. Should the element have been reused for another key, the slot's own key tells.
     let number = unsafe { *INDEX.get(key)? };
     let slot = SLOTS.get_ptr_mut(number)?;
     // SAFETY: a pointer into the array. A slot that the index names is filled, and is not freed before this program has ended (RCU).
     let found = unsafe { &(*slot).key };
-    (found == key).then_some(slot)
+    (found == key).then_some((slot, number))
 }
 
 #[inline(always)]
-fn update(slot: *mut Slot, packet: &Packet) -> Outcome {
+fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Outcome {
     // SAFETY: as in `find`. All CPUs and user space share the slot: sums are atomic. Everything else is written as a whole word, and it makes no
     // difference whose word stays: two packets of one direction that come at the same moment bring the same owner and nearly the same time.
     unsafe {
@@ -68,8 +79,12 @@ fn update(slot: *mut Slot, packet: &Packet) -> Outcome {
             Side::A => &raw mut (*slot).from_a,
             Side::B => &raw mut (*slot).from_b,
         };
-        let anonymous = packet.key.end(packet.side).0.is_unspecified();
-        if !(*counters).owned_by(packet.hook, packet.now, anonymous) {
+        let back = match packet.side {
+            Side::A => &raw const (*slot).from_b,
+            Side::B => &raw const (*slot).from_a,
+        };
+        if !(*counters).owned_by(packet.hook, packet.now, packet.anonymous) {
+            remember_interface(number, slot::ifindex(packet.hook), slot::ifindex((*counters).owner));
             return Outcome::Duplicate;
         }
         if (*counters).owner != packet.hook {
@@ -78,14 +93,77 @@ fn update(slot: *mut Slot, packet: &Packet) -> Outcome {
         if (*slot).interval_first == 0 {
             (*slot).interval_first = packet.now;
         }
+        (seen.first_seen, seen.before) = ((*slot).first_seen, (*counters).packets);
         (*counters).last_seen = packet.now;
         if (*counters).tcp_flags & packet.tcp_flags != packet.tcp_flags {
             atomic::or(&raw mut (*counters).tcp_flags, packet.tcp_flags);
         }
         atomic::add(&raw mut (*counters).packets, packet.size.packets);
         atomic::add(&raw mut (*counters).bytes, packet.size.bytes);
+        if packet.key.protocol() == TCP {
+            follow(counters, back, number, packet);
+        }
     }
     Outcome::Accounted
+}
+
+/// Follows the sequence of a TCP direction, and its handshake.
+#[inline(always)]
+unsafe fn follow(counters: *mut Counters, back: *const Counters, number: u32, packet: &Packet) {
+    // SAFETY: as in `update`.
+    unsafe {
+        (*counters).progress.follow(&packet.segment, packet.size.packets, (packet.now >> 10) as u32, packet.own);
+        if packet.segment.flags & SYN == 0 && (*counters).progress.marks & CONNECTING == 0 {
+            return;
+        }
+        let Some(facts) = FACTS.get_ptr_mut(number) else { return };
+        connect(counters, facts, (*back).progress.next, packet);
+    }
+}
+
+/// SYN, SYN with ACK, ACK: of each the last one before the next step, so that a SYN that was sent again does not count as latency.
+#[inline(always)]
+unsafe fn connect(counters: *mut Counters, facts: *mut Facts, expected: u32, packet: &Packet) {
+    // SAFETY: pointers into the arrays.
+    unsafe {
+        let flags = packet.segment.flags & (SYN | ACK | RST);
+        if flags == SYN {
+            (*counters).syns += 1;
+            (*counters).progress.marks |= CONNECTING;
+            ((*facts).syn, (*facts).syn_ack, (*facts).ack) = (packet.now, 0, 0);
+        } else if flags == SYN | ACK {
+            if (*facts).syn != 0 && (*facts).ack == 0 {
+                (*facts).syn_ack = packet.now;
+            }
+        } else if flags == ACK && (*facts).syn_ack != 0 && packet.segment.acknowledgement == expected {
+            (*facts).ack = packet.now;
+            (*counters).progress.marks &= !CONNECTING;
+        } else if flags & RST != 0 {
+            (*counters).progress.marks &= !CONNECTING;
+        }
+    }
+}
+
+/// Another interface saw a packet that is counted already.
+#[inline(always)]
+fn remember_interface(number: u32, ifindex: u32, counting: u32) {
+    if ifindex == counting {
+        return;
+    }
+    let Some(facts) = FACTS.get_ptr_mut(number) else { return };
+    for place in 0..OTHERS {
+        // SAFETY: a pointer into the array. Two that write at once leave one of them; the next packet writes the other.
+        unsafe {
+            let other = &raw mut (*facts).others[place];
+            if *other == ifindex {
+                return;
+            }
+            if *other == 0 {
+                *other = ifindex;
+                return;
+            }
+        }
+    }
 }
 
 /// Opens a flow with its first packet. `Err(None)`: another CPU was faster.
@@ -104,6 +182,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
         Ok(()) => {
             // SAFETY: a pointer into the array. From here on user space reads the slot; everything in it was written before the insert.
             unsafe { (&raw mut (*slot).state).write_volatile(LIVE) };
+            begin(slot, number, packet);
             Ok(())
         }
         Err(error) => {
@@ -114,6 +193,31 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
                 E2BIG => Some(Outcome::TableFull),
                 _ => Some(Outcome::TableBusy),
             })
+        }
+    }
+}
+
+/// What is known of a flow that has just got its slot.
+#[inline(always)]
+fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
+    let Some(facts) = FACTS.get_ptr_mut(number) else { return };
+    // SAFETY: a pointer into the array; the waiting end is copied at once.
+    unsafe {
+        if packet.tunnel.kind != 0 {
+            (*facts).tunnel = packet.tunnel;
+        }
+        if packet.key.protocol() == TCP && packet.segment.flags & SYN != 0 {
+            let counters = match packet.side {
+                Side::A => &raw mut (*slot).from_a,
+                Side::B => &raw mut (*slot).from_b,
+            };
+            connect(counters, facts, 0, packet);
+        }
+        if let Some(waiting) = WAITING.get(&packet.key) {
+            let waiting = *waiting;
+            let side = if waiting.side == Side::A as u32 { Side::A } else { Side::B };
+            sockets::tell(facts, side, &waiting.local);
+            let _gone = WAITING.remove(&packet.key);
         }
     }
 }
@@ -135,11 +239,18 @@ fn fill(slot: *mut Slot, packet: &Packet) {
         (*mine).last_seen = packet.now;
         (*mine).owner = packet.hook;
         (*mine).tcp_flags = packet.tcp_flags;
+        (*mine).syns = 0;
+        (*mine).progress = Progress::default();
+        if packet.key.protocol() == TCP {
+            (*mine).progress.follow(&packet.segment, packet.size.packets, (packet.now >> 10) as u32, packet.own);
+        }
         // A slot that came back because another CPU was faster still holds that packet.
         (*other).packets = 0;
         (*other).bytes = 0;
         (*other).last_seen = 0;
         (*other).owner = 0;
         (*other).tcp_flags = 0;
+        (*other).syns = 0;
+        (*other).progress = Progress::default();
     }
 }

@@ -23,8 +23,9 @@ use crate::{
     config::Config,
     drain::{Drain, Idle, Policy, Table as _},
     interfaces::Selection,
-    kernel::{Kernel, KernelTable},
+    kernel::{Feature, Kernel, KernelTable},
     metrics::{self, Sums},
+    picks::Buffer,
     privileges,
     record::{self, Context},
 };
@@ -42,6 +43,8 @@ const ORDERS: usize = 8;
 pub struct Capture {
     orders: SyncSender<Order>,
     thread: JoinHandle<Result<Totals, Error>>,
+    picks: Option<Buffer>,
+    seed: u64,
 }
 
 /// What was counted in one life, when all of it is reported: `seen = accounted + ignored + lost` and `accounted = reported`.
@@ -67,7 +70,9 @@ pub struct Ended;
 impl Capture {
     /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
     pub fn load(config: &Config) -> Result<Self, Error> {
-        let (kernel, table) = Kernel::load(config.max_flows)?;
+        let (mut kernel, table) = Kernel::load(config.max_flows, &config.plan()?)?;
+        let picks = kernel.take_picks();
+        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
         let tick = config.drain_ended.min(config.drain_active);
         let (orders, inbox) = sync_channel(ORDERS);
@@ -77,18 +82,28 @@ impl Capture {
                 privileges::keep_for_capturing()?;
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
                 let attachments = Attachments::new(health);
-                let seed = uuid::Uuid::new_v4().as_u64_pair().0;
                 let checkpoint = path.map(Checkpoint::open);
                 let reported = Sums::default();
                 Thread { kernel, table, drain, attachments, sink, seed, reported, checkpoint }.run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
-        Ok(Self { orders, thread })
+        Ok(Self { orders, thread, picks, seed })
     }
 
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
     pub fn start(&self, sink: Sink, health: Health, checkpoint: Option<PathBuf>) -> Result<(), Ended> {
         self.orders.send(Order::Start(sink, health, checkpoint)).map_err(|_| Ended)
+    }
+
+    /// Where the kernel puts packets for [`crate::picks`], the first time that this is called; `None` if it picks none.
+    pub fn take_picks(&mut self) -> Option<Buffer> {
+        self.picks.take()
+    }
+
+    /// Part of the ids of all flows of this life.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Attaches to these interfaces, and to no others.
@@ -134,6 +149,7 @@ struct Thread {
 
 impl Thread {
     fn run(mut self, inbox: &Receiver<Order>, tick: Duration) -> Result<Totals, Error> {
+        self.kernel.features().tell();
         let mut next = Instant::now() + tick;
         loop {
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -181,12 +197,25 @@ impl Thread {
         let clock = Clock::sample().map_err(|source| Error::System { what: "read the clock", source })?;
         let now = clock::boot_ns().map_err(|source| Error::System { what: "read the clock", source })?;
         let attachments = &self.attachments;
-        let context = Context { clock, seed: self.seed, interface: &|index| attachments.name(index) };
+        let kernel = &self.kernel;
+        let drop_reason = |reason| kernel.drop_reason(reason);
+        let context = Context {
+            clock,
+            seed: self.seed,
+            interface: &|index| attachments.name(index),
+            executable: &|pid| kernel.executable(pid),
+            drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
+        };
         let mut batch = Batch { flows: Vec::new(), sink: &mut self.sink, reported: &mut self.reported };
         drain(&mut self.drain, &mut self.table, now, &mut |interval| batch.push(record::flow(&interval, &context)))?;
         batch.publish();
         metrics::ledger(&self.kernel.ledger()?, &self.reported);
         metrics::table(self.drain.live(), self.table.capacity());
+        for (reason, packets) in self.kernel.drops()? {
+            metrics::kernel_drops(reason, packets);
+        }
+        let (picked, lost) = self.kernel.picked()?;
+        metrics::picked(picked, lost);
         metrics::drained(started.elapsed().as_secs_f64());
         Ok(())
     }

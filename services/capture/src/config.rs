@@ -1,6 +1,19 @@
-//! Options of `weir-capture`.
+//! Options of `weir-capture`. Each may stand on the command line, in the environment or in a file, in that order of weight.
 
-use std::time::Duration;
+mod sources;
+mod values;
+
+use std::{path::PathBuf, time::Duration};
+
+use weir_filter::PacketFilter;
+
+use crate::{
+    Error,
+    select::{self, Plan},
+};
+
+pub use sources::load;
+use values::{drain_interval, duration, interface_pattern, packet_filter, prefix};
 
 /// Counts flows in the kernel and publishes them
 #[derive(Clone, Debug, clap::Parser)]
@@ -32,6 +45,31 @@ pub struct Config {
     /// The same for other protocols
     #[arg(long, env = "WEIR_CAPTURE_IDLE_OTHER", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub idle_other: Duration,
+    /// Count only packets that this filter accepts: of the filter language, what a packet tells (`ip`, `port`, `protocol`, `interface`)
+    #[arg(long, env = "WEIR_CAPTURE_INCLUDE", value_name = "FILTER", default_value = "", hide_default_value = true, value_parser = packet_filter)]
+    pub include: String,
+    /// Do not count packets that this filter accepts
+    #[arg(long, env = "WEIR_CAPTURE_EXCLUDE", value_name = "FILTER", default_value = "", hide_default_value = true, value_parser = packet_filter)]
+    pub exclude: String,
+    /// Count only packets from or to these addresses and prefixes; repeatable
+    #[arg(long, env = "WEIR_CAPTURE_ALLOW", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
+    pub allow: Vec<String>,
+    /// Count one flow in so many, with all its packets, and scale its sums; 1 = all
+    #[arg(long, env = "WEIR_CAPTURE_SAMPLE", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub sample: u32,
+    /// Where records go
+    /// [default: nats where --nats-url is given, else live on a terminal and lines elsewhere]
+    #[arg(long, env = "WEIR_CAPTURE_OUTPUT", value_name = "FORM")]
+    pub output: Option<Output>,
+    /// File for the records, with `--output ndjson`, `lines` or `parquet` [default: standard output]
+    #[arg(long, env = "WEIR_CAPTURE_FILE", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// YAML file with options under their long names; flags and environment weigh more
+    #[arg(long, env = "WEIR_CAPTURE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Only print the options with their values, as such a file, and where each comes from
+    #[arg(long)]
+    pub print_config: bool,
     /// Only say whether capturing can work here: exit code 0, or 69 with what is missing and how to get it
     #[arg(long)]
     pub check: bool,
@@ -46,43 +84,31 @@ pub struct Config {
     pub spool: weir_bus::SpoolOptions,
 }
 
-/// The longest interval between drains: no record may cover more than a minute.
-const MAX_DRAIN: Duration = Duration::from_secs(30);
-/// The shortest: a drain reads the whole table.
-const MIN_DRAIN: Duration = Duration::from_millis(50);
+/// Where records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// NATS, as a part of Weir
+    Nats,
+    /// A table on the terminal that shows what goes on now
+    Live,
+    /// One line for each record, for people
+    Lines,
+    /// One JSON object for each record
+    Ndjson,
+    /// A Parquet file (`--file`), complete when the program ends
+    Parquet,
+}
 
-fn drain_interval(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
-    if (MIN_DRAIN..=MAX_DRAIN).contains(&duration) {
-        Ok(duration)
-    } else {
-        Err(format!("must be between {MIN_DRAIN:?} and {MAX_DRAIN:?}"))
+impl Config {
+    /// What is to be counted, compiled.
+    pub fn plan(&self) -> Result<Plan, Error> {
+        Ok(Plan::new(self.filter()?, self.sample))
     }
-}
 
-/// A whole number with a unit: `500ms`, `5s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a number with a unit: 500ms, 5s, 2m, 1h".to_owned();
-    let digits = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(expected)?;
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| expected())?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(expected()),
-    };
-    let milliseconds = number.checked_mul(milliseconds).filter(|total| *total > 0).ok_or_else(expected)?;
-    Ok(Duration::from_millis(milliseconds))
-}
-
-fn interface_pattern(text: &str) -> Result<String, String> {
-    // IFNAMSIZ is 16 with the final zero; a pattern may be longer than what it matches, but not much.
-    let plausible = !text.is_empty()
-        && text.len() <= 64
-        && !text.contains(|character: char| character == '/' || character.is_whitespace() || character.is_control());
-    if plausible { Ok(text.to_owned()) } else { Err("is no name of an interface".to_owned()) }
+    fn filter(&self) -> Result<PacketFilter, Error> {
+        select::combine(&self.include, &self.exclude, &self.allow)
+            .map_err(|(option, source)| Error::Filter { option, source })
+    }
 }
 
 #[cfg(test)]
@@ -90,15 +116,6 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        for bad in ["", "5", "s", "-1s", "1.5s", "0s", "99999999999999999999s", "18446744073709551615h", "5d"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn no_record_can_cover_more_than_a_minute() {

@@ -5,10 +5,12 @@
 //! program knows the slot, report the rest, free it.
 
 mod policy;
+mod story;
 
 use std::time::Duration;
 
 use weir_capture_common::{
+    facts::Facts,
     flow::{FlowKey, Side},
     initiator::{FIN, RST, TCP},
     slot::{self, Slot},
@@ -16,6 +18,7 @@ use weir_capture_common::{
 use weir_proto::EndReason;
 
 pub use policy::{Idle, Policy};
+pub use story::{Story, Stream, Tcp};
 
 /// The flow table, as the drain needs it. The kernel's is one, and the tests have another.
 pub trait Table {
@@ -26,6 +29,8 @@ pub trait Table {
     fn capacity(&self) -> u32;
     /// A copy of a live slot.
     fn read(&self, number: u32) -> Option<Slot>;
+    /// A copy of what is known of the flow in a slot.
+    fn facts(&self, number: u32) -> Facts;
     /// Takes the time of the first packet since this was last called; 0 = there was none.
     fn take_interval_first(&mut self, number: u32) -> u64;
     /// Takes the TCP flags that a side has sent since this was last called.
@@ -59,6 +64,8 @@ pub struct Interval {
     pub ifindex: u32,
     /// Why the flow ends here, or that it goes on.
     pub end_reason: EndReason,
+    /// What happened, and who it was.
+    pub story: Story,
 }
 
 /// What went one way in an interval.
@@ -102,6 +109,7 @@ struct Reported {
     at: u64,
     /// Last packet of the last report.
     end: u64,
+    told: story::Told,
     ending: bool,
 }
 
@@ -279,7 +287,9 @@ impl Drain {
         let first = table.take_interval_first(number);
         let flags = [Side::A, Side::B].map(|side| table.take_tcp_flags(number, side));
         let Some(slot) = table.read(number) else { return };
+        let facts = table.facts(number);
         let reported = &mut self.reported[number as usize];
+        let story = reported.told.advance(&slot, &facts);
         let from_a = reported.from_a.advance(&slot.from_a, flags[0]);
         let from_b = reported.from_b.advance(&slot.from_b, flags[1]);
         let initiator = slot.initiator();
@@ -300,6 +310,7 @@ impl Drain {
             rx,
             ifindex: interface_of(&slot, initiator),
             end_reason,
+            story,
         });
     }
 }

@@ -13,6 +13,15 @@ pub enum Error {
     /// The kernel is older than TCX.
     #[error("capturing needs Linux 6.6 or later, this is {0}")]
     KernelTooOld(String),
+    /// A filter that the kernel cannot evaluate.
+    #[error("--{option} cannot be used")]
+    Filter {
+        /// Name of the option.
+        option: &'static str,
+        /// Why.
+        #[source]
+        source: weir_filter::Unsupported,
+    },
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),

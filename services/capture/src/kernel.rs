@@ -1,9 +1,11 @@
 //! The kernel's side: loads the programs, attaches them to interfaces, and gives access to what they count.
 
+mod btf;
+mod features;
 mod rcu;
 mod table;
 
-use std::os::fd::AsFd as _;
+use std::{collections::BTreeMap, os::fd::AsFd as _};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
@@ -13,9 +15,20 @@ use aya::{
         tc::{SchedClassifierLink, TcAttachOptions},
     },
 };
-use weir_capture_common::{dissect::Link, ledger::Ledger, names};
+use weir_capture_common::{
+    dissect::Link,
+    ledger::Ledger,
+    names,
+    socket::{NOT_SPECIFIED, PATH, REASONS},
+};
 
+pub use features::{Feature, Features};
 pub use table::KernelTable;
+
+use crate::{
+    picks::Buffer,
+    select::{InterfaceAnswers, Plan},
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-capture-ebpf"));
 
@@ -58,6 +71,13 @@ pub enum Error {
 pub struct Kernel {
     object: Ebpf,
     ledger: PerCpuArray<MapData, LedgerValue>,
+    drops: PerCpuArray<MapData, u64>,
+    executables: HashMap<MapData, u32, [u8; PATH]>,
+    interfaces: InterfaceAnswers,
+    picks: Option<Buffer>,
+    pick_counts: PerCpuArray<MapData, [u64; 2]>,
+    features: Features,
+    reasons: BTreeMap<u32, String>,
 }
 
 /// A program on both directions of one interface; detached when dropped.
@@ -76,28 +96,49 @@ struct LedgerValue(Ledger);
 unsafe impl Pod for LedgerValue {}
 
 impl Kernel {
-    /// Loads the programs with room for `max_flows` flows, and returns them with the flow table.
-    pub fn load(max_flows: u32) -> Result<(Self, KernelTable), Error> {
-        let mut object = EbpfLoader::new()
+    /// Loads the programs with room for `max_flows` flows that `plan` accepts, and returns them with the flow table.
+    pub fn load(max_flows: u32, plan: &Plan) -> Result<(Self, KernelTable), Error> {
+        let (types, home) = (features::Types::read(), features::network_namespace());
+        let mut loader = EbpfLoader::new();
+        loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
+        plan.configure(&mut loader);
+        let mut object = loader
             .map_max_entries(names::SLOTS, max_flows)
+            .map_max_entries(names::FACTS, max_flows)
             .map_max_entries(names::FREE, max_flows)
             .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
             .load(OBJECT)?;
+        let interfaces = plan.fill(&mut object)?;
+        let picks = if plan.names() { Some(map(&mut object, names::PICKS, Buffer::try_from)?) } else { None };
+        let pick_counts = map(&mut object, names::PICK_COUNTS, PerCpuArray::try_from)?;
         let index = map(&mut object, names::INDEX, HashMap::try_from)?;
         let free = map(&mut object, names::FREE, Stack::try_from)?;
         let ledger = map(&mut object, names::LEDGER, PerCpuArray::try_from)?;
-        let Some(Map::Array(slots)) = object.take_map(names::SLOTS) else {
-            return Err(Error::Missing(names::SLOTS));
-        };
-        let table = KernelTable::new(index, free, slots.fd().as_fd(), max_flows)?;
+        let drops = map(&mut object, names::DROPS, PerCpuArray::try_from)?;
+        let executables = map(&mut object, names::EXECUTABLES, HashMap::try_from)?;
+        let (slots, facts) = (array(&mut object, names::SLOTS)?, array(&mut object, names::FACTS)?);
+        let table = KernelTable::new(index, free, [slots.fd().as_fd(), facts.fd().as_fd()], max_flows)?;
         for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
             classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
         }
-        Ok((Self { object, ledger }, table))
+        let features = features::attach(&mut object, &types);
+        let kernel = Self {
+            object,
+            ledger,
+            drops,
+            executables,
+            interfaces,
+            picks,
+            pick_counts,
+            features,
+            reasons: types.reasons,
+        };
+        Ok((kernel, table))
     }
 
     /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
-    pub fn attach(&mut self, interface: &str, link: Link) -> Result<Attachment, Error> {
+    pub fn attach(&mut self, interface: &str, index: u32, link: Link) -> Result<Attachment, Error> {
+        self.interfaces.learn(index, interface)?;
         let (ingress, egress) = match link {
             Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
             Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),
@@ -122,6 +163,50 @@ impl Kernel {
         classifier.take_link(id).map_err(refused)
     }
 
+    /// What this kernel can tell.
+    #[must_use]
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// What the process executes, as it was given to execve(2); empty = not known.
+    #[must_use]
+    pub fn executable(&self, pid: u32) -> String {
+        let Ok(path) = self.executables.get(&pid, 0) else { return String::new() };
+        let end = path.iter().position(|&byte| byte == 0).unwrap_or(PATH);
+        String::from_utf8_lossy(&path[..end]).into_owned()
+    }
+
+    /// The kernel's name for a reason to drop a packet, without its prefix.
+    #[must_use]
+    pub fn drop_reason(&self, reason: u32) -> String {
+        self.reasons.get(&reason).cloned().unwrap_or_else(|| reason.to_string())
+    }
+
+    /// Packets that the kernel has dropped on the whole host since this was loaded, by reason.
+    pub fn drops(&self) -> Result<Vec<(String, u64)>, Error> {
+        let mut found = Vec::new();
+        for reason in NOT_SPECIFIED..REASONS {
+            let shares = self.drops.get(&reason, 0).map_err(|source| Error::Map { map: names::DROPS, source })?;
+            let sum: u64 = shares.iter().sum();
+            if sum > 0 {
+                found.push((self.drop_reason(reason), sum));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where picked packets come, once.
+    pub(crate) fn take_picks(&mut self) -> Option<Buffer> {
+        self.picks.take()
+    }
+
+    /// Packets that were picked, and such as found no room in the buffer.
+    pub(crate) fn picked(&self) -> Result<(u64, u64), Error> {
+        let shares = self.pick_counts.get(&0, 0).map_err(|source| Error::Map { map: names::PICK_COUNTS, source })?;
+        Ok(shares.iter().fold((0, 0), |(picked, lost), share| (picked + share[0], lost + share[1])))
+    }
+
     /// The ledger, summed over all CPUs.
     pub fn ledger(&self) -> Result<Ledger, Error> {
         let shares = self.ledger.get(&0, 0).map_err(|source| Error::Map { map: names::LEDGER, source })?;
@@ -133,9 +218,20 @@ impl Kernel {
     }
 }
 
-fn map<T>(object: &mut Ebpf, name: &'static str, convert: impl FnOnce(Map) -> Result<T, MapError>) -> Result<T, Error> {
+pub(crate) fn map<T>(
+    object: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(Map) -> Result<T, MapError>,
+) -> Result<T, Error> {
     let map = object.take_map(name).ok_or(Error::Missing(name))?;
     convert(map).map_err(|source| Error::Map { map: name, source })
+}
+
+fn array(object: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+    match object.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(Error::Missing(name)),
+    }
 }
 
 fn classifier<'a>(object: &'a mut Ebpf, program: &'static str) -> Result<&'a mut SchedClassifier, Error> {

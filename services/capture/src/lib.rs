@@ -1,4 +1,4 @@
-//! `weir-capture`: counts flows in the kernel, and publishes them.
+//! `weir-capture`: counts flows in the kernel, and publishes them or, alone, shows them.
 //!
 //! # The path of a record through capture
 //!
@@ -7,7 +7,8 @@
 //! 2. Every second a thread of its own ([`capture`]) reads the table. [`drain`] decides which flows are due, and gives the difference to what was
 //!    reported of them before as an interval.
 //! 3. [`record`] turns the interval into a record: who began becomes src, kernel time becomes UTC ([`clock`]).
-//! 4. Batches of records go to the bus's publisher, which names them, keeps them in its spool, and sends them until NATS has them.
+//! 4. Batches of records go to the bus's publisher, which names them, keeps them in its spool, and sends them until NATS has them; without
+//!    NATS they go to the writer of `output`. Whoever listens on `/api/live` ([`http`]) gets them too ([`live`]).
 //!
 //! A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
 //! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
@@ -18,16 +19,21 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 mod error;
+pub mod http;
 pub mod interfaces;
 pub mod kernel;
+pub mod live;
 pub mod metrics;
+mod output;
 mod pipeline;
 pub mod privileges;
 pub mod record;
+pub mod select;
 
 pub use config::Config;
 pub use error::Error;
-pub use pipeline::run;
+pub use http::{Told, routes};
+pub use pipeline::{run, run_told};
 
 use capture::Capture;
 
@@ -40,10 +46,13 @@ pub fn prepare(config: &Config) -> Result<Capture, Error> {
     Ok(capture)
 }
 
+/// Index of the loopback interface in every network namespace.
+const LOOPBACK: u32 = 1;
+
 /// Whether capturing can work here: loads the program into the kernel and attaches it to the loopback interface for a moment.
 pub fn check() -> Result<(), Error> {
     privileges::check()?;
-    let (mut kernel, _table) = kernel::Kernel::load(1)?;
-    let _attached = kernel.attach("lo", weir_capture_common::dissect::Link::Ethernet)?;
+    let (mut kernel, _table) = kernel::Kernel::load(1, &select::Plan::default())?;
+    let _attached = kernel.attach("lo", LOOPBACK, weir_capture_common::dissect::Link::Ethernet)?;
     Ok(())
 }

@@ -1,14 +1,14 @@
-//! Counts flows in the kernel and publishes them.
+//! Counts flows in the kernel and publishes or shows them.
 
 use std::process::ExitCode;
 
-use weir_capture::{Config, Error};
+use weir_capture::{Error, Told, config};
 
 /// `EX_UNAVAILABLE` of `sysexits.h`: this host cannot capture; the message says why and how to get it.
 const UNAVAILABLE: u8 = 69;
 
 fn main() -> ExitCode {
-    let config: Config = weir_service::parse();
+    let config = config::load();
     if config.check {
         return match weir_capture::check() {
             Ok(()) => ExitCode::SUCCESS,
@@ -26,7 +26,11 @@ fn main() -> ExitCode {
         Err(error) if error.is_unsupported() => return refuse(error, UNAVAILABLE),
         Err(error) => return refuse(error, 1),
     };
-    weir_service::main("weir-capture", &options, |context| weir_capture::run(config, capture, context))
+    let told = Told::new(&options.host);
+    let routes = weir_capture::routes(told.clone());
+    weir_service::main_with_routes("weir-capture", &options, routes, |context| {
+        weir_capture::run_told(config, capture, context, told)
+    })
 }
 
 /// Logging is not set up yet; one line says it all.

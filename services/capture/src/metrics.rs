@@ -1,7 +1,10 @@
 //! What `/metrics` tells. The ledger comes from the kernel as it is: `seen = accounted + ignored + lost`, each by reason, and
 //! `accounted = reported + pending`.
 
+use std::sync::{Mutex, PoisonError};
+
 use metrics::{counter, gauge};
+use serde_json::{Map, Value, json};
 use weir_capture_common::ledger::{Kind, Ledger, Outcome};
 use weir_proto::Flow;
 
@@ -33,8 +36,51 @@ impl Sums {
     }
 }
 
+/// What was known after the last drain.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Snapshot {
+    pub(crate) ledger: Ledger,
+    pub(crate) reported: Sums,
+    pub(crate) flows: u64,
+    pub(crate) capacity: u32,
+}
+
+/// One capture runs in a process, as there is one recorder of metrics.
+static LATEST: Mutex<Option<Snapshot>> = Mutex::new(None);
+
+/// What was known after the last drain.
+pub(crate) fn latest() -> Snapshot {
+    LATEST.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default()
+}
+
+fn keep(change: impl FnOnce(&mut Snapshot)) {
+    change(LATEST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
+}
+
+/// The ledger for `/api/stats`: each kind with packets and bytes, `ignored` and `lost` by reason.
+pub(crate) fn ledger_object(ledger: &Ledger, reported: &Sums) -> Map<String, Value> {
+    let entry = |packets: u64, bytes: u64| json!({ "packets": packets, "bytes": bytes });
+    let mut object = Map::new();
+    for (name, kind) in [("seen", Kind::Seen), ("accounted", Kind::Accounted)] {
+        let sum = ledger.sum(kind);
+        object.insert(name.into(), entry(sum.packets, sum.bytes));
+    }
+    for (name, kind) in [("ignored", Kind::Ignored), ("lost", Kind::Lost)] {
+        let reasons = Outcome::ALL.into_iter().filter(|outcome| outcome.kind() == kind).map(|outcome| {
+            let share = ledger.entry(outcome);
+            (outcome.reason().to_owned(), entry(share.packets, share.bytes))
+        });
+        object.insert(name.into(), Value::Object(reasons.collect()));
+    }
+    let mut told = entry(reported.packets, reported.bytes);
+    told["records"] = reported.records.into();
+    object.insert("reported".into(), told);
+    object
+}
+
 /// The kernel's ledger, and how much of it has become records.
 pub fn ledger(ledger: &Ledger, reported: &Sums) {
+    keep(|latest| (latest.ledger, latest.reported) = (*ledger, *reported));
     for outcome in Outcome::ALL {
         let entry = ledger.entry(outcome);
         let reason = outcome.reason();
@@ -80,8 +126,15 @@ pub fn unseen(packets: u64) {
     counter!("weir_capture_packets_unseen_total").increment(packets);
 }
 
+/// Packets that the kernel has picked to be dissected, and such as found no room on their way.
+pub fn picked(picked: u64, lost: u64) {
+    counter!("weir_capture_picks_total").absolute(picked);
+    counter!("weir_capture_picks_lost_total").absolute(lost);
+}
+
 /// How full the table is.
 pub fn table(live: u64, capacity: u32) {
+    keep(|latest| (latest.flows, latest.capacity) = (live, capacity));
     gauge!("weir_capture_flows").set(live as f64);
     gauge!("weir_capture_flows_capacity").set(f64::from(capacity));
 }
@@ -89,6 +142,18 @@ pub fn table(live: u64, capacity: u32) {
 /// Whether an interface, or a name that is waited for, is captured on.
 pub fn interface(name: &str, attached: bool) {
     gauge!("weir_capture_interface_attached", "interface" => name.to_owned()).set(if attached { 1.0 } else { 0.0 });
+}
+
+/// Whether this kernel offers something that records can tell.
+pub fn feature(name: &'static str, available: bool) {
+    for (state, value) in [("available", available), ("missing", !available)] {
+        gauge!("weir_capture_feature", "feature" => name, "state" => state).set(if value { 1.0 } else { 0.0 });
+    }
+}
+
+/// What the kernel dropped on the whole host, by its own reason.
+pub fn kernel_drops(reason: String, packets: u64) {
+    counter!("weir_capture_kernel_drops_total", "reason" => reason).absolute(packets);
 }
 
 /// How long a drain took.

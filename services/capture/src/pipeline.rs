@@ -1,4 +1,4 @@
-//! Wires the parts: interfaces → capturing thread → publisher.
+//! Wires the parts: interfaces → capturing thread → publisher or writer.
 
 use std::time::Duration;
 
@@ -6,13 +6,16 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use weir_bus::{Bus, Publisher, names};
-use weir_proto::{Batch, Source};
+use weir_proto::{Batch, Flow, Source};
 use weir_service::Context;
 
 use crate::{
-    capture::Capture,
-    config::Config,
+    capture::{Capture, Sink},
+    config::{Config, Output},
+    http::Told,
     interfaces::{self, Network},
+    output::Printer,
+    select,
 };
 
 /// How long the end waits for NATS to take the last batches; what it has not taken stays in the spool.
@@ -22,25 +25,20 @@ const WATCHDOG: Duration = Duration::from_secs(1);
 
 /// Captures until the shutdown, then publishes what is left.
 pub async fn run(config: Config, capture: Capture, context: Context) -> anyhow::Result<()> {
+    let told = Told::new(&config.service.host);
+    run_told(config, capture, context, told).await
+}
+
+/// As [`run`], and tells of it to those who ask over HTTP.
+pub async fn run_told(config: Config, capture: Capture, context: Context, told: Told) -> anyhow::Result<()> {
+    // Set once, here.
+    let _first = told.health.set(context.health.clone());
     let (network, mut changes) = watch::channel(Network::default());
-    let bus = Bus::connect(&config.bus, "weir-capture").await?;
-    let directory = config.spool.spool_dir.clone().unwrap_or_else(|| config.service.data_dir.join("spool/capture"));
-    let publisher = Publisher::open(
-        bus.clone(),
-        names::RECORDS_EBPF,
-        &config.service.host,
-        &directory,
-        config.spool.spool_max_bytes,
-    )?;
-    let sink = publisher.clone();
-    capture.start(
-        Box::new(move |flows| sink.publish(Batch { source: Source::Ebpf.into(), flows, ..Batch::default() })),
-        context.health.clone(),
-        Some(config.service.data_dir.join("capture.checkpoint")),
-    )?;
+    let destination = Destination::open(&config, &context).await?;
+    let checkpoint = destination.is_nats().then(|| config.service.data_dir.join("capture.checkpoint"));
+    capture.start(sink(&config, &destination, &told), context.health.clone(), checkpoint)?;
 
     let watching = tokio::spawn(interfaces::watch(network, context.shutdown.clone()));
-    let connecting = tokio::spawn(report_bus(bus, context.clone()));
     let mut watchdog = tokio::time::interval(WATCHDOG);
     loop {
         tokio::select! {
@@ -57,17 +55,85 @@ pub async fn run(config: Config, capture: Capture, context: Context) -> anyhow::
     }
 
     let totals = tokio::task::spawn_blocking(move || capture.stop()).await?.context("capturing stopped")?;
-    let left = publisher.close(CLOSE).await;
-    if left > 0 {
-        warn!(batches = left, directory = %directory.display(), "the spool keeps what NATS has not taken");
-    }
+    destination.close().await?;
     info!(records = totals.reported.records, packets = totals.reported.packets, "all that was counted is reported");
-    connecting.abort();
     if context.shutdown.is_cancelled() {
         return Ok(());
     }
     watching.await??;
     anyhow::bail!("capturing ended by itself")
+}
+
+/// Scales what a sample stands for, and hands records to all who want them.
+fn sink(config: &Config, destination: &Destination, told: &Told) -> Sink {
+    let one_in = config.sample;
+    let live = told.live.clone();
+    let mut publish = destination.publish();
+    Box::new(move |mut flows| {
+        for flow in &mut flows {
+            select::scale(flow, one_in);
+        }
+        live.tell(&flows);
+        publish(flows)
+    })
+}
+
+/// Where records go.
+enum Destination {
+    Nats { publisher: Publisher, directory: std::path::PathBuf, connecting: tokio::task::JoinHandle<()> },
+    Alone(Printer),
+}
+
+impl Destination {
+    async fn open(config: &Config, context: &Context) -> anyhow::Result<Self> {
+        match config.output.unwrap_or(Output::Nats) {
+            Output::Nats => Self::nats(config, context).await,
+            output => {
+                let host = &config.service.host;
+                Printer::start(output, config.file.as_deref(), host, context.shutdown.clone()).map(Self::Alone)
+            }
+        }
+    }
+
+    async fn nats(config: &Config, context: &Context) -> anyhow::Result<Self> {
+        let bus = Bus::connect(&config.bus, "weir-capture").await?;
+        let directory = config.spool.spool_dir.clone().unwrap_or_else(|| config.service.data_dir.join("spool/capture"));
+        let host = &config.service.host;
+        let publisher =
+            Publisher::open(bus.clone(), names::RECORDS_EBPF, host, &directory, config.spool.spool_max_bytes)?;
+        let connecting = tokio::spawn(report_bus(bus, context.clone()));
+        Ok(Self::Nats { publisher, directory, connecting })
+    }
+
+    fn is_nats(&self) -> bool {
+        matches!(self, Self::Nats { .. })
+    }
+
+    fn publish(&self) -> Box<dyn FnMut(Vec<Flow>) -> bool + Send> {
+        match self {
+            Self::Nats { publisher, .. } => {
+                let publisher = publisher.clone();
+                Box::new(move |flows| {
+                    publisher.publish(Batch { source: Source::Ebpf.into(), flows, ..Batch::default() })
+                })
+            }
+            Self::Alone(printer) => Box::new(printer.queue()),
+        }
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::Nats { publisher, directory, connecting } => {
+                let left = publisher.close(CLOSE).await;
+                if left > 0 {
+                    warn!(batches = left, directory = %directory.display(), "the spool keeps what NATS has not taken");
+                }
+                connecting.abort();
+                Ok(())
+            }
+            Self::Alone(printer) => tokio::task::spawn_blocking(move || printer.finish()).await?,
+        }
+    }
 }
 
 /// Says whether NATS is there. Capturing does not wait for it.

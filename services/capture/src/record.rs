@@ -2,10 +2,17 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use weir_capture_common::icmp;
+use weir_capture_common::{
+    facts::{Local, PROCESS, Tunnel, tunnel},
+    flow::FlowKey,
+    icmp,
+};
 use weir_proto::Flow;
 
-use crate::{clock::Clock, drain::Interval};
+use crate::{
+    clock::Clock,
+    drain::{Interval, Story},
+};
 
 /// What a record needs beside the interval.
 pub struct Context<'a> {
@@ -15,19 +22,24 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Name of an interface by its index; empty = not known any more.
     pub interface: &'a dyn Fn(u32) -> String,
+    /// Path of what a process executes; empty = not known.
+    pub executable: &'a dyn Fn(u32) -> String,
+    /// The kernel's name for a reason to drop a packet; `None` = this kernel does not tell what it drops.
+    pub drop_reason: Option<&'a dyn Fn(u32) -> String>,
 }
 
 /// Makes the record.
 #[must_use]
 pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
-    let (src, src_port) = interval.key.end(interval.initiator);
-    let (dst, dst_port) = interval.key.end(interval.initiator.other());
-    let protocol = interval.key.protocol();
-    Flow {
+    let key = interval.key.inside(interval.story.tunnel.kind);
+    let (src, src_port) = key.end(interval.initiator);
+    let (dst, dst_port) = key.end(interval.initiator.other());
+    let protocol = key.protocol();
+    let mut flow = Flow {
         start_time: context.clock.to_utc_us(interval.start),
         end_time: context.clock.to_utc_us(interval.end),
         interface: (context.interface)(interval.ifindex),
-        flow_id: flow_id(interval, context.seed),
+        flow_id: flow_id(&interval.key, interval.flow_start, context.seed),
         src_ip_high: src.high,
         src_ip_low: src.low,
         dst_ip_high: dst.high,
@@ -35,7 +47,7 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
         src_port: u32::from(src_port),
         dst_port: responder_port(protocol, dst_port),
         protocol: u32::from(protocol),
-        vlan: interval.key.vlan(),
+        vlan: key.vlan(),
         tx_bytes: interval.tx.bytes,
         tx_packets: interval.tx.packets,
         rx_bytes: interval.rx.bytes,
@@ -44,6 +56,57 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
         tcp_flags_rx: u32::from(interval.rx.tcp_flags),
         end_reason: interval.end_reason.into(),
         ..Flow::default()
+    };
+    tell(&mut flow, &interval.story, context);
+    flow
+}
+
+/// Adds what happened and who it was.
+fn tell(flow: &mut Flow, story: &Story, context: &Context<'_>) {
+    if let Some(tcp) = story.tcp {
+        flow.handshake_us = tcp.handshake_us;
+        flow.rtt_us = tcp.rtt_us;
+        (flow.tx_rtt_us, flow.rx_rtt_us) = (tcp.tx_rtt_us, tcp.rx_rtt_us);
+        flow.syn_retransmits = tcp.syn_retransmits;
+        (flow.tx_retransmits, flow.rx_retransmits) = (tcp.tx.retransmits, tcp.rx.retransmits);
+        (flow.tx_out_of_order, flow.rx_out_of_order) = (tcp.tx.out_of_order, tcp.rx.out_of_order);
+        (flow.tx_zero_windows, flow.rx_zero_windows) = (tcp.tx.zero_windows, tcp.rx.zero_windows);
+    }
+    if let Some(name) = context.drop_reason {
+        flow.drops = Some(story.drops);
+        if story.drops > 0 {
+            flow.drop_reason = name(story.drop_reason);
+        }
+    }
+    (flow.src_cgroup, flow.dst_cgroup) = (story.src.cgroup, story.dst.cgroup);
+    (flow.src_pid, flow.dst_pid) = (story.src.pid, story.dst.pid);
+    (flow.src_process, flow.src_executable) = process(&story.src, context);
+    (flow.dst_process, flow.dst_executable) = process(&story.dst, context);
+    let others = story.others.iter().filter(|&&index| index != 0).map(|&index| (context.interface)(index));
+    flow.interfaces = others.filter(|name| !name.is_empty() && *name != flow.interface).collect();
+    flow.tunnel = tunnel_name(&story.tunnel);
+    (flow.tunnel_src_high, flow.tunnel_src_low) = (story.tunnel.src.high, story.tunnel.src.low);
+    (flow.tunnel_dst_high, flow.tunnel_dst_low) = (story.tunnel.dst.high, story.tunnel.dst.low);
+}
+
+/// Name and executable of a local end's process.
+fn process(local: &Local, context: &Context<'_>) -> (String, String) {
+    if local.marks & PROCESS == 0 {
+        return (String::new(), String::new());
+    }
+    let end = local.comm.iter().position(|&byte| byte == 0).unwrap_or(local.comm.len());
+    (String::from_utf8_lossy(&local.comm[..end]).into_owned(), (context.executable)(local.pid))
+}
+
+/// As the analyzer of captures names it.
+fn tunnel_name(tunnel: &Tunnel) -> String {
+    match tunnel.kind {
+        tunnel::VXLAN => format!("vxlan:{}", tunnel.id),
+        tunnel::GENEVE => format!("geneve:{}", tunnel.id),
+        tunnel::GRE => "gre".to_owned(),
+        tunnel::IPIP => "ipip".to_owned(),
+        tunnel::IP6 => "ip6".to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -57,11 +120,13 @@ fn responder_port(protocol: u8, dst_port: u16) -> u32 {
     }
 }
 
-fn flow_id(interval: &Interval, seed: u64) -> u64 {
+/// The name of the flow that began with its key at `flow_start` (`CLOCK_BOOTTIME` in nanoseconds); `seed` as in [`Context`].
+#[must_use]
+pub fn flow_id(key: &FlowKey, flow_start: u64, seed: u64) -> u64 {
     let mut hasher = DefaultHasher::new();
     seed.hash(&mut hasher);
-    interval.key.hash(&mut hasher);
-    interval.flow_start.hash(&mut hasher);
+    key.hash(&mut hasher);
+    flow_start.hash(&mut hasher);
     // 0 means that a flow is not known.
     hasher.finish().max(1)
 }
@@ -89,12 +154,40 @@ mod tests {
             rx: Traffic { packets: 1, bytes: 60, tcp_flags: 18 },
             ifindex: 7,
             end_reason: EndReason::Active,
+            story: Story::default(),
         }
     }
 
     fn record(interval: &Interval) -> Flow {
-        let context = Context { clock: Clock::sample().unwrap(), seed: 1, interface: &|index| format!("if{index}") };
+        let context = Context {
+            clock: Clock::sample().unwrap(),
+            seed: 1,
+            interface: &|index| format!("if{index}"),
+            executable: &|pid| format!("/bin/{pid}"),
+            drop_reason: Some(&|reason| format!("R{reason}")),
+        };
         flow(interval, &context)
+    }
+
+    #[test]
+    fn a_record_tells_who_and_what_only_where_it_is_known() {
+        let plain = record(&interval(headers(6, 50000, 443), 10, 10));
+        assert_eq!(
+            (plain.src_process.as_str(), plain.src_pid, plain.drops, plain.handshake_us),
+            ("", 0, Some(0), None)
+        );
+        assert_eq!((plain.tx_retransmits, plain.drop_reason.as_str(), plain.tunnel.as_str()), (None, "", ""));
+        let mut known = interval(headers(6, 50000, 443), 10, 10);
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"curl");
+        known.story.src = Local { cgroup: 9, pid: 77, marks: PROCESS, comm, ..Local::default() };
+        (known.story.drops, known.story.drop_reason) = (2, 5);
+        known.story.others = [7, 8, 0, 0];
+        let known = record(&known);
+        assert_eq!((known.src_process.as_str(), known.src_pid, known.src_cgroup), ("curl", 77, 9));
+        assert_eq!((known.src_executable.as_str(), known.dst_executable.as_str()), ("/bin/77", ""));
+        assert_eq!((known.drops, known.drop_reason.as_str()), (Some(2), "R5"));
+        assert_eq!(known.interfaces, ["if8"]);
     }
 
     fn headers(protocol: u8, src_port: u16, dst_port: u16) -> Headers {

@@ -85,3 +85,7 @@ unsafe impl Plain for Ports {}
 unsafe impl Plain for TcpHeader {}
 // SAFETY: as above.
 unsafe impl Plain for IcmpHeader {}
+// SAFETY: bytes.
+unsafe impl Plain for [u8; 8] {}
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}

@@ -164,5 +164,5 @@ fn try_attach(kernel: &mut Kernel, interface: &Interface) -> Result<Attachment, 
         // The next notification brings the new state.
         _ => return Err("it is gone".to_owned()),
     }
-    kernel.attach(&interface.name, link).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+    kernel.attach(&interface.name, interface.index, link).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }

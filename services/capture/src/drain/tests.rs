@@ -135,6 +135,10 @@ impl Table for Model {
         (slot.state == LIVE).then_some(slot)
     }
 
+    fn facts(&self, _number: u32) -> Facts {
+        Facts::default()
+    }
+
     fn take_interval_first(&mut self, number: u32) -> u64 {
         std::mem::take(&mut self.slots[number as usize].interval_first)
     }
@@ -335,6 +339,9 @@ fn a_kernel_that_cannot_tell_gets_another_round() {
         }
         fn read(&self, number: u32) -> Option<Slot> {
             self.0.read(number)
+        }
+        fn facts(&self, number: u32) -> Facts {
+            self.0.facts(number)
         }
         fn take_interval_first(&mut self, number: u32) -> u64 {
             self.0.take_interval_first(number)

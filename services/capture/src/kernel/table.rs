@@ -14,6 +14,7 @@ use aya::{
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use weir_capture_common::{
+    facts::Facts,
     flow::{FlowKey, Side},
     names,
     slot::{self, FREE, LIVE, Slot},
@@ -22,14 +23,16 @@ use weir_capture_common::{
 use super::{Error, rcu};
 use crate::drain::Table;
 
-/// Words of a slot.
+/// Words of a slot, and of what is known of its flow.
 const WORDS: usize = size_of::<Slot>() / size_of::<u64>();
+const _: () = assert!(size_of::<Facts>() == size_of::<Slot>());
 
 /// The kernel's flow table.
 pub struct KernelTable {
     index: HashMap<MapData, Key, u32>,
     free: Stack<MapData, u32>,
-    slots: Slots,
+    slots: Mapped<Slot>,
+    facts: Mapped<Facts>,
 }
 
 /// A key as it lies in the map.
@@ -41,15 +44,15 @@ pub(super) struct Key(FlowKey);
 unsafe impl Pod for Key {}
 
 impl KernelTable {
-    /// Maps the slots and puts all their numbers on the stack of free ones.
+    /// Maps the slots and the facts, and puts all their numbers on the stack of free ones.
     pub(super) fn new(
         index: HashMap<MapData, Key, u32>,
         free: Stack<MapData, u32>,
-        slots: BorrowedFd<'_>,
+        [slots, facts]: [BorrowedFd<'_>; 2],
         max_flows: u32,
     ) -> Result<Self, Error> {
-        let slots = Slots::map(slots, max_flows)?;
-        let mut table = Self { index, free, slots };
+        let (slots, facts) = (Mapped::map(slots, max_flows)?, Mapped::map(facts, max_flows)?);
+        let mut table = Self { index, free, slots, facts };
         // The lowest number comes out first.
         for number in (0..max_flows).rev() {
             table.put_back(number)?;
@@ -89,7 +92,21 @@ impl Table for KernelTable {
     }
 
     fn read(&self, number: u32) -> Option<Slot> {
-        self.slots.read(number)
+        let slot = self.slots.pointer(number)?;
+        // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
+        let state = unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.load(Ordering::Acquire);
+        if state != LIVE {
+            return None;
+        }
+        // SAFETY: a slot is that many words, and any words are a slot.
+        Some(unsafe { std::mem::transmute::<[u64; WORDS], Slot>(self.slots.read(number)?) })
+    }
+
+    fn facts(&self, number: u32) -> Facts {
+        // SAFETY: facts are that many words, and any words are facts.
+        self.facts
+            .read(number)
+            .map_or_else(Facts::default, |words| unsafe { std::mem::transmute::<[u64; WORDS], Facts>(words) })
     }
 
     fn take_interval_first(&mut self, number: u32) -> u64 {
@@ -123,24 +140,29 @@ impl Table for KernelTable {
     }
 
     fn free(&mut self, number: u32) -> Result<(), Error> {
+        if let Some(slot) = self.slots.pointer(number) {
+            // SAFETY: aligned memory of the mapping. Zero is also the state of a free slot.
+            unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.store(FREE, Ordering::Release);
+        }
         self.slots.clear(number);
+        self.facts.clear(number);
         self.put_back(number)
     }
 }
 
-/// The mapped slots.
-struct Slots {
-    start: NonNull<Slot>,
+/// A mapped array of elements that are as large as a slot.
+struct Mapped<T> {
+    start: NonNull<T>,
     length: u32,
     bytes: NonZero<usize>,
 }
 
 // SAFETY: the mapping belongs to this value alone within the process, and is not bound to a thread.
-unsafe impl Send for Slots {}
+unsafe impl<T> Send for Mapped<T> {}
 
-impl Slots {
+impl<T> Mapped<T> {
     fn map(fd: BorrowedFd<'_>, length: u32) -> Result<Self, Error> {
-        let bytes = NonZero::new(length as usize * size_of::<Slot>()).ok_or(Error::Missing(names::SLOTS))?;
+        let bytes = NonZero::new(length as usize * size_of::<T>()).ok_or(Error::Missing(names::SLOTS))?;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let start =
             unsafe { mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0) }
@@ -148,40 +170,33 @@ impl Slots {
         Ok(Self { start: start.cast(), length, bytes })
     }
 
-    fn pointer(&self, number: u32) -> Option<*mut Slot> {
+    fn pointer(&self, number: u32) -> Option<*mut T> {
         // SAFETY: within the mapping.
         (number < self.length).then(|| unsafe { self.start.as_ptr().add(number as usize) })
     }
 
-    fn read(&self, number: u32) -> Option<Slot> {
-        let slot = self.pointer(number)?;
-        // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
-        let state = unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.load(Ordering::Acquire);
-        if state != LIVE {
-            return None;
-        }
+    /// Copies an element, word by word, since the kernel writes meanwhile.
+    fn read(&self, number: u32) -> Option<[u64; WORDS]> {
+        let element = self.pointer(number)?.cast::<u64>();
         let mut words = [0; WORDS];
         for (index, word) in words.iter_mut().enumerate() {
-            // SAFETY: as above, word by word, since the kernel writes meanwhile.
-            *word = unsafe { AtomicU64::from_ptr(slot.cast::<u64>().add(index)) }.load(Ordering::Relaxed);
+            // SAFETY: aligned memory of the mapping, within the element.
+            *word = unsafe { AtomicU64::from_ptr(element.add(index)) }.load(Ordering::Relaxed);
         }
-        // SAFETY: a slot is that many words, and any words are a slot.
-        Some(unsafe { std::mem::transmute::<[u64; WORDS], Slot>(words) })
+        Some(words)
     }
 
-    /// Zeroes a slot that nobody else uses.
+    /// Zeroes an element that nobody else uses.
     fn clear(&mut self, number: u32) {
-        let Some(slot) = self.pointer(number) else { return };
-        // SAFETY: aligned memory of the mapping. Zero is also the state of a free slot.
-        unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.store(FREE, Ordering::Release);
+        let Some(element) = self.pointer(number) else { return };
         for index in 0..WORDS {
             // SAFETY: as above. The number is in user space's hands until it is back on the stack, which is a system call.
-            unsafe { AtomicU64::from_ptr(slot.cast::<u64>().add(index)) }.store(0, Ordering::Relaxed);
+            unsafe { AtomicU64::from_ptr(element.cast::<u64>().add(index)) }.store(0, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Slots {
+impl<T> Drop for Mapped<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping that `map` made; nobody holds a pointer into it beyond a call.
         if let Err(error) = unsafe { munmap(self.start.cast(), self.bytes.get()) } {

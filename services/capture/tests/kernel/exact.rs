@@ -4,7 +4,7 @@
 //! hook at the sender, and cuts them into real packets just before the interface, which counts those. And, with offload on, where the
 //! interface counts super-packets, the sockets' own count of segments (`TCP_INFO`).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use weir_capture_common::ledger::{Kind, Outcome};
 use weir_proto::{EndReason, Flow};
@@ -193,7 +193,19 @@ fn a_stream_through_a_tunnel_equals_the_counters_of_the_wire_below() {
     let (at_a, at_b) = (at_a.stop(), at_b.stop());
     assert_equals_interface("a", &at_a, counted_a);
     assert_equals_interface("b", &at_b, counted_b);
-    let outer = at_a.total(|flow| flow.protocol == 17 && flow.dst_port == 4789);
-    assert!(outer.tx_packets + outer.rx_packets >= u64::from(sent.client.segs_out + sent.server.segs_out), "{outer:?}");
+    for (result, interface) in [(&at_a, "a0"), (&at_b, "b0")] {
+        let of_stream = |flow: &Flow| flow.tunnel == "vxlan:42" && flow.dst_port == u32::from(sent.port);
+        let inner = result.total(of_stream);
+        assert_eq!(inner.tx_packets, u64::from(sent.client.segs_out), "{inner:?}");
+        // The bytes are those of the wire: outer IP, UDP, VXLAN and Ethernet around each.
+        let headers = inner.tx_packets * (20 + 8 + 8 + 14 + 20 + 32) + 8;
+        assert_eq!(inner.tx_bytes, (10 << 20) + sent.client.bytes_retrans + headers);
+        let flow = result.flows.iter().find(|flow| of_stream(flow)).unwrap();
+        assert_eq!((src(flow).to_string(), dst(flow).to_string()), ("10.90.0.1".to_owned(), "10.90.0.2".to_owned()));
+        let end = |high, low| Ipv6Addr::from(weir_proto::Ip::new(high, low)).to_canonical();
+        assert_eq!(end(flow.tunnel_src_high, flow.tunnel_src_low), v4(1));
+        assert_eq!(end(flow.tunnel_dst_high, flow.tunnel_dst_low), v4(2));
+        assert_eq!((flow.interface.as_str(), flow.protocol, flow.vlan), (interface, 6, 0));
+    }
     assert!(at_a.totals.ledger.super_packets > 100, "{:?}", at_a.totals.ledger);
 }

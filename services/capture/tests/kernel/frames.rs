@@ -28,7 +28,7 @@ fn datagram(fragment: u16) -> Vec<u8> {
 }
 
 /// Puts a frame on the wire; `protocol` stands first behind the addresses.
-fn send(host: &Host, name: &str, protocol: u16, rest: &[u8]) {
+pub(crate) fn send(host: &Host, name: &str, protocol: u16, rest: &[u8]) {
     let index = host.index(name);
     let mut frame = vec![0x02, 0, 0, 0, 0, 2, 0x02, 0, 0, 0, 0, 1];
     frame.extend(protocol.to_be_bytes());
@@ -100,6 +100,63 @@ fn tags_padding_fragments_and_strange_frames_are_counted_as_what_they_are() {
     let mut counted = counted;
     counted.1.bytes -= 4 + 8 + 18;
     assert_equals_interface("a", &at_a, counted);
+}
+
+/// An IP packet of this protocol from 10.9.0.1 to 10.9.0.2.
+fn outer(protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend((20 + payload.len() as u16).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, protocol, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2]);
+    packet.extend(payload);
+    packet
+}
+
+#[test]
+fn what_is_wrapped_counts_to_the_flow_inside() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let at_b = Capturing::on(&b, &["b0"], &[]);
+    up(&a, &b);
+    let udp = |port: u16, rest: &[u8]| {
+        let mut datagram = vec![0x30, 0x39];
+        datagram.extend(port.to_be_bytes());
+        datagram.extend((8 + rest.len() as u16).to_be_bytes());
+        datagram.extend([0, 0]);
+        datagram.extend(rest);
+        datagram
+    };
+    let ethernet = [&[2; 12][..], &[8, 0], &datagram(0)].concat();
+    let vxlan = |id: u8| outer(17, &udp(4789, &[&[8, 0, 0, 0, 0, 0, id, 0][..], &ethernet].concat()));
+    let geneve = outer(17, &udp(6081, &[&[1, 0, 0x65, 0x58, 0, 0, 7, 0, 1, 2, 3, 4][..], &ethernet].concat()));
+    let gre = outer(47, &[&[0x20, 0, 8, 0, 0, 0, 0, 9][..], &datagram(0)].concat());
+    let packets = [vxlan(5), vxlan(5), vxlan(6), geneve, gre, outer(4, &datagram(0)), datagram(0)];
+    for packet in &packets {
+        send(&a, "a0", 0x0800, packet);
+    }
+    // Two labels, the second is the last.
+    send(&a, "a0", 0x8847, &[&[0, 1, 0, 64, 0, 2, 1, 64][..], &datagram(0)].concat());
+    // ARP in VXLAN makes no flow inside, so it counts outside.
+    let arp = [&[8, 0, 0, 0, 0, 0, 5, 0][..], &[2; 12], &[8, 6], &[0; 28]].concat();
+    send(&a, "a0", 0x0800, &outer(17, &udp(4789, &arp)));
+    down(&a, &b);
+    let result = at_b.stop();
+    let mut found: Vec<_> = (result.flows.iter().filter(|flow| is_datagram(flow)))
+        .map(|flow| (flow.tunnel.as_str(), flow.src_port, flow.tx_packets, flow.tx_bytes, flow.tunnel_dst_low as u8))
+        .collect();
+    found.sort_unstable();
+    let expected = [
+        ("", 12345, 2, 2 * 28, 0),
+        ("geneve:7", 12345, 1, 20 + 8 + 12 + 14 + 28, 2),
+        ("gre", 12345, 1, 20 + 8 + 28, 2),
+        ("ipip", 12345, 1, 20 + 28, 2),
+        ("vxlan:5", 12345, 2, 2 * (20 + 8 + 8 + 14 + 28), 2),
+        ("vxlan:6", 12345, 1, 20 + 8 + 8 + 14 + 28, 2),
+    ];
+    assert_eq!(found, expected);
+    let outside = result.total(|flow| flow.dst_port == 4789 && flow.tunnel.is_empty());
+    assert_eq!((outside.tx_packets, outside.tx_bytes), (1, 20 + 8 + 8 + 14 + 28));
 }
 
 #[test]

@@ -77,6 +77,8 @@ fn a_forwarded_packet_counts_once() {
     assert_eq!(stream.rx_packets, u64::from(sent.server.segs_out) + 1);
     let flow = result.flows.iter().find(|flow| flow.dst_port == u32::from(sent.port)).unwrap();
     assert_eq!(flow.interface, "left", "the interface is the one that the initiator's packets come in at");
+    // The other interface is named beside it.
+    assert_eq!(flow.interfaces, ["right"]);
     // Each of these packets was seen twice.
     let duplicates = result.totals.ledger.entry(Outcome::Duplicate).packets;
     assert!(duplicates >= 20 + stream.tx_packets + stream.rx_packets, "{:?}", result.totals.ledger);

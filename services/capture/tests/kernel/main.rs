@@ -9,4 +9,6 @@ mod killed;
 mod ledger;
 mod publishing;
 mod rights;
+mod story;
 mod support;
+mod who;

@@ -201,7 +201,8 @@ pub(crate) mod libc_tcp {
     pub(crate) struct Info {
         pub(crate) state: u8,
         bits: [u8; 7],
-        words: [u32; 24],
+        words: [u32; 23],
+        pub(crate) total_retrans: u32,
         pacing_rate: u64,
         max_pacing_rate: u64,
         pub(crate) bytes_acked: u64,

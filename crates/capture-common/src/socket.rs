@@ -1,0 +1,105 @@
+//! What the programs at sockets and tracepoints share with user space.
+
+use crate::{
+    facts::Local,
+    flow::{Address, Side},
+};
+
+/// Kept with each socket (`BPF_MAP_TYPE_SK_STORAGE`); a connection that is accepted starts with a copy of its listening socket's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Owner {
+    /// Process that opened the socket; 0 = it was open before.
+    pub pid: u32,
+    /// TCP's state when this was last looked at.
+    pub state: u32,
+    /// Cookie of its network namespace; 0 = not known.
+    pub netns: u64,
+    /// Name of the thread that opened it.
+    pub comm: [u8; 16],
+    /// `CLOCK_BOOTTIME` in nanoseconds until when there is no need to look again.
+    pub due: u64,
+    /// TCP's retransmits when this was last looked at.
+    pub retransmits: u32,
+    /// Hash of the peer that was last told of; a socket that is not connected has many.
+    pub peer: u32,
+}
+
+/// An end of a flow that is not in the table yet: its socket sends before the interface sees the packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiting {
+    /// Which end: 0 = side A, 1 = side B.
+    pub side: u32,
+    /// So that no byte is undefined.
+    pub reserved: u32,
+    /// Who it is.
+    pub local: Local,
+}
+
+impl Waiting {
+    /// Of one side.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(side: Side, local: Local) -> Self {
+        Self { side: side as u32, reserved: 0, local }
+    }
+}
+
+/// Offsets of fields in the running kernel's structures, from its BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Layout {
+    /// `sk_buff.head`, a pointer.
+    pub skb_head: u32,
+    /// `sk_buff.network_header`, 16 bits.
+    pub skb_network_header: u32,
+    /// `sk_buff.protocol`, 16 bits in network order.
+    pub skb_protocol: u32,
+    /// `linux_binprm.filename`, a pointer.
+    pub binprm_filename: u32,
+    /// `task_struct.tgid`, 32 bits.
+    pub task_tgid: u32,
+    /// So that no byte is undefined.
+    pub reserved: u32,
+}
+
+/// Longest path of an executable that is kept, with its final zero; longer ones are cut.
+pub const PATH: usize = 128;
+
+/// Reasons of drops that have a number of their own; others are added to the last one.
+pub const REASONS: u32 = 256;
+
+/// The kernel freed the packet without dropping it: `SKB_NOT_DROPPED_YET`, `SKB_CONSUMED` (include/net/dropreason-core.h).
+pub const CONSUMED: u32 = 1;
+/// It was dropped, and nobody says why: `SKB_DROP_REASON_NOT_SPECIFIED`.
+pub const NOT_SPECIFIED: u32 = 2;
+
+/// Whether an address is a loopback address: every network namespace has it.
+#[inline(always)]
+#[must_use]
+pub fn is_loopback(address: Address) -> bool {
+    let v4 = address.low >> 24 == 0x00ff_ff7f;
+    address.high == 0 && (v4 || address.low == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_addresses_are_known() {
+        assert!(is_loopback(Address::from_v4(0x7f00_0001)));
+        assert!(is_loopback(Address::from_v4(0x7f12_3456)));
+        assert!(is_loopback(Address { high: 0, low: 1 }));
+        assert!(!is_loopback(Address::from_v4(0x0a00_0001)));
+        assert!(!is_loopback(Address { high: 1, low: 1 }));
+    }
+
+    #[test]
+    fn what_crosses_the_border_has_no_padding() {
+        assert_eq!(size_of::<Owner>(), 48);
+        assert_eq!(size_of::<Waiting>(), 56);
+        assert_eq!(size_of::<Layout>(), 24);
+    }
+}

@@ -1,0 +1,154 @@
+//! Programs at tracepoints: what the kernel drops and why, and what processes execute.
+//!
+//! Where fields lie differs by kernel: user space reads it from the kernel's BTF and sets [`LAYOUT`] before it loads these programs.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes},
+    macros::raw_tracepoint,
+    programs::RawTracePointContext,
+};
+use weir_capture_common::{
+    dissect::{Fragment, Frame, Headers, Link, Plain, outer},
+    flow::FlowKey,
+    socket::{CONSUMED, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
+};
+
+use crate::{
+    atomic,
+    maps::{DROPS, EXECUTABLES},
+    sockets,
+};
+
+#[unsafe(no_mangle)]
+static LAYOUT: Layout =
+    Layout { skb_head: 0, skb_network_header: 0, skb_protocol: 0, binprm_filename: 0, task_tgid: 0, reserved: 0 };
+
+/// In `network_header`: not set.
+const NO_HEADER: u16 = 0xffff;
+
+/// `skb:kfree_skb` (skb, location, reason).
+#[raw_tracepoint]
+pub fn packet_dropped(context: RawTracePointContext) -> i32 {
+    let (skb, reason) = (context.arg::<u64>(0), context.arg::<u32>(2));
+    if reason > CONSUMED {
+        if let Some(count) = DROPS.get_ptr_mut(reason.min(REASONS - 1)) {
+            // SAFETY: this CPU's own element; an interrupt that comes between loses one of two, so it is atomic.
+            unsafe { atomic::add(count, 1) };
+        }
+        // A reason that nobody has given says nothing of the flow.
+        if reason > NOT_SPECIFIED {
+            let _unknown_flow = attribute(skb, reason);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn attribute(skb: u64, reason: u32) -> Option<()> {
+    let layout = layout();
+    let header: u16 = read(skb + u64::from(layout.skb_network_header))?;
+    let head: u64 = read(skb + u64::from(layout.skb_head))?;
+    let protocol: u16 = read(skb + u64::from(layout.skb_protocol))?;
+    if header == 0 || header == NO_HEADER {
+        return None;
+    }
+    let packet = Dropped { network: head + u64::from(header), ether_type: u16::from_be(protocol) };
+    let mut headers = Headers::default();
+    outer(&packet, Link::Ip, &mut headers).ok()?;
+    // Every network namespace has these addresses, and here nobody says which it is.
+    if headers.fragment == Fragment::Later || is_loopback(headers.src) || is_loopback(headers.dst) {
+        return None;
+    }
+    let (key, _) = FlowKey::new(&headers);
+    let facts = sockets::find(&key)?;
+    // SAFETY: a pointer into the array of facts.
+    unsafe {
+        (*facts).drop_reason = reason;
+        atomic::add32(&raw mut (*facts).drops, 1);
+    }
+    Some(())
+}
+
+/// A packet that the kernel frees, from its network header on.
+struct Dropped {
+    network: u64,
+    ether_type: u16,
+}
+
+impl Frame for Dropped {
+    #[inline(always)]
+    fn load<T: Plain>(&self, offset: u32) -> Option<T> {
+        read(self.network + u64::from(offset))
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // Only its addresses and ports are wanted.
+        u16::MAX.into()
+    }
+
+    #[inline(always)]
+    fn ether_type(&self) -> u16 {
+        self.ether_type
+    }
+
+    #[inline(always)]
+    fn vlan_tag(&self) -> Option<u16> {
+        None
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        0
+    }
+}
+
+/// `sched:sched_process_exec` (task, old pid, binprm).
+#[raw_tracepoint]
+pub fn process_executes(context: RawTracePointContext) -> i32 {
+    let binprm = context.arg::<u64>(2);
+    let _without = executes(binprm);
+    0
+}
+
+#[inline(always)]
+fn executes(binprm: u64) -> Option<()> {
+    let name: u64 = read(binprm + u64::from(layout().binprm_filename))?;
+    let mut path = [0u8; PATH];
+    // SAFETY: the helper reads any address, or says that it cannot.
+    unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut path) }.ok()?;
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    EXECUTABLES.insert(&pid, &path, 0).ok()
+}
+
+/// `sched:sched_process_fork` (parent, child): a child executes what its parent does.
+#[raw_tracepoint]
+pub fn process_forks(context: RawTracePointContext) -> i32 {
+    let child = context.arg::<u64>(1);
+    let _thread = forks(child);
+    0
+}
+
+#[inline(always)]
+fn forks(child: u64) -> Option<()> {
+    let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let child: u32 = read(child + u64::from(layout().task_tgid))?;
+    if child == parent {
+        return None;
+    }
+    // SAFETY: copied at once.
+    let path = unsafe { *EXECUTABLES.get(&parent)? };
+    EXECUTABLES.insert(&child, &path, 0).ok()
+}
+
+#[inline(always)]
+fn layout() -> Layout {
+    // SAFETY: a constant that is set before the program is loaded; volatile, or the compiler would take what stands here.
+    unsafe { (&raw const LAYOUT).read_volatile() }
+}
+
+#[inline(always)]
+fn read<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper reads any address, or says that it cannot; callers ask for integers.
+    unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
+}

@@ -1,0 +1,250 @@
+//! What this kernel can tell beside packets and bytes: each program is tried alone, and what cannot be attached is absent from the records.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    mem::size_of,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Ebpf, Pod,
+    programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, ProgramError, RawTracePoint},
+};
+use tracing::{info, warn};
+use weir_capture_common::{names, socket::Layout};
+
+use super::btf::Btf;
+use crate::metrics;
+
+/// A link never excludes others, and takes no flags (Linux, kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`).
+const LINK: CgroupAttachMode = CgroupAttachMode::Single;
+
+/// Something that records can tell on some kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// Handshake, retransmits, reordering, zero windows: the classifier's own, always there.
+    Sequence,
+    /// Cgroup of local sockets, and what their TCP says of itself.
+    Socket,
+    /// Process that opened a socket.
+    Process,
+    /// Path of what the process executes.
+    Executable,
+    /// What the kernel drops, and why.
+    Drops,
+}
+
+impl Feature {
+    const ALL: [Self; 5] = [Self::Sequence, Self::Socket, Self::Process, Self::Executable, Self::Drops];
+
+    /// The value of the label `feature` in `/metrics`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sequence => "sequence",
+            Self::Socket => "socket",
+            Self::Process => "process",
+            Self::Executable => "executable",
+            Self::Drops => "drops",
+        }
+    }
+
+    /// Where it comes from.
+    fn hook(self) -> &'static str {
+        match self {
+            Self::Sequence => "tcx",
+            Self::Socket => "cgroup_skb",
+            Self::Process => "cgroup/sock_create",
+            Self::Executable => "sched_process_exec, sched_process_fork",
+            Self::Drops => "kfree_skb",
+        }
+    }
+}
+
+/// What could be attached, and why the rest could not.
+#[derive(Clone, Debug, Default)]
+pub struct Features {
+    states: BTreeMap<Feature, Option<String>>,
+}
+
+impl Features {
+    /// Whether records may tell it.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.states.get(&feature) == Some(&None)
+    }
+
+    /// Says in the log and in `/metrics` what there is.
+    pub fn tell(&self) {
+        for (feature, missing) in &self.states {
+            metrics::feature(feature.name(), missing.is_none());
+            match missing {
+                None => info!(feature = feature.name(), hook = feature.hook(), "available"),
+                Some(reason) => {
+                    warn!(
+                        feature = feature.name(),
+                        hook = feature.hook(),
+                        reason,
+                        "not available: records do not tell it"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What the kernel's types tell.
+#[derive(Default)]
+pub(super) struct Types {
+    pub(super) layout: LayoutValue,
+    /// Names of reasons for drops.
+    pub(super) reasons: BTreeMap<u32, String>,
+    missing: Option<String>,
+}
+
+/// Offsets as the programs read them.
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub(super) struct LayoutValue(Layout);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for LayoutValue {}
+
+impl Types {
+    pub(super) fn read() -> Self {
+        let found = Btf::of_kernel().map_err(|error| format!("no types of this kernel: {error}"));
+        match found.and_then(|btf| Self::from(&btf).ok_or_else(|| "this kernel's structures are not known".to_owned()))
+        {
+            Ok(types) => types,
+            Err(reason) => Self { missing: Some(reason), ..Self::default() },
+        }
+    }
+
+    fn from(btf: &Btf) -> Option<Self> {
+        let layout = Layout {
+            skb_head: btf.offset("sk_buff", "head")?,
+            skb_network_header: btf.offset("sk_buff", "network_header")?,
+            skb_protocol: btf.offset("sk_buff", "protocol")?,
+            binprm_filename: btf.offset("linux_binprm", "filename")?,
+            task_tgid: btf.offset("task_struct", "tgid")?,
+            reserved: 0,
+        };
+        let reasons = btf.names("skb_drop_reason").into_iter().map(|(value, name)| {
+            let short = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name);
+            (value, short.to_owned())
+        });
+        Some(Self { layout: LayoutValue(layout), reasons: reasons.collect(), missing: None })
+    }
+}
+
+/// Cookie of the network namespace of the calling thread; 0 = not known.
+pub(super) fn network_namespace() -> u64 {
+    /// `SO_NETNS_COOKIE` (asm-generic/socket.h).
+    const NETNS_COOKIE: libc::c_int = 71;
+    let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if socket < 0 {
+        return 0;
+    }
+    // SAFETY: a descriptor that nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    // SAFETY: the kernel writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
+    };
+    if result == 0 { cookie } else { 0 }
+}
+
+/// Loads and attaches what this kernel takes. The programs stay attached as long as the object lives.
+pub(super) fn attach(object: &mut Ebpf, types: &Types) -> Features {
+    let states = Feature::ALL.map(|feature| {
+        let attached = match feature {
+            Feature::Sequence => Ok(()),
+            Feature::Socket => sockets(object),
+            Feature::Process => process(object),
+            Feature::Executable => typed(types).and_then(|()| {
+                trace(object, names::PROCESS_EXECUTES, "sched_process_exec")?;
+                trace(object, names::PROCESS_FORKS, "sched_process_fork")
+            }),
+            Feature::Drops => typed(types).and_then(|()| trace(object, names::PACKET_DROPPED, "kfree_skb")),
+        };
+        (feature, attached.err())
+    });
+    Features { states: states.into() }
+}
+
+fn typed(types: &Types) -> Result<(), String> {
+    types.missing.clone().map_or(Ok(()), Err)
+}
+
+fn sockets(object: &mut Ebpf) -> Result<(), String> {
+    let root = root_cgroup()?;
+    for (name, kind) in
+        [(names::SOCKET_SENDS, CgroupSkbAttachType::Egress), (names::SOCKET_RECEIVES, CgroupSkbAttachType::Ingress)]
+    {
+        let program: &mut CgroupSkb = program(object, name)?;
+        program.load().map_err(reason)?;
+        program.attach(&root, kind, LINK).map_err(reason)?;
+    }
+    Ok(())
+}
+
+fn process(object: &mut Ebpf) -> Result<(), String> {
+    let root = root_cgroup()?;
+    let program: &mut CgroupSock = program(object, names::SOCKET_OPENS)?;
+    program.load().map_err(reason)?;
+    program.attach(&root, LINK).map_err(reason)?;
+    Ok(())
+}
+
+fn trace(object: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), String> {
+    let program: &mut RawTracePoint = program(object, name)?;
+    program.load().map_err(reason)?;
+    program.attach(tracepoint).map_err(reason)?;
+    Ok(())
+}
+
+fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, String>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    object.program_mut(name).ok_or_else(|| format!("the object has no {name}"))?.try_into().map_err(reason)
+}
+
+fn reason(error: ProgramError) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+/// The root of the cgroup v2 tree.
+fn root_cgroup() -> Result<File, String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    let path = cgroup2_mount(&mounts).ok_or("no cgroup v2 tree is mounted")?;
+    File::open(&path).map_err(|error: io::Error| format!("{}: {error}", path.display()))
+}
+
+/// Where it is mounted, from the text of `/proc/self/mounts`.
+fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| path.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_v2_tree_is_found_alone_and_beside_v1() {
+        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+            cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2_mount("none /sys/fs/cgroup cgroup2 rw 0 0\n"), Some("/sys/fs/cgroup".into()));
+        assert_eq!(cgroup2_mount("proc /proc proc rw 0 0\n"), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! What happened to a flow: what is told equals what was done to it, and what the sockets say of themselves.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    sync::mpsc::channel,
+    time::Instant,
+};
+
+use weir_proto::Flow;
+
+use crate::{
+    exact::{pair, up, v4},
+    frames::send,
+    support::{
+        capturing::{Capturing, DEADLINE, src},
+        skipped,
+        traffic::libc_tcp,
+    },
+};
+
+/// Has a socket refuse whatever comes, or take it again.
+fn deaf(stream: &TcpStream, deaf: bool) {
+    let mut program = [libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }];
+    let filter = libc::sock_fprog { len: 1, filter: program.as_mut_ptr() };
+    let option = if deaf { libc::SO_ATTACH_FILTER } else { libc::SO_DETACH_FILTER };
+    // SAFETY: a filter of one instruction, alive during the call.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as u32,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn sum(flows: &[Flow], port: u16, pick: fn(&Flow) -> Option<u64>) -> Option<u64> {
+    let found: Vec<_> =
+        flows.iter().filter(|flow| flow.protocol == 6 && flow.dst_port == u32::from(port)).filter_map(pick).collect();
+    (!found.is_empty()).then(|| found.iter().sum())
+}
+
+#[test]
+fn retransmits_drops_and_the_handshake_are_what_the_sockets_say() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    let (ready, port) = channel();
+    let (lost, hear) = channel();
+    let serving = b.spawn(move || {
+        let listener = TcpListener::bind((v4(2), 0)).unwrap();
+        ready.send(listener.local_addr().unwrap().port()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        deaf(&stream, true);
+        ready.send(0).unwrap();
+        hear.recv().unwrap();
+        deaf(&stream, false);
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).unwrap() > 0 {}
+    });
+    let port_number = port.recv().unwrap();
+    let client = a.run(move || {
+        let started = Instant::now();
+        let mut stream = TcpStream::connect((v4(2), port_number)).unwrap();
+        let connected = started.elapsed();
+        port.recv().unwrap();
+        stream.write_all(&[1; 1000]).unwrap();
+        while libc_tcp::info(&stream).total_retrans < 2 {
+            assert!(started.elapsed() < DEADLINE);
+            std::thread::yield_now();
+        }
+        lost.send(()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+        libc_tcp::wait_until_closed(&stream);
+        (libc_tcp::info(&stream), connected)
+    });
+    serving.join().unwrap();
+    let (info, connected) = client;
+    for (where_, result) in [("a", at_a.stop()), ("b", at_b.stop())] {
+        let flows = &result.flows;
+        let retransmits = sum(flows, port_number, |flow| flow.tx_retransmits);
+        assert_eq!(retransmits, Some(u64::from(info.total_retrans)), "{where_}: {flows:#?}");
+        assert_eq!(sum(flows, port_number, |flow| flow.tx_out_of_order), Some(0), "{where_}");
+        assert_eq!(sum(flows, port_number, |flow| flow.rx_retransmits), Some(0), "{where_}");
+        assert_eq!(sum(flows, port_number, |flow| flow.syn_retransmits), Some(0), "{where_}");
+        // The first segment and all that repeated it until the server listened again.
+        let drops = sum(flows, port_number, |flow| flow.drops).unwrap();
+        assert!((2..=u64::from(info.total_retrans)).contains(&drops), "{where_}: {drops} {flows:#?}");
+        let of_flow = || flows.iter().filter(|flow| flow.dst_port == u32::from(port_number));
+        assert!(of_flow().any(|flow| flow.drop_reason == "SOCKET_FILTER"), "{where_}: {flows:#?}");
+        let handshake = of_flow().find_map(|flow| flow.handshake_us).expect("there was a handshake");
+        assert!(u128::from(handshake) <= connected.as_micros().max(1) + 200_000, "{where_}: {handshake} {connected:?}");
+        assert_eq!(of_flow().filter(|flow| flow.handshake_us.is_some()).count(), 1, "{where_}");
+        assert!(of_flow().all(|flow| flow.rtt_us.is_some_and(|rtt| rtt > 0)), "{where_}: {flows:#?}");
+    }
+}
+
+/// A TCP segment from 192.0.2.1 port 1000 to 192.0.2.2 port 2000, or back.
+fn segment(back: bool, flags: u8, sequence: u32, acknowledgement: u32, window: u16, payload: usize) -> Vec<u8> {
+    let mut packet = vec![0x45, 0];
+    packet.extend((40 + payload as u16).to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 1 + u8::from(back), 192, 0, 2, 2 - u8::from(back)]);
+    let ports: [u16; 2] = if back { [2000, 1000] } else { [1000, 2000] };
+    packet.extend(ports.into_iter().flat_map(u16::to_be_bytes));
+    packet.extend(sequence.to_be_bytes());
+    packet.extend(acknowledgement.to_be_bytes());
+    packet.extend([0x50, flags]);
+    packet.extend(window.to_be_bytes());
+    packet.extend([0; 4]);
+    packet.resize(packet.len() + payload, 7);
+    packet
+}
+
+#[test]
+fn a_conversation_of_strangers_is_told_from_its_sequence_numbers() {
+    if skipped() {
+        return;
+    }
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    let (a, b) = pair();
+    let at_b = Capturing::on(&b, &["b0"], &["--drain-active", "30s"]);
+    up(&a, &b);
+    let frames = [
+        segment(false, SYN, 100, 0, 500, 0),
+        segment(false, SYN, 100, 0, 500, 0),
+        segment(true, SYN | ACK, 900, 101, 500, 0),
+        segment(false, ACK, 101, 901, 500, 0),
+        segment(false, ACK, 101, 901, 500, 50),
+        // Overtakes the next one.
+        segment(false, ACK, 201, 901, 500, 50),
+        segment(false, ACK, 151, 901, 500, 50),
+        // No room, still none, room again, none.
+        segment(true, ACK, 901, 101, 0, 0),
+        segment(true, ACK, 901, 101, 0, 0),
+        segment(true, ACK, 901, 251, 9, 0),
+        segment(true, ACK, 901, 251, 0, 0),
+    ];
+    for frame in &frames {
+        send(&a, "a0", 0x0800, frame);
+    }
+    let result = at_b.stop();
+    let flow = result.flows.iter().find(|flow| flow.dst_port == 2000).expect("the flow is there");
+    assert_eq!((src(flow).to_string(), flow.tx_packets, flow.rx_packets), ("192.0.2.1".to_owned(), 6, 5));
+    assert_eq!(flow.syn_retransmits, Some(1));
+    // The SYN was sent again. The other one came late, unless this machine took more than 3 ms to send it.
+    assert!(
+        matches!((flow.tx_retransmits, flow.tx_out_of_order), (Some(1), Some(1)) | (Some(2), Some(0))),
+        "{flow:#?}"
+    );
+    assert_eq!((flow.tx_zero_windows, flow.rx_zero_windows), (Some(0), Some(2)));
+    assert!(flow.handshake_us.is_some());
+    // Each is cut to whole microseconds.
+    assert!(flow.handshake_us.unwrap() - (flow.tx_rtt_us.unwrap() + flow.rx_rtt_us.unwrap()) <= 1);
+    // Nobody on this host is at either end.
+    assert_eq!((flow.rtt_us, flow.src_process.as_str(), flow.src_cgroup), (None, "", 0));
+}

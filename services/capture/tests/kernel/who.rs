@@ -1,0 +1,108 @@
+//! Who is at a local end: processes that live for milliseconds, in cgroups as containers have them.
+
+use std::{
+    fs,
+    io::Read as _,
+    net::{TcpListener, UdpSocket},
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    path::PathBuf,
+    process::Command,
+    sync::mpsc::channel,
+};
+
+use crate::{
+    exact::{pair, up, v4},
+    support::{capturing::Capturing, host::Host, skipped, traffic},
+};
+
+/// A cgroup, as a container has one; it is removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?.split(' ').nth(1)?;
+        let path = PathBuf::from(root).join(format!("weir-test-{name}-{}", std::process::id()));
+        fs::create_dir(&path).ok()?;
+        Some(Self(path))
+    }
+
+    fn id(&self) -> u64 {
+        fs::metadata(&self.0).unwrap().ino()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A process that has just ended may still be in it; what is left is empty and harmless.
+        let _busy = fs::remove_dir(&self.0);
+    }
+}
+
+/// Runs bash on a host, in a cgroup, and waits for its end; returns its process id.
+fn bash(host: &Host, cgroup: &Cgroup, script: String) -> u32 {
+    let procs = cgroup.0.join("cgroup.procs");
+    host.run(move || {
+        let mut command = Command::new("/bin/bash");
+        command.args(["-c", &script]);
+        // SAFETY: between fork and exec it only opens and writes a file.
+        unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
+        let mut child = command.spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        child.id()
+    })
+}
+
+#[test]
+fn a_process_of_milliseconds_keeps_its_name() {
+    if skipped() {
+        return;
+    }
+    let Some(cgroup) = Cgroup::new("short") else {
+        eprintln!("skipped: no cgroup v2 tree that can be written");
+        return;
+    };
+    let (a, b) = pair();
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    let (ready, port) = channel();
+    let serving = b.spawn(move || {
+        let listener = TcpListener::bind((v4(2), 0)).unwrap();
+        let datagrams = UdpSocket::bind((v4(2), 0)).unwrap();
+        ready.send([listener.local_addr().unwrap().port(), datagrams.local_addr().unwrap().port()]).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(datagrams.recv(&mut [0; 100]).unwrap(), 4);
+    });
+    let [tcp, udp] = port.recv().unwrap();
+    // Bash closes the connection as it ends; the datagram gets no answer.
+    let pid = bash(&a, &cgroup, format!("echo hello >/dev/tcp/10.77.0.2/{tcp}; echo one >/dev/udp/10.77.0.2/{udp}"));
+    serving.join().unwrap();
+    for (where_, result) in [("a", at_a.stop()), ("b", at_b.stop())] {
+        for (protocol, port) in [(6, tcp), (17, udp)] {
+            let flow = result.flows.iter().find(|flow| flow.protocol == protocol && flow.dst_port == u32::from(port));
+            let flow = flow.unwrap_or_else(|| panic!("{where_}: {:#?}", result.flows));
+            assert_eq!((flow.src_process.as_str(), flow.src_pid), ("bash", pid), "{where_}: {flow:#?}");
+            assert_eq!(flow.src_executable, "/bin/bash", "{where_}");
+            assert_eq!(flow.src_cgroup, cgroup.id(), "{where_}: {flow:#?}");
+            // The server is this process.
+            assert_eq!((flow.dst_pid, flow.dst_cgroup != 0), (std::process::id(), true), "{where_}: {flow:#?}");
+        }
+    }
+}
+
+#[test]
+fn loopback_addresses_of_other_namespaces_are_nobody_here() {
+    if skipped() {
+        return;
+    }
+    let (host, other) = (Host::new(), Host::new());
+    let capturing = Capturing::on(&host, &["lo"], &[]);
+    let local = "127.0.0.1".parse().unwrap();
+    let sent = traffic::tcp_stream(&host, &host, local, 1000);
+    traffic::tcp_stream(&other, &other, local, 1000);
+    let result = capturing.stop();
+    let flows: Vec<_> = result.flows.iter().filter(|flow| flow.protocol == 6).collect();
+    assert!(flows.iter().all(|flow| flow.dst_port == u32::from(sent.port)), "{flows:#?}");
+    assert!(flows.iter().all(|flow| flow.src_pid == std::process::id() && flow.dst_pid == flow.src_pid), "{flows:#?}");
+}
