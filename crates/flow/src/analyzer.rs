@@ -188,7 +188,8 @@ impl Analyzer {
         let (key, direction, ports) = key(place, ip, transport);
         let tcp = segment(transport);
         let Place { time, interface, .. } = place;
-        self.tracker.observe(&Observation { time, key, direction, length: ip.length, interface, tcp, ports });
+        let frame = self.summary.frames.packets;
+        self.tracker.observe(&Observation { time, frame, key, direction, length: ip.length, interface, tcp, ports });
     }
 
     /// Counts a fragment, and looks into the payload when it is whole.
@@ -224,7 +225,8 @@ impl Analyzer {
 
     fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
         let Waiting { time, length, interface, .. } = *waiting;
-        self.tracker.observe(&Observation { time, key, direction, length, interface, tcp: None, ports });
+        let frame = self.summary.frames.packets;
+        self.tracker.observe(&Observation { time, frame, key, direction, length, interface, tcp: None, ports });
     }
 
     /// Looks into the payload of a packet that was counted.

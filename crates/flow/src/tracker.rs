@@ -60,6 +60,8 @@ pub trait State: Default {
 pub struct Observation {
     /// Microseconds.
     pub time: u64,
+    /// Number of the frame in the capture, from 1 on.
+    pub frame: u64,
     /// The flow's key.
     pub key: Key,
     /// Which way the packet went.
@@ -102,6 +104,8 @@ pub struct Finished {
     pub key: Key,
     /// How many flows were made before this one.
     pub ordinal: u64,
+    /// Whether an earlier interval of the flow has finished.
+    pub continued: bool,
     /// The direction of packets from the initiator.
     pub initiator: Direction,
     /// As in the observation of the flow's first packet, seen from the initiator.
@@ -312,6 +316,7 @@ impl<S: State> Tracker<S> {
         entry.ports = old.ports;
         entry.interface = old.interface;
         entry.app = old.app;
+        entry.continued = true;
         entry.tcp.base_sequence = old.base_sequence;
         Some(entry)
     }

@@ -20,6 +20,12 @@ pub struct Interval {
     pub packets: [u64; 2],
     /// Union of TCP flags.
     pub flags: [u8; 2],
+    /// Number of its first frame in the capture, from 1 on.
+    pub first_frame: u64,
+    /// Longest silence before one of its packets, microseconds.
+    pub longest_gap_us: u64,
+    /// Number of the frame that ended this silence; 0 = none.
+    pub gap_frame: u64,
 }
 
 /// A flow in the table.
@@ -34,6 +40,7 @@ pub struct Entry<S> {
     pub(super) tcp: TcpState,
     interval: Interval,
     handshake_reported: bool,
+    continued: bool,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
     /// What the caller keeps.
@@ -70,6 +77,7 @@ impl<S: Default> Entry<S> {
             tcp: TcpState::default(),
             interval: Interval { start: packet.time, end: packet.time, ..Interval::default() },
             handshake_reported: false,
+            continued: false,
             app: "",
             state: S::default(),
         }
@@ -84,6 +92,13 @@ impl<S: Default> Entry<S> {
             self.interval = Interval { start: packet.time, end: packet.time, ..Interval::default() };
         } else {
             (self.interval.start, self.interval.end) = (start, end);
+        }
+        let gap = packet.time.saturating_sub(self.last_seen);
+        if gap > self.interval.longest_gap_us {
+            (self.interval.longest_gap_us, self.interval.gap_frame) = (gap, packet.frame);
+        }
+        if self.interval.packets == [0, 0] {
+            self.interval.first_frame = packet.frame;
         }
         let side = usize::from(packet.direction != self.initiator);
         self.interval.bytes[side] += u64::from(packet.length);
@@ -100,6 +115,7 @@ impl<S: Default> Entry<S> {
         let handshake_us = self.tcp.handshake_us.filter(|_| !self.handshake_reported);
         self.handshake_reported |= handshake_us.is_some();
         Finished {
+            continued: std::mem::replace(&mut self.continued, true),
             key: self.key,
             ordinal: self.ordinal,
             initiator: self.initiator,

@@ -18,7 +18,7 @@ fn packet(time: u64, forward: bool, protocol: u8) -> Observation {
     let (client, server) = (Endpoint { ip: [1; 16], port: 4000 }, Endpoint { ip: [2; 16], port: 443 });
     let (src, dst) = if forward { (client, server) } else { (server, client) };
     let (key, direction) = Key::new(src, dst, protocol, 0, 0);
-    Observation { time, key, direction, length: 100, interface: 0, tcp: None, ports: (src.port, dst.port) }
+    Observation { time, frame: 1, key, direction, length: 100, interface: 0, tcp: None, ports: (src.port, dst.port) }
 }
 
 fn segment(time: u64, forward: bool, flags: u8, sequence: u32, acknowledgement: u32) -> Observation {
