@@ -40,7 +40,7 @@ pub struct Entry<S> {
     pub(super) tcp: TcpState,
     interval: Interval,
     handshake_reported: bool,
-    continued: bool,
+    pub(super) continued: bool,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
     /// What the caller keeps.
