@@ -156,7 +156,8 @@ pub struct Flow {
     pub tx_rtt_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "62")]
     pub rx_rtt_us: ::core::option::Option<u32>,
-    /// From the first payload of src to the first payload of dst, and the median of all such turns.
+    /// From the first payload of src to the first payload of dst, and the median time from the last payload of a request of src to the first
+    /// payload of dst that answers it.
     #[prost(uint32, optional, tag = "63")]
     pub first_byte_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "64")]
@@ -184,6 +185,28 @@ pub struct Flow {
     pub tx_jitter_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "74")]
     pub rx_jitter_us: ::core::option::Option<u32>,
+    /// From SYN to SYN+ACK: the part of handshake_us that is the path to dst and its answer; the rest is the path to src and back.
+    #[prost(uint32, optional, tag = "230")]
+    pub syn_ack_us: ::core::option::Option<u32>,
+    /// Most bytes under way at one time.
+    #[prost(uint32, optional, tag = "231")]
+    pub tx_max_in_flight: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "232")]
+    pub rx_max_in_flight: ::core::option::Option<u32>,
+    /// How long src (tx) and dst (rx) announced that they take nothing.
+    #[prost(uint64, optional, tag = "233")]
+    pub tx_zero_window_us: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "234")]
+    pub rx_zero_window_us: ::core::option::Option<u64>,
+    /// Segments that filled the window of the other side.
+    #[prost(uint64, optional, tag = "235")]
+    pub tx_window_full: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "236")]
+    pub rx_window_full: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "237")]
+    pub tx_keep_alives: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "238")]
+    pub rx_keep_alives: ::core::option::Option<u64>,
 }
 /// One query message with its answer, or either without the other.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,7 +5,8 @@ use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
 use crate::key::{Direction, Endpoint, Key};
 use crate::packet::transport::flags;
 use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
-use crate::tracker::{self, Observation, Segment, Tracker};
+use crate::tcp::{Marks, Options, Segment};
+use crate::tracker::{self, Observation, Tracker};
 
 mod app;
 mod datagram;
@@ -95,6 +96,8 @@ pub struct Analyzer {
     interfaces: Names,
     tunnels: Names,
     held_bytes: usize,
+    /// Of the current frame.
+    marks: Marks,
     summary: Summary,
     records: Vec<Record>,
 }
@@ -111,6 +114,7 @@ impl Analyzer {
             interfaces: Names::default(),
             tunnels: Names::default(),
             held_bytes: 0,
+            marks: Marks::default(),
             summary: Summary::default(),
             records: Vec::new(),
         }
@@ -124,6 +128,7 @@ impl Analyzer {
     /// Takes the next frame.
     pub fn packet(&mut self, frame: &Frame<'_>) {
         self.summary.frame(frame);
+        self.marks = Marks::default();
         let now = frame.time_us;
         self.fragments.expire(now);
         self.tracker.advance(now);
@@ -137,6 +142,12 @@ impl Analyzer {
             Err(reason) => self.summary.unanalysed(reason),
         }
         self.settle();
+    }
+
+    /// What the last frame is of a TCP connection; of all of them where one is in another.
+    #[must_use]
+    pub const fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// Takes the records that are finished, in an order that follows from the frames alone.
@@ -186,10 +197,12 @@ impl Analyzer {
     /// Counts a packet into its flow.
     fn count(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
         let (key, direction, ports) = key(place, ip, transport);
-        let tcp = segment(transport);
+        let tcp = segment(ip, transport);
+        let (length, is_fragment) = (ip.length, ip.fragment.is_some());
         let Place { time, interface, .. } = place;
         let frame = self.summary.frames.packets;
-        self.tracker.observe(&Observation { time, frame, key, direction, length: ip.length, interface, tcp, ports });
+        let packet = Observation { time, frame, key, direction, length, interface, tcp, is_fragment, ports };
+        self.marks.insert(self.tracker.observe(&packet));
     }
 
     /// Counts a fragment, and looks into the payload when it is whole.
@@ -220,13 +233,20 @@ impl Analyzer {
         let length = whole.bytes.len() as u32;
         let ip =
             IpPacket { protocol: whole.protocol, payload: &whole.bytes, payload_length: length, fragment: None, ..*ip };
-        self.payload(place, &ip, &packet::transport::parse(ip.protocol, ip.payload, length));
+        let transport = packet::transport::parse(ip.protocol, ip.payload, length);
+        if let Some(segment) = segment(&ip, &transport) {
+            let (key, direction, _) = key(place, &ip, &transport);
+            self.marks.insert(self.tracker.segment(&key, now, direction, &segment));
+        }
+        self.payload(place, &ip, &transport);
     }
 
     fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
         let Waiting { time, length, interface, .. } = *waiting;
         let frame = self.summary.frames.packets;
-        self.tracker.observe(&Observation { time, frame, key, direction, length, interface, tcp: None, ports });
+        let is_fragment = true;
+        let packet = Observation { time, frame, key, direction, length, interface, tcp: None, is_fragment, ports };
+        self.tracker.observe(&packet);
     }
 
     /// Looks into the payload of a packet that was counted.
@@ -340,13 +360,17 @@ fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> (Key, Dire
     (key, direction, (src_port, dst_port))
 }
 
-fn segment(transport: &Transport<'_>) -> Option<Segment> {
-    match *transport {
-        Transport::Tcp(Tcp { sequence, acknowledgement, flags, .. }) => {
-            Some(Segment { sequence, acknowledgement, flags })
-        }
-        _ => None,
-    }
+fn segment(ip: &IpPacket<'_>, transport: &Transport<'_>) -> Option<Segment> {
+    let Transport::Tcp(tcp) = transport else { return None };
+    Some(Segment {
+        sequence: tcp.sequence,
+        acknowledgement: tcp.acknowledgement,
+        length: tcp.payload_length,
+        window: tcp.window,
+        id: ip.id,
+        flags: tcp.flags,
+        options: Options::parse(tcp.options),
+    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod fragments;
 pub mod key;
 pub mod packet;
 pub mod stream;
+pub mod tcp;
 pub mod tls;
 
 pub mod tracker;
