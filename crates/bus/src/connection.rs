@@ -46,6 +46,14 @@ pub struct Options {
     pub uploads_max_bytes: u64,
 }
 
+impl Options {
+    /// The TCP port of NATS, for a process that confines itself; none where the address cannot be read.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.nats_url.parse().ok().map(|address: ServerAddr| address.port())
+    }
+}
+
 /// A connection that comes back by itself. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {

@@ -4,13 +4,14 @@
 
 mod health;
 mod probe;
+pub mod sandbox;
 mod server;
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use health::Health;
 pub use tokio_util::sync::CancellationToken as Shutdown;
@@ -59,6 +60,38 @@ pub fn main<F>(service: &'static str, options: &Options, run: impl FnOnce(Contex
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    start(service, options, None, run)
+}
+
+/// As [`main`], for a service that reads what strangers sent: `policy` says what it may still do (the port of the health endpoints and
+/// that of the traces' receiver are added), and all else is given up before anything else happens. What does not hold of that is a
+/// warning in the log, the metric `weir_sandbox_layer`, and a note in `/readyz`.
+pub fn main_confined<F>(
+    service: &'static str,
+    options: &Options,
+    mut policy: sandbox::Policy,
+    run: impl FnOnce(Context) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    if options.probe {
+        return probe::run(options.health_listen);
+    }
+    policy.listen.push(options.health_listen.port());
+    policy.connect.extend(weir_telemetry::ports());
+    start(service, options, Some(&sandbox::apply(&policy)), run)
+}
+
+fn start<F>(
+    service: &'static str,
+    options: &Options,
+    confinement: Option<&sandbox::Confinement>,
+    run: impl FnOnce(Context) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
     if options.probe {
         return probe::run(options.health_listen);
     }
@@ -78,7 +111,7 @@ where
                 return ExitCode::from(EX_USAGE);
             }
         };
-        let result = supervise(options, &telemetry, run).await;
+        let result = supervise(options, &telemetry, confinement, run).await;
         let code = match &result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
@@ -105,12 +138,16 @@ pub fn parse<P: clap::Parser>() -> P {
 async fn supervise<F>(
     options: &Options,
     telemetry: &weir_telemetry::Telemetry,
+    confinement: Option<&sandbox::Confinement>,
     run: impl FnOnce(Context) -> F,
 ) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
     let context = Context { shutdown: CancellationToken::new(), health: Health::default() };
+    if let Some(confinement) = confinement {
+        tell(confinement, &context.health);
+    }
     stop_on_signal(context.shutdown.clone())?;
     let server = server::start(options, context.health.clone(), telemetry.clone()).await?;
     info!(address = %server.address, "health endpoints are up");
@@ -118,6 +155,21 @@ where
     context.shutdown.cancel();
     info!("stopped");
     result
+}
+
+/// Says in the log, the metrics and `/readyz` what the sandbox is.
+fn tell(confinement: &sandbox::Confinement, health: &Health) {
+    metrics::describe_gauge!("weir_sandbox_layer", "1 = this layer of the sandbox holds in full");
+    for (name, layer) in confinement.layers() {
+        metrics::gauge!("weir_sandbox_layer", "layer" => *name).set(f64::from(u8::from(layer.is_ok())));
+    }
+    match confinement.missing() {
+        None => info!("confined: no new privileges, no capabilities, few files, few system calls"),
+        Some(missing) => {
+            warn!(missing, "the sandbox is not complete");
+            health.note("sandbox", missing);
+        }
+    }
 }
 
 fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {

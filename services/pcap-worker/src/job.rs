@@ -13,7 +13,7 @@ use weir_proto::{AnalyseCapture, Batch, Capture, Source};
 use crate::analysis::{Analysis, Failure};
 use crate::config::Config;
 use crate::metrics::{self, Outcome};
-use crate::report::{self, Report};
+use crate::report;
 use crate::state::{CaptureState, Names, now_us};
 use crate::work;
 
@@ -158,13 +158,9 @@ impl Worker {
     }
 
     async fn store_report(&self, analysis: &Analysis, names: &Names, job: &AnalyseCapture) -> Result<(), Ended> {
-        let about = report::Capture {
-            capture_id: Some(names.capture_id),
-            name: job.name.clone(),
-            size_bytes: job.size_bytes,
-            ..report::Capture::default()
-        };
-        let json = Report::new(about, analysis).to_json().map_err(|error| Ended::Permanent(error.into()))?;
+        let about =
+            report::About { capture_id: Some(names.capture_id), name: job.name.clone(), size_bytes: job.size_bytes };
+        let json = report::to_json(&report::report(about, analysis)).map_err(|error| Ended::Permanent(error.into()))?;
         let name = format!("{}/report.json", names.capture_id);
         self.artifacts.put(&name, &mut json.as_bytes()).await?;
         Ok(())
