@@ -1,6 +1,6 @@
 //! From frames to records: the stages of this crate in their order.
 
-use crate::dns::{self, Exchanges};
+use crate::dns::{self, Exchanges, Resolved};
 use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
 use crate::key::{Direction, Endpoint, Key};
 use crate::packet::transport::flags;
@@ -14,9 +14,9 @@ mod names;
 mod records;
 mod summary;
 
-use app::{Event, FlowState};
+use app::FlowState;
 use names::Names;
-pub use summary::{Countable, DnsSummary, Summary, TlsSummary, Top, Totals};
+pub use summary::{Countable, DnsSummary, HttpSummary, Summary, TlsSummary, Top, Totals};
 
 /// What an analysis is told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +71,8 @@ pub enum Record {
     Dns(weir_proto::Dns),
     /// A client hello.
     Tls(weir_proto::Tls),
+    /// A request with its response.
+    Http(weir_proto::Http),
 }
 
 /// IP packets inside each other that are followed.
@@ -95,6 +97,9 @@ pub struct Analyzer {
     exchanges: Exchanges,
     interfaces: Names,
     tunnels: Names,
+    /// Names of hosts.
+    hosts: Names,
+    resolved: Resolved,
     held_bytes: usize,
     /// Of the current frame.
     marks: Marks,
@@ -113,6 +118,8 @@ impl Analyzer {
             exchanges: Exchanges::new(config.dns),
             interfaces: Names::default(),
             tunnels: Names::default(),
+            hosts: Names::default(),
+            resolved: Resolved::default(),
             held_bytes: 0,
             marks: Marks::default(),
             summary: Summary::default(),
@@ -258,6 +265,8 @@ impl Analyzer {
                     self.tunnel(place, ip, tunnel, inner);
                 } else if dns::is_dns(*src_port, *dst_port, payload) {
                     self.dns_datagram(place, ip, transport, payload);
+                } else if !payload.is_empty() {
+                    self.datagram(place, ip, transport, payload);
                 }
             }
             Transport::Other => {
@@ -300,19 +309,9 @@ impl Analyzer {
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
-        let outcome = entry.state.segment(direction, tcp, budget);
+        let found = entry.state.segment(direction, place.time, tcp, budget);
         self.held_bytes = self.held_bytes + tracker::State::held_bytes(&entry.state) - before;
-        if entry.app.is_empty() {
-            entry.app = outcome.app;
-        }
-        let ordinal = entry.ordinal();
-        self.summary.unfollowed_streams += u64::from(outcome.refused);
-        for event in outcome.events {
-            match event {
-                Event::Hello(hello) => self.hello(place.time, &key, direction, ordinal, &hello),
-                Event::Dns(message) => self.dns_message(place.time, &key, direction, ordinal, &message),
-            }
-        }
+        self.found(place.time, &key, direction, found);
     }
 
     /// Turns what the tables finished into records.
@@ -321,6 +320,10 @@ impl Analyzer {
             self.count_orphan(&orphan);
         }
         self.held_bytes = self.held_bytes.saturating_sub(self.tracker.take_released_bytes());
+        for mut ended in self.tracker.take_ended() {
+            let found = ended.state.finish();
+            self.rows(&ended.key, ended.ordinal, found);
+        }
         for finished in self.tracker.take_finished() {
             let record = self.flow_record(&finished);
             self.summary.flow(&record);

@@ -20,7 +20,7 @@ use deadlines::{Deadline, Deadlines};
 use retired::{Retired, Retirees};
 
 pub use crate::tcp::Segment;
-pub use entry::{Entry, Interval};
+pub use entry::{Entry, Facts, Interval};
 
 /// Bounds and timeouts of the table; times in microseconds of packet time.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,22 @@ impl Default for Limits {
 pub trait State: Default {
     /// Bytes on the heap that end with the flow.
     fn held_bytes(&self) -> usize;
+
+    /// Whether there is something to say when the flow ends: then [`Tracker::take_ended`] gives it.
+    fn has_more(&self) -> bool {
+        false
+    }
+}
+
+/// What a flow kept that ended with something to say.
+#[derive(Debug)]
+pub struct Ended<S> {
+    /// The flow's key.
+    pub key: Key,
+    /// Its name within the analysis.
+    pub ordinal: u64,
+    /// What was kept.
+    pub state: S,
 }
 
 /// One packet, as far as the table needs it.
@@ -106,6 +122,8 @@ pub struct Finished {
     pub tcp: Option<Box<Report>>,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
+    /// What else its payload told.
+    pub facts: Facts,
 }
 
 /// The flow table.
@@ -128,6 +146,7 @@ pub struct Tracker<S> {
     evicted: u64,
     released_bytes: usize,
     finished: Vec<Finished>,
+    ended: Vec<Ended<S>>,
     /// Flows that are still to be ended at the end, the first one last.
     last: Vec<(u64, u32)>,
 }
@@ -151,6 +170,7 @@ impl<S: State> Tracker<S> {
             evicted: 0,
             released_bytes: 0,
             finished: Vec::new(),
+            ended: Vec::new(),
             last: Vec::new(),
         }
     }
@@ -258,6 +278,11 @@ impl<S: State> Tracker<S> {
     /// Bytes that ended flows held, since the last call.
     pub fn take_released_bytes(&mut self) -> usize {
         std::mem::take(&mut self.released_bytes)
+    }
+
+    /// Takes what ended flows have to say, in the order in which they ended.
+    pub fn take_ended(&mut self) -> Vec<Ended<S>> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Whether a packet cannot belong to the connection in this slot: a SYN whose sequence number is not that of the SYN before.
@@ -372,6 +397,10 @@ impl<S: State> Tracker<S> {
         let reason = entry.tcp.end_reason().or(reason).unwrap_or(EndReason::Idle);
         self.finished.push(entry.finish(reason));
         self.retired.add(entry.retired());
+        if entry.state.has_more() {
+            let state = std::mem::take(&mut entry.state);
+            self.ended.push(Ended { key: entry.key, ordinal: entry.ordinal, state });
+        }
         self.slots[slot as usize] = None;
         self.free.push(slot);
     }

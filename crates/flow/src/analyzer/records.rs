@@ -38,6 +38,10 @@ impl Analyzer {
             tcp_flags_rx: u32::from(interval.flags[1]),
             end_reason: finished.reason.into(),
             app: finished.app.to_owned(),
+            src_name: self.hosts.name(finished.facts.names[0]).to_owned(),
+            dst_name: self.hosts.name(finished.facts.names[1]).to_owned(),
+            tx_jitter_us: finished.facts.jitter_us[0],
+            rx_jitter_us: finished.facts.jitter_us[1],
             ..Flow::default()
         };
         if let Some(report) = &finished.tcp {

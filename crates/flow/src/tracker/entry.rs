@@ -29,6 +29,15 @@ pub struct Interval {
     pub gap_frame: u64,
 }
 
+/// What the payload of a flow told about it, kept from one interval to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Numbers of the names of initiator and responder in the caller's table; 0 = none.
+    pub names: [u32; 2],
+    /// Interarrival jitter of what initiator and responder send.
+    pub jitter_us: [Option<u32>; 2],
+}
+
 /// A flow in the table.
 #[derive(Debug)]
 pub struct Entry<S> {
@@ -46,6 +55,8 @@ pub struct Entry<S> {
     pub(super) continued: bool,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
+    /// What else its payload told.
+    pub facts: Facts,
     /// What the caller keeps.
     pub state: S,
 }
@@ -87,6 +98,7 @@ impl<S: Default> Entry<S> {
             interval: Interval { start: packet.time, end: packet.time, ..Interval::default() },
             continued: false,
             app: "",
+            facts: Facts::default(),
             state: S::default(),
         }
     }
@@ -145,6 +157,7 @@ impl<S: Default> Entry<S> {
             reason,
             tcp: self.connection.as_mut().map(|connection| Box::new(connection.take_report(end))),
             app: self.app,
+            facts: self.facts,
         }
     }
 
