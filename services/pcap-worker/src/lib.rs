@@ -12,9 +12,13 @@
 //! 6. [`batches`] cuts the records into batches that follow from the file alone: an analysis that is done again makes the same batches
 //!    with the same names, and the ingester counts them once.
 //! 7. [`report`] says what was seen; it is stored beside the upload.
+//!
+//! Beside the jobs, `carve` answers questions for the packets of some flows of a capture, because this is the process that may read what
+//! strangers sent: before all of the above it has given up what it does not need ([`Config::policy`]).
 
 pub mod analysis;
 pub mod batches;
+mod carve;
 pub mod capture_file;
 pub mod config;
 mod job;
