@@ -36,6 +36,8 @@ pub struct Batch {
     pub captures: ::prost::alloc::vec::Vec<Capture>,
     #[prost(message, repeated, tag = "18")]
     pub findings: ::prost::alloc::vec::Vec<Finding>,
+    #[prost(message, repeated, tag = "220")]
+    pub dead_letters: ::prost::alloc::vec::Vec<DeadLetter>,
 }
 /// An interval of one flow, both directions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -156,7 +158,8 @@ pub struct Flow {
     pub tx_rtt_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "62")]
     pub rx_rtt_us: ::core::option::Option<u32>,
-    /// From the first payload of src to the first payload of dst, and the median of all such turns.
+    /// From the first payload of src to the first payload of dst, and the median time from the last payload of a request of src to the first
+    /// payload of dst that answers it.
     #[prost(uint32, optional, tag = "63")]
     pub first_byte_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "64")]
@@ -184,6 +187,28 @@ pub struct Flow {
     pub tx_jitter_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "74")]
     pub rx_jitter_us: ::core::option::Option<u32>,
+    /// From SYN to SYN+ACK: the part of handshake_us that is the path to dst and its answer; the rest is the path to src and back.
+    #[prost(uint32, optional, tag = "230")]
+    pub syn_ack_us: ::core::option::Option<u32>,
+    /// Most bytes under way at one time.
+    #[prost(uint32, optional, tag = "231")]
+    pub tx_max_in_flight: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "232")]
+    pub rx_max_in_flight: ::core::option::Option<u32>,
+    /// How long src (tx) and dst (rx) announced that they take nothing.
+    #[prost(uint64, optional, tag = "233")]
+    pub tx_zero_window_us: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "234")]
+    pub rx_zero_window_us: ::core::option::Option<u64>,
+    /// Segments that filled the window of the other side.
+    #[prost(uint64, optional, tag = "235")]
+    pub tx_window_full: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "236")]
+    pub rx_window_full: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "237")]
+    pub tx_keep_alives: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "238")]
+    pub rx_keep_alives: ::core::option::Option<u64>,
 }
 /// One query message with its answer, or either without the other.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -634,6 +659,25 @@ pub struct Capture {
     /// In the bucket only, set by the ingester: the tables hold all rows of a capture that is done or failed.
     #[prost(bool, tag = "19")]
     pub stored: bool,
+    /// Not a statement about the capture: every row of it that came before this message is to be removed. Sent as the last batch of the
+    /// analysis that made the rows (sequence 2^64 - 1), so that what a straggler still sends in its name counts as taken.
+    #[prost(bool, tag = "220")]
+    pub purge: bool,
+    /// 16 bytes (UUID): the analysis whose rows are removed before those of `analysis_id`; empty = none.
+    #[prost(bytes = "vec", tag = "221")]
+    pub previous_analysis_id: ::prost::alloc::vec::Vec<u8>,
+    /// JSON object: thresholds of findings that differ from the defaults; empty = none.
+    #[prost(string, tag = "222")]
+    pub thresholds: ::prost::alloc::string::String,
+    /// In the bucket only: somebody asked to end the analysis.
+    #[prost(bool, tag = "223")]
+    pub cancel: bool,
+    /// Who uploaded it, as limits count: a name for the token, or the address of the client.
+    #[prost(string, tag = "224")]
+    pub owner: ::prost::alloc::string::String,
+    /// In the bucket only: what a worker does at the moment: reading, report; empty = nothing.
+    #[prost(string, tag = "225")]
+    pub phase: ::prost::alloc::string::String,
 }
 /// Nested message and enum types in `Capture`.
 pub mod capture {
@@ -703,6 +747,22 @@ pub struct Finding {
     /// JSON object.
     #[prost(string, tag = "6")]
     pub detail: ::prost::alloc::string::String,
+}
+/// Something that can never be processed, with the reason; a row of `dead_letters`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeadLetter {
+    /// Where it came from: the stream and its subject.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// Position in that stream.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "5")]
+    pub payload: ::prost::alloc::vec::Vec<u8>,
 }
 /// Who saw the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -794,6 +854,55 @@ pub struct AnalyseCapture {
     pub name: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub size_bytes: u64,
+}
+/// A question on `weir.carve`: the packets of an uploaded capture that belong to these flows, as pcapng, in pieces.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CarvePackets {
+    /// 16 bytes (UUID).
+    #[prost(bytes = "vec", tag = "1")]
+    pub capture_id: ::prost::alloc::vec::Vec<u8>,
+    /// Every packet, whatever its flow.
+    #[prost(bool, tag = "2")]
+    pub all: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub flows: ::prost::alloc::vec::Vec<CarvedFlow>,
+    /// Microseconds since 1970; packets from `from` on and before `until`.
+    #[prost(fixed64, tag = "4")]
+    pub from: u64,
+    #[prost(fixed64, tag = "5")]
+    pub until: u64,
+}
+/// A flow as its rows name it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CarvedFlow {
+    #[prost(fixed64, tag = "1")]
+    pub flow_id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub src_ip_high: u64,
+    #[prost(fixed64, tag = "3")]
+    pub src_ip_low: u64,
+    #[prost(fixed64, tag = "4")]
+    pub dst_ip_high: u64,
+    #[prost(fixed64, tag = "5")]
+    pub dst_ip_low: u64,
+    #[prost(uint32, tag = "6")]
+    pub src_port: u32,
+    #[prost(uint32, tag = "7")]
+    pub dst_port: u32,
+    #[prost(uint32, tag = "8")]
+    pub protocol: u32,
+    #[prost(uint32, tag = "9")]
+    pub vlan: u32,
+    #[prost(string, tag = "10")]
+    pub tunnel: ::prost::alloc::string::String,
+    /// First and last packet.
+    #[prost(fixed64, tag = "11")]
+    pub start_time: u64,
+    #[prost(fixed64, tag = "12")]
+    pub end_time: u64,
+    /// Of each of its packets.
+    #[prost(string, tag = "13")]
+    pub comment: ::prost::alloc::string::String,
 }
 /// The value of key `WEIR_RECORDS` in the bucket `weir-ingest`, written before a block is inserted: with it and the stream the same
 /// block can be formed again.

@@ -46,6 +46,14 @@ pub struct Options {
     pub uploads_max_bytes: u64,
 }
 
+impl Options {
+    /// The TCP port of NATS, for a process that confines itself; none where the address cannot be read.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.nats_url.parse().ok().map(|address: ServerAddr| address.port())
+    }
+}
+
 /// A connection that comes back by itself. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bus {
@@ -192,6 +200,23 @@ impl Bus {
     }
 }
 
+/// The batch that removes every row that an analysis has made of a capture, and with which it ends for ever: it has the highest sequence
+/// of all, so that what a straggler still sends in the name of the analysis is older than the ingester's window and counts as taken. It may
+/// be sent any number of times, and rows of another analysis that come after the first time stay.
+#[must_use]
+pub fn purge(capture_id: uuid::Uuid, analysis_id: Vec<u8>) -> Batch {
+    let capture_id = capture_id.as_bytes().to_vec();
+    let purge = weir_proto::Capture { capture_id: capture_id.clone(), purge: true, ..Default::default() };
+    Batch {
+        producer: analysis_id,
+        sequence: u64::MAX,
+        source: weir_proto::Source::Pcap.into(),
+        capture_id,
+        captures: vec![purge],
+        ..Batch::default()
+    }
+}
+
 /// The name of a batch for NATS's own duplicate window.
 pub(crate) fn message_id(batch: &Batch) -> String {
     let producer: [u8; 16] = batch.producer.as_slice().try_into().unwrap_or_default();
@@ -204,7 +229,7 @@ pub(crate) fn backoff(attempts: usize) -> Duration {
     Duration::from_millis(doubled).min(MAX_BACKOFF)
 }
 
-fn trace_headers() -> async_nats::HeaderMap {
+pub(crate) fn trace_headers() -> async_nats::HeaderMap {
     let mut headers = async_nats::HeaderMap::new();
     for (name, value) in weir_telemetry::propagation::headers_of(&tracing::Span::current()) {
         headers.insert(name, value);

@@ -20,6 +20,9 @@ pub const JOBS: &str = "WEIR_JOBS";
 /// Subject of captures to analyse.
 pub const JOBS_PCAP: &str = "weir.jobs.pcap";
 
+/// Subject of questions for packets of a capture, answered in pieces by one of the pcap-workers.
+pub const CARVE: &str = "weir.carve";
+
 /// Key-value bucket of the containers that exist: `<host>.<container_id>` (see [`key`]).
 pub const IDENTITIES: &str = "weir-identities";
 /// Key-value bucket of captures: `id.<uuid>` holds a `Capture`, `sha256.<hex>` the 16 bytes of the id.

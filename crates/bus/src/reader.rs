@@ -110,14 +110,20 @@ impl Message {
         self.inner.ack_with(AckKind::Progress).await.map_err(unavailable("cannot prolong a job"))
     }
 
-    /// Not done: deliver again after `delay`.
+    /// Not done: deliver again after `delay`. The word is on its way when this returns: who stops now has said it.
     pub async fn retry_after(&self, delay: Duration) -> Result<(), Error> {
-        self.inner.ack_with(AckKind::Nak(Some(delay))).await.map_err(unavailable("cannot return a job"))
+        self.inner.ack_with(AckKind::Nak(Some(delay))).await.map_err(unavailable("cannot return a job"))?;
+        self.flush().await
     }
 
-    /// Can never be done: do not deliver again.
+    /// Can never be done: do not deliver again. As with [`Self::retry_after`], the word is on its way.
     pub async fn terminate(&self) -> Result<(), Error> {
-        self.inner.ack_with(AckKind::Term).await.map_err(unavailable("cannot terminate a job"))
+        self.inner.ack_with(AckKind::Term).await.map_err(unavailable("cannot terminate a job"))?;
+        self.flush().await
+    }
+
+    async fn flush(&self) -> Result<(), Error> {
+        self.inner.context.client().flush().await.map_err(unavailable("cannot send to NATS"))
     }
 }
 

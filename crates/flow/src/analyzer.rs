@@ -1,11 +1,12 @@
 //! From frames to records: the stages of this crate in their order.
 
-use crate::dns::{self, Exchanges};
+use crate::dns::{self, Exchanges, Resolved};
 use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
 use crate::key::{Direction, Endpoint, Key};
 use crate::packet::transport::flags;
 use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
-use crate::tracker::{self, Observation, Segment, Tracker};
+use crate::tcp::{Marks, Options, Segment};
+use crate::tracker::{self, Observation, Tracker};
 
 mod app;
 mod datagram;
@@ -13,9 +14,9 @@ mod names;
 mod records;
 mod summary;
 
-use app::{Event, FlowState};
+use app::FlowState;
 use names::Names;
-pub use summary::{Countable, DnsSummary, Summary, TlsSummary, Top, Totals};
+pub use summary::{Countable, DnsSummary, HttpSummary, Summary, TlsSummary, Top, Totals};
 
 /// What an analysis is told.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,6 +71,8 @@ pub enum Record {
     Dns(weir_proto::Dns),
     /// A client hello.
     Tls(weir_proto::Tls),
+    /// A request with its response.
+    Http(weir_proto::Http),
 }
 
 /// IP packets inside each other that are followed.
@@ -94,7 +97,12 @@ pub struct Analyzer {
     exchanges: Exchanges,
     interfaces: Names,
     tunnels: Names,
+    /// Names of hosts.
+    hosts: Names,
+    resolved: Resolved,
     held_bytes: usize,
+    /// Of the current frame.
+    marks: Marks,
     summary: Summary,
     records: Vec<Record>,
 }
@@ -110,7 +118,10 @@ impl Analyzer {
             exchanges: Exchanges::new(config.dns),
             interfaces: Names::default(),
             tunnels: Names::default(),
+            hosts: Names::default(),
+            resolved: Resolved::default(),
             held_bytes: 0,
+            marks: Marks::default(),
             summary: Summary::default(),
             records: Vec::new(),
         }
@@ -124,6 +135,7 @@ impl Analyzer {
     /// Takes the next frame.
     pub fn packet(&mut self, frame: &Frame<'_>) {
         self.summary.frame(frame);
+        self.marks = Marks::default();
         let now = frame.time_us;
         self.fragments.expire(now);
         self.tracker.advance(now);
@@ -137,6 +149,12 @@ impl Analyzer {
             Err(reason) => self.summary.unanalysed(reason),
         }
         self.settle();
+    }
+
+    /// What the last frame is of a TCP connection; of all of them where one is in another.
+    #[must_use]
+    pub const fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// Takes the records that are finished, in an order that follows from the frames alone.
@@ -186,9 +204,12 @@ impl Analyzer {
     /// Counts a packet into its flow.
     fn count(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
         let (key, direction, ports) = key(place, ip, transport);
-        let tcp = segment(transport);
+        let tcp = segment(ip, transport);
+        let (length, is_fragment) = (ip.length, ip.fragment.is_some());
         let Place { time, interface, .. } = place;
-        self.tracker.observe(&Observation { time, key, direction, length: ip.length, interface, tcp, ports });
+        let frame = self.summary.frames.packets;
+        let packet = Observation { time, frame, key, direction, length, interface, tcp, is_fragment, ports };
+        self.marks.insert(self.tracker.observe(&packet));
     }
 
     /// Counts a fragment, and looks into the payload when it is whole.
@@ -219,12 +240,20 @@ impl Analyzer {
         let length = whole.bytes.len() as u32;
         let ip =
             IpPacket { protocol: whole.protocol, payload: &whole.bytes, payload_length: length, fragment: None, ..*ip };
-        self.payload(place, &ip, &packet::transport::parse(ip.protocol, ip.payload, length));
+        let transport = packet::transport::parse(ip.protocol, ip.payload, length);
+        if let Some(segment) = segment(&ip, &transport) {
+            let (key, direction, _) = key(place, &ip, &transport);
+            self.marks.insert(self.tracker.segment(&key, now, direction, &segment));
+        }
+        self.payload(place, &ip, &transport);
     }
 
     fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
         let Waiting { time, length, interface, .. } = *waiting;
-        self.tracker.observe(&Observation { time, key, direction, length, interface, tcp: None, ports });
+        let frame = self.summary.frames.packets;
+        let is_fragment = true;
+        let packet = Observation { time, frame, key, direction, length, interface, tcp: None, is_fragment, ports };
+        self.tracker.observe(&packet);
     }
 
     /// Looks into the payload of a packet that was counted.
@@ -236,6 +265,8 @@ impl Analyzer {
                     self.tunnel(place, ip, tunnel, inner);
                 } else if dns::is_dns(*src_port, *dst_port, payload) {
                     self.dns_datagram(place, ip, transport, payload);
+                } else if !payload.is_empty() {
+                    self.datagram(place, ip, transport, payload);
                 }
             }
             Transport::Other => {
@@ -278,19 +309,9 @@ impl Analyzer {
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
-        let outcome = entry.state.segment(direction, tcp, budget);
+        let found = entry.state.segment(direction, place.time, tcp, budget);
         self.held_bytes = self.held_bytes + tracker::State::held_bytes(&entry.state) - before;
-        if entry.app.is_empty() {
-            entry.app = outcome.app;
-        }
-        let ordinal = entry.ordinal();
-        self.summary.unfollowed_streams += u64::from(outcome.refused);
-        for event in outcome.events {
-            match event {
-                Event::Hello(hello) => self.hello(place.time, &key, direction, ordinal, &hello),
-                Event::Dns(message) => self.dns_message(place.time, &key, direction, ordinal, &message),
-            }
-        }
+        self.found(place.time, &key, direction, found);
     }
 
     /// Turns what the tables finished into records.
@@ -299,6 +320,10 @@ impl Analyzer {
             self.count_orphan(&orphan);
         }
         self.held_bytes = self.held_bytes.saturating_sub(self.tracker.take_released_bytes());
+        for mut ended in self.tracker.take_ended() {
+            let found = ended.state.finish();
+            self.rows(&ended.key, ended.ordinal, found);
+        }
         for finished in self.tracker.take_finished() {
             let record = self.flow_record(&finished);
             self.summary.flow(&record);
@@ -338,13 +363,17 @@ fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> (Key, Dire
     (key, direction, (src_port, dst_port))
 }
 
-fn segment(transport: &Transport<'_>) -> Option<Segment> {
-    match *transport {
-        Transport::Tcp(Tcp { sequence, acknowledgement, flags, .. }) => {
-            Some(Segment { sequence, acknowledgement, flags })
-        }
-        _ => None,
-    }
+fn segment(ip: &IpPacket<'_>, transport: &Transport<'_>) -> Option<Segment> {
+    let Transport::Tcp(tcp) = transport else { return None };
+    Some(Segment {
+        sequence: tcp.sequence,
+        acknowledgement: tcp.acknowledgement,
+        length: tcp.payload_length,
+        window: tcp.window,
+        id: ip.id,
+        flags: tcp.flags,
+        options: Options::parse(tcp.options),
+    })
 }
 
 #[cfg(test)]

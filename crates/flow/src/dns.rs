@@ -5,10 +5,12 @@ mod framer;
 mod message;
 mod name;
 mod rdata;
+mod resolved;
 
 pub use exchange::{Answer, Exchanges, Limits, Match};
 pub use framer::Framer;
 pub use message::Message;
+pub use resolved::Resolved;
 
 /// RFC 1035.
 pub const PORT: u16 = 53;

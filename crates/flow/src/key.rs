@@ -14,7 +14,7 @@ pub struct Endpoint {
 }
 
 /// The same for both directions of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The lower end in the order of address, then port (except one-way ICMP, which keeps its sender first).
     pub low: Endpoint,
@@ -26,6 +26,17 @@ pub struct Key {
     pub vlan: u32,
     /// Number of the tunnel's name in the analyzer's table; 0 = none.
     pub tunnel: u32,
+}
+
+impl std::hash::Hash for Key {
+    /// In few wide words: each packet is hashed.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from_ne_bytes(self.low.ip));
+        state.write_u128(u128::from_ne_bytes(self.high.ip));
+        let ports = u64::from(self.low.port) << 16 | u64::from(self.high.port);
+        state.write_u64(ports << 8 | u64::from(self.protocol));
+        state.write_u64(u64::from(self.vlan) << 32 | u64::from(self.tunnel));
+    }
 }
 
 /// Which way a packet goes relative to its [`Key`].

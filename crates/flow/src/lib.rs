@@ -16,14 +16,19 @@
 //! the wire is therefore the sum over the flows with an empty `tunnel`.
 
 pub mod analyzer;
+pub mod app;
 mod bytes;
 mod community;
 pub mod dns;
 
 pub mod fragments;
+pub mod http;
 pub mod key;
 pub mod packet;
+pub mod quic;
+pub mod rtp;
 pub mod stream;
+pub mod tcp;
 pub mod tls;
 
 pub mod tracker;

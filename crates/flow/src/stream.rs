@@ -23,6 +23,12 @@ impl Reassembler {
         Self { next: Some(sequence.wrapping_add(1)), ..Self::default() }
     }
 
+    /// Sequence number of the next byte; none before the first segment.
+    #[must_use]
+    pub const fn next(&self) -> Option<u32> {
+        self.next
+    }
+
     /// Bytes that wait for a gap to close.
     #[must_use]
     pub const fn held_bytes(&self) -> usize {

@@ -1,20 +1,47 @@
-//! TLS client hellos in a TCP stream: names, protocols, versions and the JA4 fingerprint.
+//! TLS handshakes: who asked for what, what the server chose, and its certificate where it is not encrypted.
+//!
+//! Hellos come from three carriers: [`Connection`] reads the records of TLS over TCP (RFC 8446, and 5246 for what is older),
+//! [`Datagrams`] those of DTLS (RFC 6347), and [`crate::quic`] its Initial packets. All of them give [`Session`]s.
 
+mod certificate;
+mod connection;
+mod dtls;
+mod handshake;
 mod hello;
 mod ja4;
 mod scanner;
+mod server;
 
+pub use certificate::Certificate;
+pub use connection::Connection;
+pub use dtls::{Datagrams, looks_like_dtls, single as single_datagram};
+pub use handshake::{Answer, Session};
+pub(crate) use handshake::{Handshake, Message, read_messages};
 pub use hello::ClientHello;
-pub use ja4::ja4;
+#[cfg(test)]
+pub(crate) use hello::tests::hello as test_hello;
+pub use ja4::{Carrier, ja4};
 pub use scanner::Scanner;
+pub use server::ServerHello;
 
-/// Whether a stream that begins with these bytes may be TLS: a handshake record of version 3.x, or a hello in the form of SSL 2.
+/// Whether a stream that begins with these bytes may be TLS: a handshake record or an alert of version 3.x, or a hello in the form of
+/// SSL 2.
 #[must_use]
 pub fn looks_like_tls(start: &[u8]) -> bool {
-    const HANDSHAKE_OF_VERSION_3: [u8; 2] = [0x16, 0x03];
     match start {
-        [first] => *first == HANDSHAKE_OF_VERSION_3[0],
-        [] => false,
-        _ => start.starts_with(&HANDSHAKE_OF_VERSION_3) || scanner::is_version_2_hello(start),
+        [0x16] | [0x16, 3] | [0x16, 3, 0..=4, ..] | [0x15, 3, 0..=4, 0, 2, 1 | 2, ..] => true,
+        _ => scanner::is_version_2_hello(start),
     }
+}
+
+/// The client hello in one packet alone, if it is all there.
+#[must_use]
+pub fn single(payload: &[u8]) -> Option<ClientHello> {
+    let mut found = None;
+    Scanner::default().push(payload, &mut |message| {
+        if let Message::ClientHello(hello) = message {
+            found.get_or_insert(hello);
+        }
+    });
+    found.map(|hello| *hello)
 }

@@ -4,18 +4,23 @@
 //! that packets after its end (a late acknowledgement, a conversation that goes on after a pause) are records of the same flow, and a new
 //! SYN with another sequence number is a new flow.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::hash::BuildHasher as _;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use weir_proto::EndReason;
 
 use crate::key::{Direction, Key};
-use crate::packet::transport::flags;
+use crate::tcp::{Marks, Report};
 
+mod deadlines;
 mod entry;
+mod retired;
 
-pub use entry::{Entry, Interval};
+use deadlines::{Deadline, Deadlines};
+use retired::{Retired, Retirees};
+
+pub use crate::tcp::Segment;
+pub use entry::{Entry, Facts, Interval};
 
 /// Bounds and timeouts of the table; times in microseconds of packet time.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         const SECOND: u64 = 1_000_000;
         Self {
-            // Each takes about 600 bytes with its name after its end.
+            // Each takes about 900 bytes with its name after its end.
             flows: 250_000,
             retired: 250_000,
             active_us: 60 * SECOND,
@@ -53,6 +58,22 @@ impl Default for Limits {
 pub trait State: Default {
     /// Bytes on the heap that end with the flow.
     fn held_bytes(&self) -> usize;
+
+    /// Whether there is something to say when the flow ends: then [`Tracker::take_ended`] gives it.
+    fn has_more(&self) -> bool {
+        false
+    }
+}
+
+/// What a flow kept that ended with something to say.
+#[derive(Debug)]
+pub struct Ended<S> {
+    /// The flow's key.
+    pub key: Key,
+    /// Its name within the analysis.
+    pub ordinal: u64,
+    /// What was kept.
+    pub state: S,
 }
 
 /// One packet, as far as the table needs it.
@@ -60,6 +81,8 @@ pub trait State: Default {
 pub struct Observation {
     /// Microseconds.
     pub time: u64,
+    /// Number of the frame in the capture, from 1 on.
+    pub frame: u64,
     /// The flow's key.
     pub key: Key,
     /// Which way the packet went.
@@ -70,29 +93,10 @@ pub struct Observation {
     pub interface: u32,
     /// Set for TCP.
     pub tcp: Option<Segment>,
+    /// The segment is not whole: its flags count, and its bytes do once [`Tracker::segment`] has them all.
+    pub is_fragment: bool,
     /// What stands in a record for the ports of source and destination; for ICMP type and code.
     pub ports: (u16, u16),
-}
-
-/// The TCP fields that decide where flows begin and end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Sequence number.
-    pub sequence: u32,
-    /// Acknowledgement number.
-    pub acknowledgement: u32,
-    /// FIN = 1 ... CWR = 128.
-    pub flags: u8,
-}
-
-impl Segment {
-    pub(crate) const fn is_syn(&self) -> bool {
-        self.flags & (flags::SYN | flags::ACK) == flags::SYN
-    }
-
-    pub(crate) const fn is_syn_ack(&self) -> bool {
-        self.flags & (flags::SYN | flags::ACK) == flags::SYN | flags::ACK
-    }
 }
 
 /// A finished interval of a flow.
@@ -102,6 +106,8 @@ pub struct Finished {
     pub key: Key,
     /// How many flows were made before this one.
     pub ordinal: u64,
+    /// Whether an earlier interval of the flow has finished.
+    pub continued: bool,
     /// The direction of packets from the initiator.
     pub initiator: Direction,
     /// As in the observation of the flow's first packet, seen from the initiator.
@@ -112,22 +118,12 @@ pub struct Finished {
     pub interval: Interval,
     /// Why the interval ends.
     pub reason: EndReason,
-    /// From SYN to the acknowledgement of SYN+ACK, in the interval in which it was completed.
-    pub handshake_us: Option<u32>,
+    /// What the segments of the interval say; set for TCP.
+    pub tcp: Option<Box<Report>>,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
-}
-
-/// What is remembered of a flow that ended.
-#[derive(Clone, Copy, Debug)]
-struct Retired {
-    ordinal: u64,
-    initiator: Direction,
-    ports: (u16, u16),
-    interface: u32,
-    base_sequence: [Option<u32>; 2],
-    app: &'static str,
-    generation: u64,
+    /// What else its payload told.
+    pub facts: Facts,
 }
 
 /// The flow table.
@@ -135,19 +131,24 @@ struct Retired {
 pub struct Tracker<S> {
     limits: Limits,
     slots: Vec<Option<Entry<S>>>,
-    free: Vec<usize>,
-    index: HashMap<Key, usize>,
-    /// When to look at a flow next: time, ordinal (which makes the order total), slot. One per flow.
-    deadlines: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    retired: HashMap<Key, Retired>,
-    retired_order: VecDeque<(Key, u64)>,
-    retired_generations: u64,
+    free: Vec<u32>,
+    /// Slots by key.
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// The slot of the last packet: the next one is often of the same flow.
+    latest: u32,
+    deadlines: Deadlines,
+    /// The latest time of a packet.
+    now: u64,
+    tokens: u32,
+    retired: Retirees,
     ordinals: u64,
     evicted: u64,
     released_bytes: usize,
     finished: Vec<Finished>,
+    ended: Vec<Ended<S>>,
     /// Flows that are still to be ended at the end, the first one last.
-    last: Vec<(u64, usize)>,
+    last: Vec<(u64, u32)>,
 }
 
 impl<S: State> Tracker<S> {
@@ -158,22 +159,26 @@ impl<S: State> Tracker<S> {
             limits,
             slots: Vec::new(),
             free: Vec::new(),
-            index: HashMap::new(),
-            deadlines: BinaryHeap::new(),
-            retired: HashMap::new(),
-            retired_order: VecDeque::new(),
-            retired_generations: 0,
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            latest: 0,
+            deadlines: Deadlines::new(),
+            now: 0,
+            tokens: 0,
+            retired: Retirees::new(limits.retired),
             ordinals: 0,
             evicted: 0,
             released_bytes: 0,
             finished: Vec::new(),
+            ended: Vec::new(),
             last: Vec::new(),
         }
     }
 
-    /// Counts a packet and gives the flow it belongs to.
-    pub fn observe(&mut self, packet: &Observation) -> &mut Entry<S> {
-        let mut slot = self.index.get(&packet.key).copied();
+    /// Counts a packet into its flow, and says what it is of a TCP connection.
+    pub fn observe(&mut self, packet: &Observation) -> Marks {
+        let mut marks = Marks::default();
+        let mut slot = self.find(&packet.key);
         if let Some(found) = slot
             && self.starts_anew(found, packet)
         {
@@ -181,39 +186,57 @@ impl<S: State> Tracker<S> {
             // The new connection shares nothing with the one before.
             self.retired.remove(&packet.key);
             slot = None;
+            marks.insert(Marks::PORTS_REUSED);
         }
         let slot = slot.unwrap_or_else(|| self.begin(packet));
+        self.latest = slot;
         let active_us = self.limits.active_us;
-        let entry = self.slots[slot].as_mut().expect("the index names only slots in use");
-        if let Some(finished) = entry.count(packet, active_us) {
-            self.finished.push(finished);
+        let entry = self.slots[slot as usize].as_mut().expect("the index names only slots in use");
+        let was_closed = entry.tcp.is_closed();
+        let counted = entry.count(packet, active_us);
+        let closes = !was_closed && entry.tcp.is_closed();
+        marks.insert(counted.marks);
+        self.finished.extend(counted.finished);
+        if closes {
+            self.schedule(slot);
         }
-        entry
+        marks
+    }
+
+    /// Analyses a segment whose packet was counted in fragments.
+    pub fn segment(&mut self, key: &Key, time: u64, direction: Direction, segment: &Segment) -> Marks {
+        self.get_mut(key).map_or_else(Marks::default, |entry| entry.segment(time, direction, segment))
     }
 
     /// The flow with this key, if it is in the table.
     pub fn get_mut(&mut self, key: &Key) -> Option<&mut Entry<S>> {
-        self.slots[*self.index.get(key)?].as_mut()
+        let slot = self.find(key)?;
+        self.slots[slot as usize].as_mut()
+    }
+
+    fn find(&self, key: &Key) -> Option<u32> {
+        let holds = |slot: u32| matches!(self.slots.get(slot as usize), Some(Some(entry)) if entry.key == *key);
+        if holds(self.latest) {
+            return Some(self.latest);
+        }
+        self.index.find(self.hasher.hash_one(key), |slot| holds(*slot)).copied()
     }
 
     /// Ends flows that have been silent for too long; some of them at each call, so that a leap of the clock does not finish a whole table
     /// at once.
     pub fn advance(&mut self, now: u64) {
         const MOST: usize = 256;
+        self.now = self.now.max(now);
         let mut ended = 0;
         while ended < MOST
-            && let Some(&Reverse((deadline, ordinal, slot))) = self.deadlines.peek()
+            && let Some(deadline) = self.deadlines.pop_due(self.now)
         {
-            if deadline > now {
-                break;
-            }
-            self.deadlines.pop();
-            let Some(due) = self.due(slot, ordinal) else { continue };
-            if due <= now {
-                self.end(slot, Some(EndReason::Idle));
+            let Some(due) = self.due(deadline) else { continue };
+            if due <= self.now {
+                self.end(deadline.slot, Some(EndReason::Idle));
                 ended += 1;
             } else {
-                self.deadlines.push(Reverse((due, ordinal, slot)));
+                self.deadlines.insert(Deadline { time: due, ..deadline });
             }
         }
     }
@@ -222,7 +245,7 @@ impl<S: State> Tracker<S> {
     pub fn finish_some(&mut self) -> bool {
         const MOST: usize = 1000;
         if self.last.is_empty() {
-            let slots = self.slots.iter().enumerate();
+            let slots = (0..).zip(&self.slots);
             self.last = slots.filter_map(|(slot, entry)| Some((entry.as_ref()?.ordinal, slot))).collect();
             // Taken from the end.
             self.last.sort_unstable_by(|a, b| b.cmp(a));
@@ -257,14 +280,19 @@ impl<S: State> Tracker<S> {
         std::mem::take(&mut self.released_bytes)
     }
 
+    /// Takes what ended flows have to say, in the order in which they ended.
+    pub fn take_ended(&mut self) -> Vec<Ended<S>> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// Whether a packet cannot belong to the connection in this slot: a SYN whose sequence number is not that of the SYN before.
-    fn starts_anew(&self, slot: usize, packet: &Observation) -> bool {
+    fn starts_anew(&self, slot: u32, packet: &Observation) -> bool {
         let Some(segment) = packet.tcp.filter(Segment::is_syn) else { return false };
-        let base = self.slots[slot].as_ref().and_then(|entry| entry.tcp.base_sequence[packet.direction.index()]);
+        let base = self.slots[slot as usize].as_ref().and_then(|entry| entry.base_sequence(packet.direction));
         base.is_some_and(|base| base != segment.sequence)
     }
 
-    fn begin(&mut self, packet: &Observation) -> usize {
+    fn begin(&mut self, packet: &Observation) -> u32 {
         if self.index.len() >= self.limits.flows.max(1) {
             self.evict();
         }
@@ -274,18 +302,30 @@ impl<S: State> Tracker<S> {
             self.ordinals += 1;
             Entry::new(packet, self.ordinals)
         };
-        let due = packet.time.saturating_add(self.idle_timeout(&entry));
-        let ordinal = entry.ordinal;
-        let slot = self.free.pop().unwrap_or(self.slots.len());
-        if slot == self.slots.len() {
+        let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
+        if slot as usize == self.slots.len() {
             self.slots.push(Some(entry));
         } else {
-            self.slots[slot] = Some(entry);
+            self.slots[slot as usize] = Some(entry);
         }
-        self.index.insert(packet.key, slot);
-        self.deadlines.push(Reverse((due, ordinal, slot)));
+        let Self { slots, index, hasher, .. } = self;
+        let key_of = |slot: &u32| slots[*slot as usize].as_ref().map(|entry| entry.key);
+        index.insert_unique(hasher.hash_one(packet.key), slot, |slot| {
+            hasher.hash_one(key_of(slot).unwrap_or(packet.key))
+        });
+        self.schedule(slot);
         self.drop_stale_deadlines();
         slot
+    }
+
+    /// Makes the flow in a slot be looked at when its time is out as it is now; an earlier order to do so is void.
+    fn schedule(&mut self, slot: u32) {
+        let Some(mut entry) = self.slots[slot as usize].take() else { return };
+        self.tokens = self.tokens.wrapping_add(1);
+        entry.token = self.tokens;
+        let time = entry.last_seen.saturating_add(self.idle_timeout(&entry));
+        self.deadlines.insert(Deadline { time, slot, token: entry.token });
+        self.slots[slot as usize] = Some(entry);
     }
 
     /// Flows that end otherwise leave their deadlines behind; ports that are used anew with each packet would pile them up.
@@ -294,9 +334,10 @@ impl<S: State> Tracker<S> {
         if self.deadlines.len() <= 2 * self.index.len() + SPARE {
             return;
         }
-        let mut deadlines = std::mem::take(&mut self.deadlines);
-        deadlines.retain(|&Reverse((_, ordinal, slot))| self.due(slot, ordinal).is_some());
-        self.deadlines = deadlines;
+        let slots = &self.slots;
+        self.deadlines.retain(|deadline| {
+            slots[deadline.slot as usize].as_ref().is_some_and(|entry| entry.token == deadline.token)
+        });
     }
 
     /// The flow that ended earlier and goes on with this packet.
@@ -312,6 +353,7 @@ impl<S: State> Tracker<S> {
         entry.ports = old.ports;
         entry.interface = old.interface;
         entry.app = old.app;
+        entry.continued = true;
         entry.tcp.base_sequence = old.base_sequence;
         Some(entry)
     }
@@ -324,56 +366,43 @@ impl<S: State> Tracker<S> {
         }
     }
 
-    /// When the flow in this slot ends if nothing more comes; none where the slot belongs to another flow by now.
-    fn due(&self, slot: usize, ordinal: u64) -> Option<u64> {
-        let entry = self.slots.get(slot)?.as_ref().filter(|entry| entry.ordinal == ordinal)?;
+    /// When the flow that a deadline is for ends if nothing more comes; none where the deadline is void.
+    fn due(&self, deadline: Deadline) -> Option<u64> {
+        let entry = self.slots.get(deadline.slot as usize)?.as_ref().filter(|entry| entry.token == deadline.token)?;
         Some(entry.last_seen.saturating_add(self.idle_timeout(entry)))
     }
 
     /// Ends about the longest silent flow.
     fn evict(&mut self) {
-        while let Some(Reverse((deadline, ordinal, slot))) = self.deadlines.pop() {
-            match self.due(slot, ordinal) {
-                Some(due) if due <= deadline => {
+        while let Some(deadline) = self.deadlines.pop_first() {
+            match self.due(deadline) {
+                Some(due) if due <= deadline.time => {
                     self.evicted += 1;
-                    return self.end(slot, Some(EndReason::Evicted));
+                    return self.end(deadline.slot, Some(EndReason::Evicted));
                 }
-                Some(due) => self.deadlines.push(Reverse((due, ordinal, slot))),
+                Some(due) => self.deadlines.insert(Deadline { time: due, ..deadline }),
                 None => {}
             }
         }
     }
 
     /// Finishes the flow in a slot. A connection that was closed says so whatever ended its record.
-    fn end(&mut self, slot: usize, reason: Option<EndReason>) {
-        let Some(mut entry) = self.slots.get_mut(slot).and_then(Option::take) else { return };
-        self.free.push(slot);
-        self.index.remove(&entry.key);
+    fn end(&mut self, slot: u32, reason: Option<EndReason>) {
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let hash = self.hasher.hash_one(entry.key);
+        if let Ok(place) = self.index.find_entry(hash, |found| *found == slot) {
+            place.remove();
+        }
         self.released_bytes += entry.state.held_bytes();
         let reason = entry.tcp.end_reason().or(reason).unwrap_or(EndReason::Idle);
         self.finished.push(entry.finish(reason));
-        self.retire(&entry);
-    }
-
-    fn retire(&mut self, entry: &Entry<S>) {
-        while self.retired_order.len() >= self.limits.retired.max(1) {
-            let Some((key, generation)) = self.retired_order.pop_front() else { break };
-            if self.retired.get(&key).is_some_and(|retired| retired.generation == generation) {
-                self.retired.remove(&key);
-            }
+        self.retired.add(entry.retired());
+        if entry.state.has_more() {
+            let state = std::mem::take(&mut entry.state);
+            self.ended.push(Ended { key: entry.key, ordinal: entry.ordinal, state });
         }
-        self.retired_generations += 1;
-        let retired = Retired {
-            ordinal: entry.ordinal,
-            initiator: entry.initiator,
-            ports: entry.ports,
-            interface: entry.interface,
-            base_sequence: entry.tcp.base_sequence,
-            app: entry.app,
-            generation: self.retired_generations,
-        };
-        self.retired.insert(entry.key, retired);
-        self.retired_order.push_back((entry.key, self.retired_generations));
+        self.slots[slot as usize] = None;
+        self.free.push(slot);
     }
 }
 

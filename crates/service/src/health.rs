@@ -9,6 +9,7 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     conditions: Arc<RwLock<BTreeMap<&'static str, Option<String>>>>,
+    notes: Arc<RwLock<BTreeMap<&'static str, String>>>,
 }
 
 impl Health {
@@ -20,6 +21,17 @@ impl Health {
     /// The condition is not met; `reason` is for people and says what to do.
     pub fn unmet(&self, condition: &'static str, reason: impl Into<String>) {
         self.set(condition, Some(reason.into()));
+    }
+
+    /// Something that an operator should know and that does not keep the service from its work.
+    pub fn note(&self, about: &'static str, text: impl Into<String>) {
+        self.notes.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(about, text.into());
+    }
+
+    /// The notes by what they are about.
+    #[must_use]
+    pub fn notes(&self) -> BTreeMap<&'static str, String> {
+        self.notes.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     /// The conditions by name: `None` = met, otherwise the reason.

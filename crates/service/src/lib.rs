@@ -5,13 +5,14 @@
 mod health;
 pub mod http;
 mod probe;
+pub mod sandbox;
 mod server;
 
 use std::{future::Future, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use health::Health;
 pub use tokio_util::sync::CancellationToken as Shutdown;
@@ -60,7 +61,7 @@ pub fn main<F>(service: &'static str, options: &Options, run: impl FnOnce(Contex
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    main_with_routes(service, options, axum::Router::new(), run)
+    start(service, options, Extras::default(), run)
 }
 
 /// As [`main`], with more routes beside the health endpoints; those too ask for the token, if there is one.
@@ -68,6 +69,46 @@ pub fn main_with_routes<F>(
     service: &'static str,
     options: &Options,
     routes: axum::Router,
+    run: impl FnOnce(Context) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    start(service, options, Extras { routes, ..Extras::default() }, run)
+}
+
+/// As [`main`], for a service that reads what strangers sent: `policy` says what it may still do (the port of the health endpoints and
+/// that of the traces' receiver are added), and all else is given up before anything else happens. What does not hold of that is a
+/// warning in the log, the metric `weir_sandbox_layer`, and a note in `/readyz`.
+pub fn main_confined<F>(
+    service: &'static str,
+    options: &Options,
+    mut policy: sandbox::Policy,
+    run: impl FnOnce(Context) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    if options.probe {
+        return probe::run(options.health_listen);
+    }
+    policy.listen.push(options.health_listen.port());
+    policy.connect.extend(weir_telemetry::ports());
+    let confinement = Some(sandbox::apply(&policy));
+    start(service, options, Extras { confinement, ..Extras::default() }, run)
+}
+
+/// What only some services have.
+#[derive(Default)]
+struct Extras {
+    routes: axum::Router,
+    confinement: Option<sandbox::Confinement>,
+}
+
+fn start<F>(
+    service: &'static str,
+    options: &Options,
+    extras: Extras,
     run: impl FnOnce(Context) -> F,
 ) -> ExitCode
 where
@@ -92,7 +133,7 @@ where
                 return ExitCode::from(EX_USAGE);
             }
         };
-        let result = supervise(options, &telemetry, routes, run).await;
+        let result = supervise(options, &telemetry, extras, run).await;
         let code = match &result {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
@@ -119,20 +160,38 @@ pub fn parse<P: clap::Parser>() -> P {
 async fn supervise<F>(
     options: &Options,
     telemetry: &weir_telemetry::Telemetry,
-    routes: axum::Router,
+    extras: Extras,
     run: impl FnOnce(Context) -> F,
 ) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
     let context = Context { shutdown: CancellationToken::new(), health: Health::default() };
+    if let Some(confinement) = &extras.confinement {
+        tell(confinement, &context.health);
+    }
     stop_on_signal(context.shutdown.clone())?;
-    let server = server::start(options, context.health.clone(), telemetry.clone(), routes).await?;
+    let server = server::start(options, context.health.clone(), telemetry.clone(), extras.routes).await?;
     info!(address = %server.address, "health endpoints are up");
     let result = run(context.clone()).await;
     context.shutdown.cancel();
     info!("stopped");
     result
+}
+
+/// Says in the log, the metrics and `/readyz` what the sandbox is.
+fn tell(confinement: &sandbox::Confinement, health: &Health) {
+    metrics::describe_gauge!("weir_sandbox_layer", "1 = this layer of the sandbox holds in full");
+    for (name, layer) in confinement.layers() {
+        metrics::gauge!("weir_sandbox_layer", "layer" => *name).set(f64::from(u8::from(layer.is_ok())));
+    }
+    match confinement.missing() {
+        None => info!("confined: no new privileges, no capabilities, few files, few system calls"),
+        Some(missing) => {
+            warn!(missing, "the sandbox is not complete");
+            health.note("sandbox", missing);
+        }
+    }
 }
 
 fn stop_on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {

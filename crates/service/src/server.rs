@@ -63,11 +63,16 @@ pub(crate) async fn start(
     Ok(Server { address })
 }
 
-/// 200 or 503 with `{"ready": bool, "conditions": {name: null | reason}}`.
+/// 200 or 503 with `{"ready": bool, "conditions": {name: null | reason}}`, and `"notes": {about: text}` where there are any.
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let ready = shared.health.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(serde_json::json!({ "ready": ready, "conditions": shared.health.conditions() }))).into_response()
+    let mut body = serde_json::json!({ "ready": ready, "conditions": shared.health.conditions() });
+    let notes = shared.health.notes();
+    if !notes.is_empty() {
+        body["notes"] = serde_json::json!(notes);
+    }
+    (status, Json(body)).into_response()
 }
 
 /// Lets pass who has the token, if there is one.

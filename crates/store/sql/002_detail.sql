@@ -23,7 +23,16 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS tx_spurious_retransmits Nullable(UInt64) COMMENT 'of tx_retransmits: of what had already arrived' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS rx_spurious_retransmits Nullable(UInt64) CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS tx_jitter_us            Nullable(UInt32) COMMENT 'interarrival jitter (RFC 3550), UDP only' CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS rx_jitter_us            Nullable(UInt32) CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS rx_jitter_us            Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS syn_ack_us              Nullable(UInt32) COMMENT 'from SYN to SYN+ACK: the part of handshake_us that is the path to dst' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_max_in_flight        Nullable(UInt32) COMMENT 'most bytes under way at one time' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_max_in_flight        Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_zero_window_us       Nullable(UInt64) COMMENT 'how long src announced that it takes nothing' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_zero_window_us       Nullable(UInt64) COMMENT 'how long dst did' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_window_full          Nullable(UInt64) COMMENT 'segments of src that filled the window of dst' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_window_full          Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1))
 ;
 ALTER TABLE dns
     ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client sent the query again' CODEC(ZSTD(1))

@@ -111,6 +111,8 @@ pub struct Rows {
     pub dead_letters: Vec<DeadLetterRow>,
     /// Captures whose rows are to be deleted.
     pub deleted: Vec<Uuid>,
+    /// Captures whose rows from before a message of the stream are to be deleted, and that message.
+    pub purged: Vec<(Uuid, u64)>,
     /// Values that were brought into the range of their column.
     pub altered: u64,
 }
@@ -130,9 +132,31 @@ impl Rows {
         let lives = batch.containers.into_iter().map(|container| ContainerRow::new(container, &mut context));
         self.containers.extend(lives);
         self.deleted.extend(batch.captures.iter().filter(|capture| capture.deleted).map(capture::id));
-        self.captures.extend(batch.captures.into_iter().map(|capture| CaptureRow::new(capture, &mut context)));
+        for capture in &batch.captures {
+            if capture.purge {
+                self.purge(capture::id(capture), position.stream_sequence);
+            }
+        }
+        let stated = batch.captures.into_iter().filter(|capture| !capture.purge);
+        self.captures.extend(stated.map(|capture| CaptureRow::new(capture, &mut context)));
         self.findings.extend(batch.findings.into_iter().map(|finding| FindingRow::new(finding, &mut context)));
+        let letters = batch.dead_letters.into_iter().map(|letter| DeadLetterRow::stated(letter, position));
+        self.dead_letters.extend(letters);
         self.altered += context.altered;
+    }
+
+    /// Notes that what the tables have of a capture is to be deleted, and drops what this block has of it so far.
+    fn purge(&mut self, id: Uuid, stream_sequence: u64) {
+        // Live traffic is no capture.
+        if id.is_nil() {
+            return;
+        }
+        self.flows.retain(|row| row.capture_id != id);
+        self.dns.retain(|row| row.capture_id != id);
+        self.tls.retain(|row| row.capture_id != id);
+        self.http.retain(|row| row.capture_id != id);
+        self.findings.retain(|row| row.capture_id != id);
+        self.purged.push((id, stream_sequence));
     }
 
     /// Drops the rows of captures that are deleted by the same block: they would be deleted right after their insert. Returns how many.

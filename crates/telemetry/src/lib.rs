@@ -113,6 +113,26 @@ impl Telemetry {
     }
 }
 
+/// TCP ports of the receivers of traces that the environment names; for a process that confines itself before [`init`].
+#[must_use]
+pub fn ports() -> Vec<u16> {
+    /// Of OTLP/gRPC.
+    const DEFAULT: u16 = 4317;
+    let endpoints = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+    let endpoints = endpoints.iter().filter_map(|name| std::env::var(name).ok());
+    endpoints
+        .filter(|endpoint| !endpoint.trim().is_empty())
+        .map(|endpoint| port(&endpoint).unwrap_or(DEFAULT))
+        .collect()
+}
+
+/// The port of a URL, if it names one.
+fn port(url: &str) -> Option<u16> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next()?;
+    authority.rsplit_once(':')?.1.trim().parse().ok()
+}
+
 fn wants_traces() -> bool {
     let set = |name| std::env::var(name).is_ok_and(|value: String| !value.trim().is_empty());
     let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
@@ -131,4 +151,18 @@ fn tracer_provider(service: &'static str) -> Result<SdkTracerProvider, Error> {
     let resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     let resource = if named { resource } else { resource.with_service_name(service) }.build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_an_endpoint_is_the_one_that_it_names() {
+        assert_eq!(port("http://collector:4317"), Some(4317));
+        assert_eq!(port("https://user@[::1]:14317/v1?x=1:2"), Some(14317));
+        assert_eq!(port("collector:99/"), Some(99));
+        assert_eq!(port("http://collector/path:1"), None);
+        assert_eq!(port("http://[::1]"), None);
+    }
 }

@@ -89,6 +89,10 @@ impl Committer {
         let rows = &block.rows;
         let inserter = &self.inserter;
         let first_done = || failpoint::reached(self.fail_after, Failpoint::Insert);
+        // Before the inserts, so that at no time the rows of two analyses of one capture are there.
+        for &(capture_id, before) in &rows.purged {
+            inserter.purge_capture(capture_id, before).await?;
+        }
         // In the order of Rows::counts.
         inserter.insert(0, &rows.flows, block, at.clone(), first_done).await?;
         inserter.insert(1, &rows.dns, block, at.clone(), first_done).await?;
@@ -173,6 +177,17 @@ impl Inserter {
     async fn delete_capture(&self, capture_id: Uuid) -> Result<(), Error> {
         let mut failures = 0;
         while let Err(error) = self.attempt(self.writer.delete_capture(capture_id)).await? {
+            failures += 1;
+            self.failed("captures", &error, failures).await?;
+        }
+        self.status.inserted();
+        Ok(())
+    }
+
+    /// Deletes the rows of a capture that came before a message of the stream.
+    async fn purge_capture(&self, capture_id: Uuid, stream_sequence: u64) -> Result<(), Error> {
+        let mut failures = 0;
+        while let Err(error) = self.attempt(self.writer.delete_capture_before(capture_id, stream_sequence)).await? {
             failures += 1;
             self.failed("captures", &error, failures).await?;
         }

@@ -38,6 +38,7 @@ impl Batcher {
             Record::Flow(flow) => flow.encoded_len(),
             Record::Dns(dns) => dns.encoded_len(),
             Record::Tls(tls) => tls.encoded_len(),
+            Record::Http(http) => http.encoded_len(),
         };
         let full = self.records == MAX_RECORDS || (self.records > 0 && self.bytes + bytes > MAX_BYTES);
         let finished = if full { self.finish() } else { None };
@@ -47,6 +48,7 @@ impl Batcher {
             Record::Flow(flow) => self.batch.flows.push(flow),
             Record::Dns(dns) => self.batch.dns.push(dns),
             Record::Tls(tls) => self.batch.tls.push(tls),
+            Record::Http(http) => self.batch.http.push(http),
         }
         finished
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use weir_service::sandbox::Policy;
+
 use crate::capture_file::Limits;
 
 /// Analyses uploaded captures: flows, DNS exchanges, TLS client hellos
@@ -58,6 +60,12 @@ pub struct Config {
         default_value_t = weir_flow::tracker::Limits::default().flows
     )]
     pub max_flows: usize,
+    /// Bytes of heap and stacks that the kernel gives this process; one that wants more ends, and its job is tried again
+    #[arg(long, env = "WEIR_PCAP_WORKER_MEMORY_LIMIT_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
+    pub memory_limit_bytes: u64,
+    /// Confine this process as for its work, try what must not be possible then, say what came of it, and end: 0 = all was refused
+    #[arg(long)]
+    pub check_sandbox: bool,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print them as the heading's help")]
     pub bus: weir_bus::Options,
@@ -78,6 +86,26 @@ impl Config {
     pub fn analyzer(&self, producer: [u8; 16]) -> weir_flow::Config {
         let tracker = weir_flow::tracker::Limits { flows: self.max_flows, ..Default::default() };
         weir_flow::Config { producer, tracker, ..Default::default() }
+    }
+
+    /// What the process may do once it works: speak with NATS, and compute.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        /// Its sockets, the runtime's own descriptors, and a few for name resolution.
+        const OPEN_FILES: u64 = 256;
+        Policy {
+            readable: self.bus.nats_credentials.iter().cloned().collect(),
+            connect: self.bus.port().into_iter().collect(),
+            memory_bytes: Some(self.memory_limit_bytes),
+            open_files: Some(OPEN_FILES),
+            ..Policy::default()
+        }
+    }
+
+    /// What is left for `--read`, which has its file open already: computing.
+    #[must_use]
+    pub fn policy_of_reading(&self) -> Policy {
+        Policy { memory_bytes: Some(self.memory_limit_bytes), ..Policy::default() }
     }
 
     /// As a duration.

@@ -8,12 +8,12 @@ use tracing::{Instrument as _, info, info_span, warn};
 use uuid::Uuid;
 use weir_bus::{Bucket, Bus, Message, Objects, names};
 use weir_proto::capture::State;
-use weir_proto::{AnalyseCapture, Batch, Capture, Source};
+use weir_proto::{AnalyseCapture, Batch, Capture, DeadLetter, Source};
 
 use crate::analysis::{Analysis, Failure};
 use crate::config::Config;
 use crate::metrics::{self, Outcome};
-use crate::report::{self, Report};
+use crate::report;
 use crate::state::{CaptureState, Names, now_us};
 use crate::work;
 
@@ -37,6 +37,9 @@ pub(crate) enum Ended {
     /// It may succeed another time.
     #[error("{0:#}")]
     Transient(anyhow::Error),
+    /// Somebody asked to end it.
+    #[error("cancelled")]
+    Cancelled,
     /// The capture is gone, or another analysis of it was asked for.
     #[error("nobody asks for the analysis any more")]
     Obsolete,
@@ -70,7 +73,9 @@ impl Worker {
                     self.known(message, &names, &job).await
                 }
                 Err(error) => {
-                    warn!(error = format!("{error:#}"), sequence = message.stream_sequence, "not a job");
+                    let reason = format!("not a job: {error:#}");
+                    warn!(reason, sequence = message.stream_sequence, "a job cannot be read");
+                    self.bus.send(names::RECORDS_CAPTURES, &dead_letter(message, reason)).await?;
                     message.terminate().await.context("cannot end a job")?;
                     Ok(Outcome::Poison)
                 }
@@ -97,8 +102,12 @@ impl Worker {
                 message.ack_confirmed().await.context("cannot end a job")?;
                 Ok(Outcome::Obsolete)
             }
+            Ended::Cancelled => {
+                self.fail(message, &state, "cancelled").await?;
+                Ok(Outcome::Cancelled)
+            }
             Ended::Stopping => {
-                give_back(message, &state, Duration::ZERO).await?;
+                message.retry_after(Duration::ZERO).await.context("cannot give a job back")?;
                 Ok(Outcome::Returned)
             }
             Ended::Transient(error) if message.delivered < self.config.max_attempts => {
@@ -111,11 +120,13 @@ impl Worker {
                 if let Err(error) = queued.await {
                     warn!(error = format!("{:#}", anyhow::Error::from(error)), "cannot state that the capture waits");
                 }
-                give_back(message, &state, pause(message.delivered)).await?;
+                message.retry_after(pause(message.delivered)).await.context("cannot give a job back")?;
                 Ok(Outcome::Retried)
             }
             Ended::Transient(error) => {
-                self.fail(message, &state, &format!("given up after {} attempts: {error:#}", message.delivered)).await
+                let reason = format!("given up after {} attempts: {error:#}", message.delivered);
+                self.bus.send(names::RECORDS_CAPTURES, &dead_letter(message, reason.clone())).await?;
+                self.fail(message, &state, &reason).await
             }
             Ended::Permanent(error) => self.fail(message, &state, &format!("{error:#}")).await,
         }
@@ -134,19 +145,26 @@ impl Worker {
             // The worker before this one came to the end and died before it could tell the queue.
             return Ok(());
         }
-        if message.delivered > self.config.max_attempts {
-            return Err(Ended::Transient(anyhow::anyhow!("workers died while they analysed it")));
+        if capture.cancel {
+            return Err(Ended::Cancelled);
         }
+        if message.delivered > self.config.max_attempts {
+            return Err(Ended::Transient(anyhow::anyhow!("each time the worker died while it analysed the capture")));
+        }
+        self.remove_rows(names, &capture.previous_analysis_id).await?;
         let running = state.change(|capture| {
             capture.set_state(State::Running);
             capture.analysis_id = names.analysis_id.as_bytes().to_vec();
             capture.attempts = message.delivered;
             (capture.packets, capture.bytes, capture.bytes_read) = (0, 0, 0);
             capture.error.clear();
+            "reading".clone_into(&mut capture.phase);
         });
         running.await?.ok_or(Ended::Obsolete)?;
         info!(name = job.name, bytes = job.size_bytes, attempt = message.delivered, "analysing");
         let analysis = work::run(self, message, state, names).await?;
+        let reporting = state.change(|capture| "report".clone_into(&mut capture.phase));
+        reporting.await?.ok_or(Ended::Obsolete)?;
         self.store_report(&analysis, names, job).await?;
         self.finish(state, State::Done, |capture| {
             describe(capture, &analysis);
@@ -158,13 +176,9 @@ impl Worker {
     }
 
     async fn store_report(&self, analysis: &Analysis, names: &Names, job: &AnalyseCapture) -> Result<(), Ended> {
-        let about = report::Capture {
-            capture_id: Some(names.capture_id),
-            name: job.name.clone(),
-            size_bytes: job.size_bytes,
-            ..report::Capture::default()
-        };
-        let json = Report::new(about, analysis).to_json().map_err(|error| Ended::Permanent(error.into()))?;
+        let about =
+            report::About { capture_id: Some(names.capture_id), name: job.name.clone(), size_bytes: job.size_bytes };
+        let json = report::to_json(&report::report(about, analysis)).map_err(|error| Ended::Permanent(error.into()))?;
         let name = format!("{}/report.json", names.capture_id);
         self.artifacts.put(&name, &mut json.as_bytes()).await?;
         Ok(())
@@ -177,6 +191,8 @@ impl Worker {
             describe(capture);
             capture.set_state(end);
             capture.finished_at = finished_at;
+            capture.phase.clear();
+            capture.cancel = false;
         };
         let Some((mut capture, _)) = state.get().await? else { return Err(Ended::Obsolete) };
         change(&mut capture);
@@ -186,9 +202,23 @@ impl Worker {
         Ok(())
     }
 
+    /// Removes what the tables have of an analysis, and keeps out what a straggler still sends of it. Doing it again changes nothing.
+    async fn remove_rows(&self, names: &Names, analysis_id: &[u8]) -> Result<(), Ended> {
+        if !analysis_id.is_empty() {
+            let purge = weir_bus::purge(names.capture_id, analysis_id.to_vec());
+            self.bus.send(names::RECORDS_PCAP, &purge).await?;
+        }
+        Ok(())
+    }
+
     async fn fail(&self, message: &Message, state: &CaptureState, reason: &str) -> Result<Outcome> {
-        warn!(reason, "the capture cannot be analysed");
-        match self.finish(state, State::Failed, |capture| reason.clone_into(&mut capture.error)).await {
+        info!(reason, "the capture is not analysed");
+        // What was sent before the end is not an analysis.
+        let ended = match self.remove_rows(state.names(), state.names().analysis_id.as_bytes()).await {
+            Ok(()) => self.finish(state, State::Failed, |capture| reason.clone_into(&mut capture.error)).await,
+            Err(ended) => Err(ended),
+        };
+        match ended {
             Ok(()) => {}
             Err(Ended::Obsolete) => {
                 message.ack_confirmed().await.context("cannot end a job")?;
@@ -199,14 +229,6 @@ impl Worker {
         message.terminate().await.context("cannot end a job")?;
         Ok(Outcome::Failed)
     }
-}
-
-/// Returns a job to the queue, and waits until the server has read it: the word goes out with what the connection sends next, and a
-/// worker that stops sends nothing more. The answer to any request shows that the server has read what came before.
-async fn give_back(message: &Message, state: &CaptureState, delay: Duration) -> Result<()> {
-    message.retry_after(delay).await.context("cannot give a job back")?;
-    state.get().await.context("cannot tell whether a job was given back")?;
-    Ok(())
 }
 
 /// The pause before the next attempt.
@@ -232,6 +254,24 @@ fn statement(capture: Capture) -> Batch {
         source: Source::Pcap.into(),
         capture_id: capture.capture_id.clone(),
         captures: vec![capture],
+        ..Batch::default()
+    }
+}
+
+/// Tells people of a job that nobody can do.
+fn dead_letter(message: &Message, reason: String) -> Batch {
+    let letter = DeadLetter {
+        stream: names::JOBS.to_owned(),
+        subject: message.subject().to_owned(),
+        sequence: message.stream_sequence,
+        reason,
+        payload: message.payload().to_vec(),
+    };
+    Batch {
+        producer: Uuid::new_v4().as_bytes().to_vec(),
+        sequence: 1,
+        source: Source::Pcap.into(),
+        dead_letters: vec![letter],
         ..Batch::default()
     }
 }

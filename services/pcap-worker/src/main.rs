@@ -2,15 +2,19 @@
 
 use std::process::ExitCode;
 
-use weir_pcap_worker::{Config, read, run};
+use weir_pcap_worker::{Config, check_sandbox, read_confined, run};
 
 fn main() -> ExitCode {
     let config: Config = weir_service::parse();
+    if config.check_sandbox {
+        return if check_sandbox(&config) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let Some(path) = &config.read else {
         let service = config.service.clone();
-        return weir_service::main("weir-pcap-worker", &service, |context| run(config, context));
+        let policy = config.policy();
+        return weir_service::main_confined("weir-pcap-worker", &service, policy, |context| run(config, context));
     };
-    match read(&config, path) {
+    match read_confined(&config, path) {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS

@@ -13,6 +13,8 @@ pub enum Outcome {
     Retried,
     /// Given back because this worker stops.
     Returned,
+    /// Somebody asked to end it.
+    Cancelled,
     /// The capture was deleted, or is asked for by another job.
     Obsolete,
     /// Not a job that this version can read.
@@ -26,6 +28,7 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Retried => "retried",
             Self::Returned => "returned",
+            Self::Cancelled => "cancelled",
             Self::Obsolete => "obsolete",
             Self::Poison => "poison",
         }
@@ -39,6 +42,7 @@ pub fn describe() {
     describe_counter!("weir_pcap_worker_bytes_total", Unit::Bytes, "bytes of these packets on the wire");
     describe_counter!("weir_pcap_worker_batches_total", "batches that the stream has taken");
     describe_counter!("weir_pcap_worker_send_retries_total", "batches that the stream did not take at once");
+    describe_counter!("weir_pcap_worker_carves_total", "questions for packets by outcome");
     describe_gauge!("weir_pcap_worker_busy", "1 while a capture is analysed");
 }
 
@@ -57,6 +61,10 @@ pub(crate) fn batch_sent() {
 
 pub(crate) fn send_retried() {
     counter!("weir_pcap_worker_send_retries_total").increment(1);
+}
+
+pub(crate) fn carved(outcome: &'static str) {
+    counter!("weir_pcap_worker_carves_total", "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn busy(busy: bool) {

@@ -7,6 +7,7 @@ use tracing::warn;
 use weir_bus::{Bus, JobsReader, names};
 use weir_service::Context;
 
+use crate::carve;
 use crate::config::Config;
 use crate::job::Worker;
 use crate::metrics;
@@ -34,6 +35,7 @@ pub(crate) async fn run(config: Config, context: Context) -> anyhow::Result<()> 
         config,
         bus,
     };
+    let carving = tokio::spawn(carve::answer(worker.clone()));
     while !context.shutdown.is_cancelled() {
         if let Err(error) = take_jobs(&worker, &context).await {
             context.health.unmet(NATS, format!("{error:#}"));
@@ -44,7 +46,7 @@ pub(crate) async fn run(config: Config, context: Context) -> anyhow::Result<()> 
             }
         }
     }
-    Ok(())
+    carving.await.context("carving ended unexpectedly")
 }
 
 /// One job after the other, until told to stop or until the bus fails.

@@ -45,6 +45,12 @@ impl CaptureState {
         Self { bucket, names }
     }
 
+    /// Which analysis of which capture it is the state of.
+    #[must_use]
+    pub(crate) const fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// The capture and the revision of its state; none where it was deleted or belongs to another analysis.
     pub(crate) async fn get(&self) -> Result<Option<(Capture, u64)>, Error> {
         let entry = self.bucket.get(&self.key()).await?;

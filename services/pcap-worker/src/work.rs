@@ -128,8 +128,8 @@ async fn keep(worker: &Worker, message: &Message, state: &CaptureState, live: &L
         let result = tokio::select! {
             _ = keep.tick() => message.in_progress().await,
             _ = progress.tick() => match state_progress(state, live).await {
-                Ok(true) => Ok(()),
-                Ok(false) => return Ended::Obsolete,
+                Ok(None) => Ok(()),
+                Ok(Some(ended)) => return ended,
                 Err(error) => Err(error),
             },
         };
@@ -140,13 +140,16 @@ async fn keep(worker: &Worker, message: &Message, state: &CaptureState, live: &L
     }
 }
 
-/// States the progress, if there is any. Whether the capture is still wanted.
-async fn state_progress(state: &CaptureState, live: &Live) -> Result<bool, Error> {
+/// States the progress, if there is any. Why the analysis is to end, if it is.
+async fn state_progress(state: &CaptureState, live: &Live) -> Result<Option<Ended>, Error> {
     let now = (live.packets(), live.bytes(), live.bytes_read());
-    let Some((stated, _)) = state.get().await? else { return Ok(false) };
-    if (stated.packets, stated.bytes, stated.bytes_read) == now {
-        return Ok(true);
+    let Some((stated, _)) = state.get().await? else { return Ok(Some(Ended::Obsolete)) };
+    if stated.cancel {
+        return Ok(Some(Ended::Cancelled));
     }
-    let changed = state.change(|capture| (capture.packets, capture.bytes, capture.bytes_read) = now);
-    Ok(changed.await?.is_some())
+    if (stated.packets, stated.bytes, stated.bytes_read) == now {
+        return Ok(None);
+    }
+    let changed = state.change(|capture| (capture.packets, capture.bytes, capture.bytes_read) = now).await?;
+    Ok(changed.is_none().then_some(Ended::Obsolete))
 }

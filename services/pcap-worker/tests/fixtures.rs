@@ -9,7 +9,7 @@ use weir_flow::Record;
 use weir_pcap_worker::Config;
 use weir_pcap_worker::analysis::{Live, analyse};
 use weir_pcap_worker::capture_file::Limits;
-use weir_proto::{Dns, Flow, Tls};
+use weir_proto::{Dns, Flow, Http, Tls};
 
 const RECORDINGS: [&str; 3] = ["ethernet-ns.pcap", "any-sll.pcap", "any-sll2-snap96.pcap"];
 
@@ -22,6 +22,7 @@ struct Records {
     flows: Vec<Flow>,
     dns: Vec<Dns>,
     tls: Vec<Tls>,
+    http: Vec<Http>,
 }
 
 fn records(name: &str) -> Result<Records> {
@@ -33,6 +34,7 @@ fn records(name: &str) -> Result<Records> {
             Record::Flow(flow) => records.flows.push(flow),
             Record::Dns(dns) => records.dns.push(dns),
             Record::Tls(tls) => records.tls.push(tls),
+            Record::Http(http) => records.http.push(http),
         }
         Ok(())
     })?;
@@ -97,6 +99,19 @@ fn a_client_hello_names_its_server_unless_the_capture_cut_it() -> Result<()> {
         assert!(hellos[0].ja4.starts_with("t13d"), "{}", hellos[0].ja4);
     }
     assert_eq!(records("any-sll2-snap96.pcap")?.tls, []);
+    Ok(())
+}
+
+#[test]
+fn a_request_stands_with_its_response() -> Result<()> {
+    for name in RECORDINGS {
+        let http = records(name)?.http;
+        assert_eq!(http.len(), 1, "{name}");
+        let row = &http[0];
+        assert_eq!((row.method.as_str(), row.path.as_str(), row.version.as_str()), ("GET", "/", "1.1"), "{name}");
+        assert_eq!((row.status, row.dst_port), (Some(204), 80), "{name}");
+        assert!(row.latency_us.is_some_and(|latency| latency < 1_000_000), "{name}");
+    }
     Ok(())
 }
 

@@ -1,156 +1,390 @@
-//! What is followed of the payload of a TCP flow.
+//! What is followed of the payload of a flow.
 
+use crate::app::{self, Verdict};
 use crate::dns::{self, Framer};
+use crate::http::{self, Exchange, Left, Start};
 use crate::key::Direction;
 use crate::packet::Tcp;
 use crate::packet::transport::flags;
 use crate::stream::Reassembler;
-use crate::tls::{self, ClientHello, Scanner};
+use crate::tls::{self, Session};
 use crate::tracker::State;
+use crate::{quic, rtp};
 
-/// Something that was found in a stream.
-pub(super) enum Event {
-    Hello(Box<ClientHello>),
-    Dns(Vec<u8>),
-}
+/// Pieces of a direction whose beginning says nothing that are looked at: a capture may begin within a connection.
+const MAX_PIECES: u8 = 12;
+/// Datagrams of a flow that say nothing before it is given up.
+const MAX_DATAGRAMS: u8 = 12;
 
-/// What a segment brought.
+/// What a packet brought.
 #[derive(Default)]
-pub(super) struct Outcome {
-    pub(super) events: Vec<Event>,
+pub(super) struct Found {
+    /// DNS messages.
+    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) sessions: Vec<Session>,
+    /// Whether the client's direction is [`Direction::Up`], and the exchange.
+    pub(super) exchanges: Vec<(bool, Exchange)>,
     /// Protocol that was recognised; empty = none.
     pub(super) app: &'static str,
+    /// The name that a hello gives its server, and whether the hello went [`Direction::Up`].
+    pub(super) name: Option<(bool, String)>,
     /// The stream is not followed because all streams together hold too much.
     pub(super) refused: bool,
 }
 
-/// Both directions of a stream, until nothing more is to be found in it.
+/// A flow's payload, until nothing more is to be found in it.
 #[derive(Debug, Default)]
 pub(super) struct FlowState {
-    sides: Option<Box<[Side; 2]>>,
-    done: bool,
-}
-
-#[derive(Debug, Default)]
-struct Side {
-    stream: Reassembler,
     content: Content,
 }
 
 #[derive(Debug, Default)]
 enum Content {
     #[default]
-    Unknown,
-    Tls(Scanner),
-    Dns(Framer),
+    New,
+    Stream(Box<Stream>),
+    /// Datagrams that have said nothing so far.
+    Quiet(u8),
+    Quic(Box<quic::Connection>),
+    Dtls(Box<tls::Datagrams>),
+    Rtp(Box<[rtp::Stream; 2]>, u8),
+    /// HTTP in datagrams.
+    Http,
     Done,
 }
 
 impl State for FlowState {
     fn held_bytes(&self) -> usize {
-        self.sides.as_ref().map_or(0, |sides| sides.iter().map(Side::held_bytes).sum())
+        match &self.content {
+            Content::New | Content::Quiet(_) | Content::Http | Content::Done => 0,
+            Content::Stream(stream) => stream.held_bytes(),
+            Content::Quic(connection) => connection.held_bytes(),
+            Content::Dtls(datagrams) => datagrams.held_bytes(),
+            Content::Rtp(sides, _) => size_of_val(sides.as_ref()),
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        matches!(self.content, Content::Stream(_) | Content::Quic(_) | Content::Dtls(_))
     }
 }
 
 impl FlowState {
     /// Takes a segment; `budget` is what all streams together may still hold.
-    pub(super) fn segment(&mut self, direction: Direction, tcp: &Tcp<'_>, budget: usize) -> Outcome {
-        let mut outcome = Outcome::default();
-        let syn = tcp.flags & flags::SYN != 0;
-        if self.done {
-            return outcome;
+    pub(super) fn segment(&mut self, direction: Direction, time: u64, tcp: &Tcp<'_>, budget: usize) -> Found {
+        let mut found = Found::default();
+        if matches!(self.content, Content::New) {
+            self.content = Content::Stream(Box::default());
         }
+        let Content::Stream(stream) = &mut self.content else { return found };
         if tcp.payload.len() > budget {
-            self.give_up();
-            outcome.refused = true;
-            return outcome;
+            stream.finish(&mut found);
+            self.content = Content::Done;
+            found.refused = true;
+            return found;
         }
-        let is_dns = tcp.src_port == dns::PORT || tcp.dst_port == dns::PORT;
-        let sides = self.sides.get_or_insert_default();
-        let side = &mut sides[direction.index()];
-        if syn {
-            side.stream = Reassembler::after_syn(tcp.sequence);
+        stream.segment(direction, time, tcp, &mut found);
+        if stream.is_over() {
+            stream.finish(&mut found);
+            self.content = Content::Done;
         }
-        side.push(tcp, syn, is_dns, &mut outcome);
-        if sides.iter().all(|side| matches!(side.content, Content::Done)) {
-            self.give_up();
-        }
-        outcome
+        found
     }
 
-    fn give_up(&mut self) {
-        self.sides = None;
-        self.done = true;
+    /// Takes a datagram that is not of DNS; and the interarrival jitter of its direction where it has one.
+    pub(super) fn datagram(&mut self, direction: Direction, time: u64, payload: &[u8]) -> (Found, Option<u32>) {
+        let mut found = Found::default();
+        let up = direction == Direction::Up;
+        if let Content::New | Content::Quiet(_) = self.content {
+            self.recognise(payload, &mut found);
+        }
+        match &mut self.content {
+            Content::Quic(connection) => {
+                connection.push(up, time, payload, &mut found.sessions);
+                found.name = connection.server_name();
+                if connection.is_over() {
+                    self.content = Content::Done;
+                }
+            }
+            Content::Dtls(datagrams) => {
+                datagrams.push(up, time, payload, &mut found.sessions);
+                found.name = datagrams.server_name();
+                if datagrams.is_over() {
+                    datagrams.finish(&mut found.sessions);
+                    // What follows may be SRTP.
+                    self.content = Content::Quiet(0);
+                }
+            }
+            Content::Http => {
+                found
+                    .exchanges
+                    .extend(http::single(time, payload).map(|exchange| (up != exchange.method.is_empty(), exchange)));
+            }
+            Content::Rtp(sides, left) => {
+                let side = &mut sides[direction.index()];
+                side.push(time, payload);
+                if side.is_certain() {
+                    found.app = "rtp";
+                    return (found, side.jitter_us());
+                }
+                *left = left.saturating_sub(1);
+                if *left == 0 && !sides.iter().any(rtp::Stream::is_certain) {
+                    self.content = Content::Done;
+                }
+            }
+            Content::New | Content::Quiet(_) | Content::Stream(_) | Content::Done => {}
+        }
+        (found, None)
+    }
+
+    /// The flow is over.
+    pub(super) fn finish(&mut self) -> Found {
+        let mut found = Found::default();
+        match &mut self.content {
+            Content::Stream(stream) => stream.finish(&mut found),
+            Content::Quic(connection) => connection.finish(&mut found.sessions),
+            Content::Dtls(datagrams) => datagrams.finish(&mut found.sessions),
+            Content::New | Content::Quiet(_) | Content::Rtp(..) | Content::Http | Content::Done => {}
+        }
+        self.content = Content::Done;
+        found
+    }
+
+    fn recognise(&mut self, payload: &[u8], found: &mut Found) {
+        let quiet = if let Content::Quiet(count) = self.content { count } else { 0 };
+        self.content = if quic::looks_like_quic(payload) {
+            found.app = "quic";
+            Content::Quic(Box::default())
+        } else if tls::looks_like_dtls(payload) {
+            found.app = "dtls";
+            Content::Dtls(Box::default())
+        } else if let Some(name) = app::of_datagram(payload) {
+            found.app = name;
+            match name {
+                "http" => Content::Http,
+                // Media follow on the same ports (RFC 7983).
+                "stun" => Content::Quiet(quiet),
+                _ => Content::Done,
+            }
+        } else if rtp::may_be_rtp(payload) {
+            Content::Rtp(Box::default(), MAX_DATAGRAMS)
+        } else if quiet < MAX_DATAGRAMS {
+            Content::Quiet(quiet + 1)
+        } else {
+            Content::Done
+        };
+    }
+}
+
+/// Both directions of a TCP connection.
+#[derive(Debug, Default)]
+struct Stream {
+    sides: [Side; 2],
+    talk: Talk,
+    named: bool,
+}
+
+#[derive(Debug, Default)]
+struct Side {
+    stream: Reassembler,
+    /// Bytes of a beginning that does not yet say what it is.
+    start: Vec<u8>,
+    /// Pieces that said nothing.
+    unknown: u8,
+    began_with_syn: bool,
+}
+
+/// What is talked.
+#[derive(Debug, Default)]
+enum Talk {
+    #[default]
+    Unknown,
+    Tls(tls::Connection),
+    Http {
+        connection: http::Connection,
+        client_is_first: bool,
+    },
+    Dns([Framer; 2]),
+    Done,
+}
+
+impl Stream {
+    fn held_bytes(&self) -> usize {
+        let talk = match &self.talk {
+            Talk::Tls(connection) => connection.held_bytes(),
+            Talk::Http { connection, .. } => connection.held_bytes(),
+            Talk::Dns(framers) => framers.iter().map(Framer::held_bytes).sum(),
+            Talk::Unknown | Talk::Done => 0,
+        };
+        let sides: usize = self.sides.iter().map(|side| side.stream.held_bytes() + side.start.capacity()).sum();
+        size_of::<Self>() + sides + talk
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.talk {
+            Talk::Unknown => self.sides.iter().all(Side::is_given_up),
+            Talk::Tls(connection) => connection.is_over(),
+            Talk::Http { connection, .. } => connection.is_over(),
+            Talk::Dns(framers) => framers.iter().all(Framer::is_broken),
+            Talk::Done => true,
+        }
+    }
+
+    fn segment(&mut self, direction: Direction, time: u64, tcp: &Tcp<'_>, found: &mut Found) {
+        let index = direction.index();
+        let is_dns = tcp.src_port == dns::PORT || tcp.dst_port == dns::PORT;
+        let syn = tcp.flags & flags::SYN != 0;
+        let side = &mut self.sides[index];
+        if side.is_given_up() && matches!(self.talk, Talk::Unknown) {
+            return;
+        }
+        if syn {
+            side.stream = Reassembler::after_syn(tcp.sequence);
+            side.began_with_syn = true;
+        }
+        let sequence = tcp.sequence.wrapping_add(u32::from(syn));
+        let complete = tcp.payload.len() as u32 >= tcp.payload_length;
+        let mut stream = std::mem::take(&mut side.stream);
+        stream.push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, time, bytes, is_dns, found));
+        if stream.is_lost() {
+            let next = stream.next().unwrap_or(sequence);
+            let ahead = sequence.wrapping_sub(next).cast_signed() > 0;
+            // A segment that was cut is passed over; one that comes after a gap is where it goes on.
+            let goes_on = if ahead { sequence } else { sequence.wrapping_add(tcp.payload_length) };
+            self.gap(index, time, u64::from(goes_on.wrapping_sub(next)), found);
+            stream = Reassembler::after_syn(goes_on.wrapping_sub(1));
+            if ahead {
+                stream
+                    .push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, time, bytes, is_dns, found));
+            }
+        }
+        self.sides[index].stream = stream;
+        if !self.named
+            && let Talk::Tls(connection) = &self.talk
+        {
+            found.name = connection.server_name();
+            self.named = found.name.is_some();
+        }
+    }
+
+    /// Takes the next bytes of a direction.
+    fn bytes(&mut self, index: usize, time: u64, bytes: &[u8], is_dns: bool, found: &mut Found) {
+        if let Talk::Unknown = self.talk {
+            return self.recognise(index, time, bytes, is_dns, found);
+        }
+        self.talk(index, time, bytes, found);
+    }
+
+    fn talk(&mut self, index: usize, time: u64, bytes: &[u8], found: &mut Found) {
+        match &mut self.talk {
+            Talk::Tls(connection) => connection.push(index == 0, time, bytes, &mut found.sessions),
+            Talk::Dns(framers) => {
+                framers[index].push(bytes, &mut |message| found.messages.push(message.to_vec()));
+            }
+            Talk::Http { connection, client_is_first } => {
+                let up = *client_is_first;
+                let mut out = Vec::new();
+                let left = connection.push((index == 0) == up, time, bytes, &mut out);
+                found.exchanges.extend(out.into_iter().map(|exchange| (up, exchange)));
+                if let Left::Tunnel(rest) = left {
+                    // What is inside may be TLS.
+                    self.talk = Talk::Unknown;
+                    for side in &mut self.sides {
+                        side.unknown = 0;
+                    }
+                    if !rest.is_empty() {
+                        self.recognise(index, time, rest, false, found);
+                    }
+                }
+            }
+            Talk::Unknown | Talk::Done => {}
+        }
+    }
+
+    /// Says that bytes of a direction are missing.
+    fn gap(&mut self, index: usize, time: u64, length: u64, found: &mut Found) {
+        match &mut self.talk {
+            Talk::Tls(connection) => connection.close(index == 0, &mut found.sessions),
+            Talk::Dns(framers) => framers[index].cut(&mut |message| found.messages.push(message.to_vec())),
+            Talk::Http { connection, client_is_first } => {
+                let up = *client_is_first;
+                let mut out = Vec::new();
+                connection.gap((index == 0) == up, time, length, &mut out);
+                found.exchanges.extend(out.into_iter().map(|exchange| (up, exchange)));
+            }
+            Talk::Unknown => {
+                let side = &mut self.sides[index];
+                side.start = Vec::new();
+                side.began_with_syn = false;
+            }
+            Talk::Done => {}
+        }
+    }
+
+    fn finish(&mut self, found: &mut Found) {
+        match std::mem::take(&mut self.talk) {
+            Talk::Tls(mut connection) => connection.finish(&mut found.sessions),
+            Talk::Http { mut connection, client_is_first } => {
+                let mut out = Vec::new();
+                connection.finish(&mut out);
+                found.exchanges.extend(out.into_iter().map(|exchange| (client_is_first, exchange)));
+            }
+            Talk::Dns(_) | Talk::Unknown | Talk::Done => {}
+        }
+        self.talk = Talk::Done;
+    }
+
+    /// Says what a connection is by the first bytes of a direction.
+    fn recognise(&mut self, index: usize, time: u64, bytes: &[u8], is_dns: bool, found: &mut Found) {
+        let side = &mut self.sides[index];
+        if side.is_given_up() {
+            return;
+        }
+        let held = std::mem::take(&mut side.start);
+        let joined;
+        let start = if held.is_empty() {
+            bytes
+        } else {
+            joined = [&held, bytes].concat();
+            &joined
+        };
+        let http = http::start(start);
+        let verdict = if is_dns {
+            self.talk = Talk::Dns(Default::default());
+            Verdict::Known("dns")
+        } else if tls::looks_like_tls(start) {
+            self.talk = Talk::Tls(tls::Connection::new());
+            Verdict::Known("tls")
+        } else if let Start::Request | Start::Response | Start::Two | Start::TwoServer = http {
+            let from_client = matches!(http, Start::Request | Start::Two);
+            let client_is_first = from_client == (index == 0);
+            self.talk = Talk::Http { connection: http::Connection::new(&http), client_is_first };
+            Verdict::Known("http")
+        } else if http == Start::Undecided {
+            Verdict::Undecided
+        } else {
+            app::of_stream(start)
+        };
+        match verdict {
+            Verdict::Known(name) => {
+                found.app = name;
+                if let Talk::Unknown = self.talk {
+                    self.talk = Talk::Done;
+                    return;
+                }
+                let other = std::mem::take(&mut self.sides[1 - index].start);
+                self.talk(1 - index, time, &other, found);
+                self.talk(index, time, start, found);
+            }
+            Verdict::Undecided if start.len() < app::MOST => self.sides[index].start = start.to_vec(),
+            Verdict::Undecided | Verdict::Unknown => self.sides[index].unknown += 1,
+        }
     }
 }
 
 impl Side {
-    fn held_bytes(&self) -> usize {
-        let content = match &self.content {
-            Content::Tls(scanner) => scanner.held_bytes(),
-            Content::Dns(framer) => framer.held_bytes(),
-            Content::Unknown | Content::Done => 0,
-        };
-        self.stream.held_bytes() + content
-    }
-
-    fn push(&mut self, tcp: &Tcp<'_>, syn: bool, is_dns: bool, outcome: &mut Outcome) {
-        if matches!(self.content, Content::Done) {
-            return;
-        }
-        let Self { stream, content } = self;
-        let sequence = tcp.sequence.wrapping_add(u32::from(syn));
-        let complete = tcp.payload.len() as u32 >= tcp.payload_length;
-        stream.push(sequence, tcp.payload, complete, &mut |bytes| content.feed(bytes, is_dns, outcome));
-        if stream.is_lost() {
-            if let Content::Dns(framer) = content {
-                framer.cut(&mut |message| outcome.events.push(Event::Dns(message.to_vec())));
-            }
-            *content = Content::Done;
-        }
-        if matches!(content, Content::Done) {
-            *stream = Reassembler::default();
-        }
-    }
-}
-
-impl Content {
-    fn feed(&mut self, bytes: &[u8], is_dns: bool, outcome: &mut Outcome) {
-        if matches!(self, Self::Unknown) {
-            let (content, app) = Self::recognise(bytes, is_dns);
-            *self = content;
-            outcome.app = app;
-        }
-        let over = match self {
-            Self::Tls(scanner) => {
-                scanner.push(bytes, &mut |hello| outcome.events.push(Event::Hello(Box::new(hello))));
-                scanner.is_done()
-            }
-            Self::Dns(framer) => {
-                framer.push(bytes, &mut |message| outcome.events.push(Event::Dns(message.to_vec())));
-                framer.is_broken()
-            }
-            Self::Unknown | Self::Done => true,
-        };
-        if over {
-            *self = Self::Done;
-        }
-    }
-
-    /// What a stream is, by its first bytes.
-    fn recognise(start: &[u8], is_dns: bool) -> (Self, &'static str) {
-        const METHODS: [&[u8]; 9] =
-            [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"HTTP/1."];
-        if is_dns {
-            (Self::Dns(Framer::default()), "dns")
-        } else if tls::looks_like_tls(start) {
-            (Self::Tls(Scanner::default()), "tls")
-        } else if METHODS.iter().any(|method| start.starts_with(method)) || start.starts_with(b"PRI * HTTP/2") {
-            (Self::Done, "http")
-        } else if start.starts_with(b"SSH-") {
-            (Self::Done, "ssh")
-        } else {
-            (Self::Done, "")
-        }
+    /// A beginning that was seen is looked at once; where it was not, any piece may be the beginning of a message.
+    const fn is_given_up(&self) -> bool {
+        self.unknown >= if self.began_with_syn { 1 } else { MAX_PIECES }
     }
 }

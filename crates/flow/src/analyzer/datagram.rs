@@ -1,12 +1,15 @@
-//! DNS messages and client hellos of a flow become records.
+//! What is found in the payload of a flow becomes records.
 
-use weir_proto::{Dns, Ip, Tls};
+use weir_proto::{Dns, Http, Ip, Tls};
 
+use super::app::Found;
 use super::{Analyzer, Place, Record, key};
 use crate::dns::{self, Answer, Match, Message};
+use crate::http::Exchange;
 use crate::key::{Direction, Endpoint, Key};
 use crate::packet::{IpPacket, Transport};
-use crate::tls::{ClientHello, ja4};
+use crate::tls::{Session, ja4};
+use crate::tracker::State as _;
 
 impl Analyzer {
     /// A datagram on a port of DNS.
@@ -29,6 +32,12 @@ impl Analyzer {
         let (from, to) = (key.src(direction), key.dst(direction));
         let (client, server) = if message.is_answer { (to, from) } else { (from, to) };
         let by = matching(client, server, ordinal, message.id);
+        if message.is_answer && !message.addresses.is_empty() && !message.qname.is_empty() {
+            let name = self.hosts.number_of(&message.qname);
+            for (address, ttl) in &message.addresses {
+                self.resolved.learn(time, client.ip, *address, *ttl, name);
+            }
+        }
         let (client_ip, server_ip) = (Ip::from(client.ip), Ip::from(server.ip));
         let record = Dns {
             time,
@@ -54,28 +63,112 @@ impl Analyzer {
         }
     }
 
-    pub(super) fn hello(&mut self, time: u64, key: &Key, direction: Direction, ordinal: u64, hello: &ClientHello) {
-        let (client, server) = (key.src(direction), key.dst(direction));
-        let (client_ip, server_ip) = (Ip::from(client.ip), Ip::from(server.ip));
+    /// A datagram that is not of DNS.
+    pub(super) fn datagram(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, payload: &[u8]) {
+        let (key, direction, _) = key(place, ip, transport);
+        let Some(entry) = self.tracker.get_mut(&key) else { return };
+        let before = entry.state.held_bytes();
+        let (found, jitter_us) = entry.state.datagram(direction, place.time, payload);
+        self.held_bytes = self.held_bytes + entry.state.held_bytes() - before;
+        if jitter_us.is_some() {
+            let side = usize::from(direction != entry.initiator());
+            entry.facts.jitter_us[side] = jitter_us;
+        }
+        self.found(place.time, &key, direction, found);
+    }
+
+    /// Takes what a packet of a flow brought.
+    pub(super) fn found(&mut self, time: u64, key: &Key, direction: Direction, mut found: Found) {
+        let name = found.name.take().or_else(|| {
+            let session = found.sessions.first().filter(|session| !session.hello.sni.is_empty())?;
+            Some((session.from_first, session.hello.sni.clone()))
+        });
+        let Some(entry) = self.tracker.get_mut(key) else { return };
+        if !found.app.is_empty() {
+            entry.app = found.app;
+        }
+        if let Some((from_first, name)) = name {
+            let server = usize::from(from_first == (entry.initiator() == Direction::Up));
+            entry.facts.names[server] = self.hosts.number_of(&name.to_ascii_lowercase());
+        }
+        let ordinal = entry.ordinal();
+        self.summary.unfollowed_streams += u64::from(found.refused);
+        for message in std::mem::take(&mut found.messages) {
+            self.dns_message(time, key, direction, ordinal, &message);
+        }
+        self.rows(key, ordinal, found);
+    }
+
+    /// Makes the rows of sessions and exchanges.
+    pub(super) fn rows(&mut self, key: &Key, ordinal: u64, found: Found) {
+        for session in found.sessions {
+            self.session(key, ordinal, session);
+        }
+        for (client_is_up, exchange) in found.exchanges {
+            self.exchange(key, ordinal, client_is_up, exchange);
+        }
+    }
+
+    fn session(&mut self, key: &Key, ordinal: u64, session: Session) {
+        let Session { time, carrier, from_first, hello, answer } = session;
+        let [client, server] = ends(key, from_first);
+        let certificate = answer.certificate.unwrap_or_default();
         let record = Tls {
             time,
             flow_id: self.flow_id(key, ordinal),
-            src_ip_high: client_ip.high,
-            src_ip_low: client_ip.low,
-            dst_ip_high: server_ip.high,
-            dst_ip_low: server_ip.low,
-            dst_port: u32::from(server.port),
-            sni: hello.sni.clone(),
+            src_ip_high: client.0.high,
+            src_ip_low: client.0.low,
+            dst_ip_high: server.0.high,
+            dst_ip_low: server.0.low,
+            dst_port: server.1,
+            ja4: ja4(&hello, carrier),
+            sni: hello.sni,
             alpn: hello.alpn.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
             version: u32::from(hello.version),
-            ja4: ja4(hello),
-            src_port: u32::from(client.port),
+            src_port: client.1,
             protocol: u32::from(key.protocol),
-            ..Tls::default()
+            chosen_version: u32::from(answer.version),
+            cipher: u32::from(answer.cipher),
+            chosen_alpn: answer.alpn,
+            subject: certificate.subject,
+            issuer: certificate.issuer,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            alert: u32::from(answer.alert),
         };
         self.summary.hello(&record);
         self.records.push(Record::Tls(record));
     }
+
+    fn exchange(&mut self, key: &Key, ordinal: u64, client_is_up: bool, exchange: Exchange) {
+        let [client, server] = ends(key, client_is_up);
+        let Exchange { time, method, authority, path, user_agent, version, status, latency_us } = exchange;
+        let record = Http {
+            time,
+            flow_id: self.flow_id(key, ordinal),
+            src_ip_high: client.0.high,
+            src_ip_low: client.0.low,
+            dst_ip_high: server.0.high,
+            dst_ip_low: server.0.low,
+            method,
+            authority,
+            path,
+            status: status.map(u32::from),
+            latency_us,
+            user_agent,
+            src_port: client.1,
+            dst_port: server.1,
+            version: version.to_owned(),
+        };
+        self.summary.http(&record);
+        self.records.push(Record::Http(record));
+    }
+}
+
+/// Addresses and ports of client and server.
+fn ends(key: &Key, client_is_up: bool) -> [(Ip, u32); 2] {
+    let direction = if client_is_up { Direction::Up } else { Direction::Down };
+    [key.src(direction), key.dst(direction)].map(|end| (Ip::from(end.ip), u32::from(end.port)))
 }
 
 /// What ties an answer to its query; nothing for multicast DNS, whose answers go to everyone.

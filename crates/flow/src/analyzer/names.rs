@@ -33,6 +33,11 @@ impl Names {
         last as u32 + 1
     }
 
+    /// As [`Names::number`], but a name for which there is no room has no number.
+    pub(super) fn number_of(&mut self, name: &str) -> u32 {
+        if self.names.len() >= MAX_NAMES && !self.index.contains_key(name) { 0 } else { self.number(name) }
+    }
+
     pub(super) fn name(&self, number: u32) -> &str {
         self.names.get(number as usize).map_or("", String::as_str)
     }

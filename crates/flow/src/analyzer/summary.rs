@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use weir_proto::{Dns, Flow, Tls};
+use weir_proto::{Dns, Flow, Http, Tls};
 
 use super::Frame;
 use crate::dns::Message;
@@ -113,6 +113,21 @@ pub struct TlsSummary {
     pub names: Top<String>,
 }
 
+/// What was seen of HTTP in the clear.
+#[derive(Clone, Debug, Default)]
+pub struct HttpSummary {
+    /// Requests.
+    pub requests: u64,
+    /// Responses.
+    pub responses: u64,
+    /// Requests without a response.
+    pub unanswered: u64,
+    /// Responses by status.
+    pub statuses: BTreeMap<u32, u64>,
+    /// Requests by the host that they name.
+    pub names: Top<String>,
+}
+
 /// What an analysis saw in all.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
@@ -154,6 +169,8 @@ pub struct Summary {
     pub dns: DnsSummary,
     /// TLS.
     pub tls: TlsSummary,
+    /// HTTP.
+    pub http: HttpSummary,
     previous_time: u64,
 }
 
@@ -209,6 +226,19 @@ impl Summary {
     pub(super) fn exchange(&mut self, record: &Dns) {
         self.dns.unanswered += u64::from(record.rcode.is_none());
         self.dns.unasked += u64::from(!record.has_query);
+    }
+
+    pub(super) fn http(&mut self, record: &Http) {
+        let http = &mut self.http;
+        if let Some(status) = record.status {
+            http.responses += 1;
+            *http.statuses.entry(status).or_default() += 1;
+        }
+        if !record.method.is_empty() {
+            http.requests += 1;
+            http.unanswered += u64::from(record.status.is_none());
+            http.names.add(&record.authority, 0);
+        }
     }
 
     pub(super) fn hello(&mut self, record: &Tls) {

@@ -67,9 +67,16 @@ impl Exchanges {
         Self { limits, ..Self::default() }
     }
 
-    /// Keeps a query until its answer comes. Without a match it is a row of its own at once.
+    /// Keeps a query until its answer comes. Without a match it is a row of its own at once; one that waits already and is sent again
+    /// is a repeat of the same exchange.
     pub fn query(&mut self, by: Option<Match>, record: Dns) {
         let Some(by) = by else { return self.finished.push(record) };
+        let same =
+            |pending: &&mut Pending| (&pending.record.qname, pending.record.qtype) == (&record.qname, record.qtype);
+        if let Some(pending) = self.pending.get_mut(&by).and_then(|queue| queue.iter_mut().find(same)) {
+            pending.record.repeats += 1;
+            return;
+        }
         while self.order.len() >= self.limits.pending.max(1) {
             self.give_up_oldest();
         }
@@ -161,18 +168,19 @@ mod tests {
     const BY: Option<Match> = Some(Match::Flow(1, 7));
 
     #[test]
-    fn an_answer_joins_the_oldest_query_with_its_question() {
+    fn an_answer_joins_the_query_with_its_question_however_often_that_was_sent() {
         let mut table = Exchanges::new(Limits::default());
         table.query(BY, row(10, "a", true));
         table.query(BY, row(20, "b", true));
         table.query(BY, row(30, "b", true));
+        table.query(BY, row(40, "c", true));
         table.answer(BY, row(50, "b", false), answer(50));
         let rows = table.take_finished();
-        assert_eq!((rows[0].time, rows[0].latency_us, rows[0].rcode), (20, Some(30), Some(0)));
+        assert_eq!((rows[0].time, rows[0].latency_us, rows[0].rcode, rows[0].repeats), (20, Some(30), Some(0), 1));
         table.finish();
         assert_eq!(
             table.take_finished().iter().map(|row| (row.time, row.rcode)).collect::<Vec<_>>(),
-            [(10, None), (30, None)]
+            [(10, None), (40, None)]
         );
     }
 
@@ -197,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_query_and_each_lone_answer_is_one_row(
+        fn each_query_and_each_answer_is_in_one_row(
             events in proptest::collection::vec((any::<bool>(), 0u16..4, 0u8..3, 0u64..300), 0..300),
         ) {
             let limits = Limits { pending: 5, timeout_us: 50 };
@@ -217,7 +225,8 @@ mod tests {
             }
             table.finish();
             let rows = table.take_finished();
-            prop_assert_eq!(rows.iter().filter(|row| row.has_query).count(), queries);
+            let asked: u32 = rows.iter().filter(|row| row.has_query).map(|row| 1 + row.repeats).sum();
+            prop_assert_eq!(asked, queries);
             prop_assert_eq!(rows.iter().filter(|row| row.rcode.is_some()).count(), answers);
             prop_assert!(table.pending.is_empty() && table.waiting == 0);
         }

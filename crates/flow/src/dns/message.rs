@@ -1,7 +1,9 @@
 //! One DNS message (RFC 1035 section 4) with the extension of RFC 6891.
 
+use std::net::Ipv4Addr;
+
 use super::{name, rdata};
-use crate::bytes::{u8_at, u16_at};
+use crate::bytes::{u8_at, u16_at, u32_at};
 
 /// Answers that are kept of one message.
 const MAX_ANSWERS: usize = 128;
@@ -23,6 +25,8 @@ pub struct Message {
     pub qtype: u16,
     /// Presentation form of the data of the answer section.
     pub answers: Vec<String>,
+    /// Addresses in the answer section, IPv4 mapped, and the seconds for which each holds.
+    pub addresses: Vec<([u8; 16], u32)>,
     /// Whether the message ends too early or contradicts itself; what was read up to there is kept.
     pub malformed: bool,
 }
@@ -97,6 +101,9 @@ impl Message {
             self.answers.len() < MAX_ANSWERS && self.answers.iter().map(String::len).sum::<usize>() < MAX_ANSWER_BYTES;
         if room {
             self.answers.push(rdata::present(message, kind, start, end));
+            if let Some(address) = address(kind, &message[start..end]) {
+                self.addresses.push((address, u32_at(message, fields + 4).unwrap_or(0)));
+            }
         }
         debug_assert!(fields < start);
         Ok(end)
@@ -109,6 +116,18 @@ impl Message {
             self.rcode |= u16::from(u8_at(message, fields + 4).unwrap_or(0)) << 4;
         }
         Ok(end)
+    }
+}
+
+/// The address in the data of an A (RFC 1035 section 3.4.1) or AAAA record (RFC 3596).
+fn address(kind: u16, data: &[u8]) -> Option<[u8; 16]> {
+    match kind {
+        1 => {
+            let v4: [u8; 4] = data.try_into().ok()?;
+            Some(Ipv4Addr::from(v4).to_ipv6_mapped().octets())
+        }
+        28 => data.try_into().ok(),
+        _ => None,
     }
 }
 
@@ -145,6 +164,7 @@ mod tests {
         assert_eq!((message.id, message.is_answer, message.malformed), (0x1234, true, false));
         assert_eq!((message.qname.as_str(), message.qtype), ("www.example.com", 1));
         assert_eq!(message.answers, ["a.example.com", "192.0.2.7"]);
+        assert_eq!(message.addresses, [([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 7], 60)]);
         assert_eq!(message.rcode, 0x13);
     }
 

@@ -36,6 +36,8 @@ pub struct IpPacket<'a> {
     pub src: [u8; 16],
     /// Network order, IPv4 mapped.
     pub dst: [u8; 16],
+    /// Identification field of IPv4; 0 for IPv6.
+    pub id: u16,
     /// IANA number of the first header that is neither an IPv6 extension nor an authentication header.
     pub protocol: u8,
     /// Bytes on the wire, from the first byte of the IP header to the end of its payload.
@@ -95,6 +97,7 @@ fn ipv4(data: &[u8], wire_length: u32) -> Result<IpPacket<'_>, Unanalysed> {
         version: 4,
         src: mapped([header[12], header[13], header[14], header[15]]),
         dst: mapped([header[16], header[17], header[18], header[19]]),
+        id: u16::from_be_bytes([header[4], header[5]]),
         protocol: header[9],
         length: total,
         payload: after(up_to(data, total as usize), header_length as usize),
@@ -123,6 +126,7 @@ fn ipv6(data: &[u8], wire_length: u32) -> Result<IpPacket<'_>, Unanalysed> {
         version: 6,
         src: array_at(&header, 8).unwrap_or_default(),
         dst: array_at(&header, 24).unwrap_or_default(),
+        id: 0,
         protocol: header[6],
         length,
         payload: after(up_to(data, length as usize), HEADER as usize),

@@ -48,6 +48,10 @@ pub struct Tcp<'a> {
     pub acknowledgement: u32,
     /// FIN = 1 ... CWR = 128.
     pub flags: u8,
+    /// The window field as it is on the wire; 0 where it was cut off.
+    pub window: u16,
+    /// What was captured of the options.
+    pub options: &'a [u8],
     /// What was captured of the segment's data.
     pub payload: &'a [u8],
     /// Bytes of data on the wire.
@@ -91,6 +95,8 @@ fn tcp(data: &[u8], wire_length: u32) -> Option<Tcp<'_>> {
         sequence: u32_at(data, 4)?,
         acknowledgement: u32_at(data, 8)?,
         flags: u8_at(data, 13)?,
+        window: u16_at(data, 14).unwrap_or(0),
+        options: after(up_to(data, header_length), 20),
         payload: after(data, header_length),
         payload_length: wire_length.saturating_sub(header_length as u32),
     })

@@ -21,25 +21,29 @@ pub struct ClientHello {
     pub alpn: Vec<Vec<u8>>,
 }
 
-mod extension {
-    pub(super) const SERVER_NAME: u16 = 0;
-    pub(super) const SIGNATURE_ALGORITHMS: u16 = 13;
-    pub(super) const ALPN: u16 = 16;
-    pub(super) const SUPPORTED_VERSIONS: u16 = 43;
+pub(super) mod extension {
+    pub(in crate::tls) const SERVER_NAME: u16 = 0;
+    pub(in crate::tls) const SIGNATURE_ALGORITHMS: u16 = 13;
+    pub(in crate::tls) const ALPN: u16 = 16;
+    pub(in crate::tls) const SUPPORTED_VERSIONS: u16 = 43;
 }
 
 impl ClientHello {
-    /// Reads the body of a client hello; none where its fixed part contradicts itself.
+    /// Reads the body of a client hello, of TLS or of DTLS (which has a cookie more, RFC 6347 section 4.2.1); none where its fixed part
+    /// contradicts itself.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let mut reader = Reader(body);
         let legacy_version = reader.u16()?;
-        if legacy_version >> 8 != 3 {
+        let datagrams = is_dtls(legacy_version);
+        if legacy_version >> 8 != 3 && !datagrams {
             return None;
         }
         reader.take(32)?;
-        let session = reader.u8()?;
-        reader.take(usize::from(session))?;
+        reader.prefixed_8()?;
+        if datagrams {
+            reader.prefixed_8()?;
+        }
         let ciphers = reader.prefixed_16()?;
         let compression = reader.u8()?;
         reader.take(usize::from(compression))?;
@@ -66,6 +70,13 @@ impl ClientHello {
         Some(Self { version, ciphers, ..Self::default() })
     }
 
+    /// Bytes on the heap.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let numbers = self.ciphers.len() + self.extensions.len() + self.signature_algorithms.len();
+        2 * numbers + self.sni.len() + self.alpn.iter().map(|name| size_of::<Vec<u8>>() + name.len()).sum::<usize>()
+    }
+
     fn read_extensions(&mut self, mut reader: Reader<'_>) {
         while let (Some(kind), Some(body)) = (reader.u16(), reader.prefixed_16()) {
             if is_grease(kind) {
@@ -82,8 +93,10 @@ impl ClientHello {
                     self.signature_algorithms = numbers(Reader(body).prefixed_16().unwrap_or_default());
                 }
                 extension::SUPPORTED_VERSIONS => {
-                    let versions = numbers(Reader(body).prefixed_8().unwrap_or_default());
-                    self.version = versions.into_iter().max().unwrap_or(self.version);
+                    let versions = numbers(Reader(body).prefixed_8().unwrap_or_default()).into_iter();
+                    // DTLS counts downwards.
+                    let highest = if is_dtls(self.version) { versions.min() } else { versions.max() };
+                    self.version = highest.unwrap_or(self.version);
                 }
                 _ => {}
             }
@@ -95,6 +108,11 @@ impl ClientHello {
 const MAX_NAME: usize = 255;
 /// Protocols that are kept of one hello.
 const MAX_PROTOCOLS: usize = 64;
+
+/// Whether a version is one of DTLS: the complement of that of TLS.
+pub(super) const fn is_dtls(version: u16) -> bool {
+    version >> 8 == 0xfe
+}
 
 /// RFC 8701: both bytes alike, the lower half of each is 0xA.
 pub(super) fn is_grease(value: u16) -> bool {
@@ -113,7 +131,7 @@ fn server_name(body: &[u8]) -> Option<String> {
 }
 
 /// RFC 7301.
-fn protocols(body: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn protocols(body: &[u8]) -> Vec<Vec<u8>> {
     let mut list = Reader(Reader(body).prefixed_16().unwrap_or_default());
     let mut protocols = Vec::new();
     while let Some(name) = list.prefixed_8().filter(|_| protocols.len() < MAX_PROTOCOLS) {
@@ -130,36 +148,36 @@ fn numbers(list: &[u8]) -> Vec<u16> {
 }
 
 /// Takes fields from the front of a slice.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         u8_at(self.take(1)?, 0)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         u16_at(self.take(2)?, 0)
     }
 
-    fn prefixed_8(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn prefixed_8(&mut self) -> Option<&'a [u8]> {
         let length = self.u8()?;
         self.take(usize::from(length))
     }
 
-    fn prefixed_16(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn prefixed_16(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(usize::from(length))
     }
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -173,7 +191,7 @@ pub(super) mod tests {
     }
 
     /// The body of a hello for TLS 1.3 with a name, GREASE in every list, and `h2` before `http/1.1`.
-    pub(in crate::tls) fn hello(name: &str) -> Vec<u8> {
+    pub(crate) fn hello(name: &str) -> Vec<u8> {
         let server_name = [&[0][..], &list_16(name.as_bytes())].concat();
         let extensions = [
             extension(0x2a2a, &[]),

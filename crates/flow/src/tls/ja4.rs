@@ -9,12 +9,29 @@ use super::ClientHello;
 const SERVER_NAME: u16 = 0x0000;
 const ALPN: u16 = 0x0010;
 
-/// The JA4 fingerprint of a hello over TCP, for example `t13d1516h2_8daaf6152771_e5627efa2ab1`.
+/// What carries a hello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// TLS.
+    #[default]
+    Tcp,
+    /// QUIC.
+    Quic,
+    /// DTLS.
+    Datagrams,
+}
+
+/// The JA4 fingerprint of a hello, for example `t13d1516h2_8daaf6152771_e5627efa2ab1`.
 #[must_use]
-pub fn ja4(hello: &ClientHello) -> String {
+pub fn ja4(hello: &ClientHello, carrier: Carrier) -> String {
     let (first, last) = alpn_characters(hello.alpn.first());
+    let carrier = match carrier {
+        Carrier::Tcp => 't',
+        Carrier::Quic => 'q',
+        Carrier::Datagrams => 'd',
+    };
     format!(
-        "t{}{}{:02}{:02}{first}{last}_{}_{}",
+        "{carrier}{}{}{:02}{:02}{first}{last}_{}_{}",
         version(hello.version),
         if hello.has_sni { 'd' } else { 'i' },
         hello.ciphers.len().min(99),
@@ -32,6 +49,9 @@ fn version(number: u16) -> &'static str {
         0x0301 => "10",
         0x0300 => "s3",
         0x0002 => "s2",
+        0xfeff => "d1",
+        0xfefd => "d2",
+        0xfefc => "d3",
         _ => "00",
     }
 }
@@ -111,20 +131,22 @@ mod tests {
 
     #[test]
     fn the_published_example_has_its_fingerprint() {
-        assert_eq!(ja4(&example()), "t13d1516h2_8daaf6152771_e5627efa2ab1");
+        assert_eq!(ja4(&example(), Carrier::Tcp), "t13d1516h2_8daaf6152771_e5627efa2ab1");
     }
 
     #[test]
     fn an_empty_hello_is_all_zeros() {
         assert_eq!(
-            ja4(&ClientHello { version: 0x0301, ..ClientHello::default() }),
+            ja4(&ClientHello { version: 0x0301, ..ClientHello::default() }, Carrier::Tcp),
             "t10i000000_000000000000_000000000000"
         );
     }
 
     #[test]
     fn a_protocol_that_is_not_alphanumeric_is_named_by_its_digits() {
-        let with = |protocol: &[u8]| ja4(&ClientHello { alpn: vec![protocol.to_vec()], ..example() })[8..10].to_owned();
+        let with = |protocol: &[u8]| {
+            ja4(&ClientHello { alpn: vec![protocol.to_vec()], ..example() }, Carrier::Quic)[8..10].to_owned()
+        };
         assert_eq!(with(b"http/1.1"), "h1");
         assert_eq!(with(&[0xab]), "ab");
         assert_eq!(with(&[0xab, 0xcd]), "ad");

@@ -1,14 +1,13 @@
-//! Finds client hellos in the records of one direction of a stream (RFC 8446 section 5.1).
+//! Finds handshake messages and alerts in the records of one direction of a stream (RFC 8446 section 5.1).
 
 use super::ClientHello;
-use crate::bytes::{u8_at, u16_at, u24_at};
+use super::handshake::{Message, read_messages};
+use crate::bytes::{u8_at, u16_at};
 
-/// Longest handshake message that is put together: a hello with post-quantum key shares and a large ticket is about 4 KiB.
-const MAX_MESSAGE: usize = 64 << 10;
 /// 2^14 of plaintext and what RFC 5246 adds for ciphertext.
 const MAX_RECORD: usize = (16 << 10) + 2048;
 
-/// Follows the records of one direction until its handshake is over.
+/// Follows the records of one direction until they are encrypted.
 #[derive(Debug, Default)]
 pub struct Scanner {
     /// Bytes of a record that is not yet complete.
@@ -21,8 +20,8 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Takes the next bytes of the stream and hands on each client hello.
-    pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(ClientHello)) {
+    /// Takes the next bytes of the stream and hands on each message.
+    pub(crate) fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(Message)) {
         if self.done {
             return;
         }
@@ -32,11 +31,11 @@ impl Scanner {
             let length = usize::from(u16_at(&self.record, 0).unwrap_or(0) & 0x7fff);
             let Some(body) = self.record.get(2..2 + length) else { return };
             if let Some(hello) = ClientHello::parse_version_2(body) {
-                sink(hello);
+                sink(Message::ClientHello(Box::new(hello)));
             }
             start = 2 + length;
         }
-        self.begun = true;
+        self.begun |= self.record.len() >= 4;
         while !self.done
             && let Some((kind, length)) = header(&self.record[start..])
         {
@@ -46,27 +45,21 @@ impl Scanner {
             }
             let Some(body) = self.record.get(start + 5..start + 5 + length) else { break };
             start += 5 + length;
-            match kind {
-                // change_cipher_spec: in TLS 1.2 what follows is encrypted, in 1.3 a second hello may follow.
-                20 => self.encrypted = true,
-                // alert
-                21 => {}
-                22 => {
-                    self.message.extend_from_slice(body);
-                    self.done = !read_messages(&mut self.message, self.encrypted, sink);
-                }
-                // application_data, and whatever is not TLS
-                _ => self.done = true,
-            }
+            self.done = !read_record(kind, body, &mut self.message, &mut self.encrypted, sink);
         }
         if self.done {
-            (self.record, self.message) = (Vec::new(), Vec::new());
+            self.close();
         } else {
             self.record.drain(..start);
         }
     }
 
-    /// Whether no hello can follow.
+    /// Ends the reading.
+    pub fn close(&mut self) {
+        (self.record, self.message, self.done) = (Vec::new(), Vec::new(), true);
+    }
+
+    /// Whether nothing more can follow.
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.done
@@ -75,7 +68,7 @@ impl Scanner {
     /// Bytes that wait for the rest of their record or message.
     #[must_use]
     pub const fn held_bytes(&self) -> usize {
-        self.record.len() + self.message.len()
+        self.record.capacity() + self.message.capacity()
     }
 }
 
@@ -89,36 +82,42 @@ fn header(data: &[u8]) -> Option<(u8, usize)> {
     Some((u8_at(data, 0)?, usize::from(u16_at(data, 3)?)))
 }
 
-/// Takes the complete messages from the front; false where nothing more is to be expected of this direction.
-fn read_messages(buffer: &mut Vec<u8>, encrypted: bool, sink: &mut impl FnMut(ClientHello)) -> bool {
+/// Reads a record; false where nothing more is to be expected of this direction.
+fn read_record(
+    kind: u8,
+    body: &[u8],
+    message: &mut Vec<u8>,
+    encrypted: &mut bool,
+    sink: &mut impl FnMut(Message),
+) -> bool {
     const CLIENT_HELLO: u8 = 1;
-    const SERVER_HELLO: u8 = 2;
-    let mut start = 0;
-    while let (Some(kind), Some(length)) = (u8_at(buffer, start), u24_at(buffer, start + 1)) {
-        let length = length as usize;
-        if length > MAX_MESSAGE || kind == SERVER_HELLO {
-            return false;
-        }
-        let Some(body) = buffer.get(start + 4..start + 4 + length) else { break };
-        if kind == CLIENT_HELLO {
-            match ClientHello::parse(body) {
-                Some(hello) => sink(hello),
-                None => return false,
+    match kind {
+        // change_cipher_spec: in TLS 1.2 what follows is encrypted, in 1.3 a second hello may follow.
+        20 => *encrypted = true,
+        // An encrypted alert is longer.
+        21 => match body {
+            [level @ (1 | 2), description] => sink(Message::Alert(u16::from_be_bytes([*level, *description]))),
+            _ => return false,
+        },
+        22 => {
+            // Random bytes where a message should begin would wait for a length that never comes.
+            if *encrypted && message.is_empty() && body.first() != Some(&CLIENT_HELLO) && body.first() != Some(&2) {
+                return false;
             }
-        } else if encrypted {
-            return false;
+            message.extend_from_slice(body);
+            return read_messages(message, sink).is_some();
         }
-        start += 4 + length;
+        // application_data, and whatever is not TLS
+        _ => return false,
     }
-    buffer.drain(..start);
-    // Random bytes where a message should begin would otherwise wait for a length that never comes.
-    !encrypted || buffer.first().is_none_or(|kind| *kind == CLIENT_HELLO)
+    true
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::handshake::MAX_MESSAGE;
     use super::super::hello::tests::hello;
     use super::*;
 
@@ -134,7 +133,11 @@ mod tests {
         let mut scanner = Scanner::default();
         let mut hellos = Vec::new();
         for bytes in stream.chunks(cut) {
-            scanner.push(bytes, &mut |hello| hellos.push(hello));
+            scanner.push(bytes, &mut |message| {
+                if let Message::ClientHello(hello) = message {
+                    hellos.push(*hello);
+                }
+            });
         }
         (hellos, scanner)
     }
@@ -161,19 +164,13 @@ mod tests {
         assert!(scanner.is_done());
     }
 
-    #[test]
-    fn the_answers_of_a_server_end_the_search() {
-        let (hellos, scanner) = scan(&record(22, &message(2, &[0; 70])), 1000);
-        assert!(hellos.is_empty() && scanner.is_done());
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_scanned_within_the_bounds(bytes in proptest::collection::vec(any::<u8>(), 0..2000), cut in 1usize..500) {
             let mut scanner = Scanner::default();
             for chunk in [&[0x16, 0x03, 0x01][..], &bytes].concat().chunks(cut) {
                 scanner.push(chunk, &mut |_| {});
-                prop_assert!(scanner.held_bytes() <= MAX_RECORD + MAX_MESSAGE + 4 + MAX_RECORD);
+                prop_assert!(scanner.held_bytes() <= 2 * (MAX_RECORD + MAX_MESSAGE + 4 + MAX_RECORD));
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use weir_proto::EndReason;
 
-use super::{Finished, Observation, Segment};
+use super::{Finished, Observation, Retired, Segment};
 use crate::key::{Direction, Key};
 use crate::packet::ip::protocol;
 use crate::packet::transport::flags;
+use crate::tcp::{Connection, Marks};
 
 /// What was counted of a flow over an interval; the first element of a pair is from the initiator, the second from the responder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,21 @@ pub struct Interval {
     pub packets: [u64; 2],
     /// Union of TCP flags.
     pub flags: [u8; 2],
+    /// Number of its first frame in the capture, from 1 on.
+    pub first_frame: u64,
+    /// Longest silence before one of its packets, microseconds.
+    pub longest_gap_us: u64,
+    /// Number of the frame that ended this silence; 0 = none.
+    pub gap_frame: u64,
+}
+
+/// What the payload of a flow told about it, kept from one interval to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Numbers of the names of initiator and responder in the caller's table; 0 = none.
+    pub names: [u32; 2],
+    /// Interarrival jitter of what initiator and responder send.
+    pub jitter_us: [Option<u32>; 2],
 }
 
 /// A flow in the table.
@@ -31,24 +47,33 @@ pub struct Entry<S> {
     pub(super) ports: (u16, u16),
     pub(super) interface: u32,
     pub(super) last_seen: u64,
+    /// Of the deadline that holds for it.
+    pub(super) token: u32,
     pub(super) tcp: TcpState,
+    connection: Option<Box<Connection>>,
     interval: Interval,
-    handshake_reported: bool,
+    pub(super) continued: bool,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
+    /// What else its payload told.
+    pub facts: Facts,
     /// What the caller keeps.
     pub state: S,
 }
 
-/// What is followed of a TCP connection; arrays by [`Direction`].
+/// What decides where a TCP flow begins and ends; arrays by [`Direction`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TcpState {
     pub(super) base_sequence: [Option<u32>; 2],
     fin: [bool; 2],
     reset: bool,
-    syn_time: Option<u64>,
-    syn_ack_time: Option<u64>,
-    handshake_us: Option<u32>,
+}
+
+/// What counting a packet brought.
+pub(super) struct Counted {
+    /// The interval before it, where the packet does not fit in any more.
+    pub(super) finished: Option<Finished>,
+    pub(super) marks: Marks,
 }
 
 impl<S: Default> Entry<S> {
@@ -67,16 +92,19 @@ impl<S: Default> Entry<S> {
             ports,
             interface: packet.interface,
             last_seen: packet.time,
+            token: 0,
             tcp: TcpState::default(),
+            connection: packet.tcp.is_some().then(Box::default),
             interval: Interval { start: packet.time, end: packet.time, ..Interval::default() },
-            handshake_reported: false,
+            continued: false,
             app: "",
+            facts: Facts::default(),
             state: S::default(),
         }
     }
 
-    /// Counts a packet; gives the interval before it where the packet does not fit in any more.
-    pub(super) fn count(&mut self, packet: &Observation, active_us: u64) -> Option<Finished> {
+    /// Counts a packet.
+    pub(super) fn count(&mut self, packet: &Observation, active_us: u64) -> Counted {
         let (start, end) = (self.interval.start.min(packet.time), self.interval.end.max(packet.time));
         let full = end - start >= active_us && self.interval.packets != [0, 0];
         let finished = full.then(|| self.finish(EndReason::Active));
@@ -85,21 +113,41 @@ impl<S: Default> Entry<S> {
         } else {
             (self.interval.start, self.interval.end) = (start, end);
         }
-        let side = usize::from(packet.direction != self.initiator);
+        let gap = packet.time.saturating_sub(self.last_seen);
+        if gap > self.interval.longest_gap_us {
+            (self.interval.longest_gap_us, self.interval.gap_frame) = (gap, packet.frame);
+        }
+        if self.interval.packets == [0, 0] {
+            self.interval.first_frame = packet.frame;
+        }
+        let side = self.side(packet.direction);
         self.interval.bytes[side] += u64::from(packet.length);
         self.interval.packets[side] += 1;
         self.last_seen = packet.time;
-        if let Some(segment) = packet.tcp {
+        let mut marks = Marks::default();
+        if let Some(segment) = &packet.tcp {
             self.interval.flags[side] |= segment.flags;
-            self.tcp.follow(packet.time, packet.direction, segment);
+            self.tcp.follow(packet.direction, segment);
+            if !packet.is_fragment {
+                marks = self.segment(packet.time, packet.direction, segment);
+            }
         }
-        finished
+        Counted { finished, marks }
+    }
+
+    pub(super) fn segment(&mut self, time: u64, direction: Direction, segment: &Segment) -> Marks {
+        let side = self.side(direction);
+        self.connection.get_or_insert_default().segment(time, side, segment)
+    }
+
+    fn side(&self, direction: Direction) -> usize {
+        usize::from(direction != self.initiator)
     }
 
     pub(super) fn finish(&mut self, reason: EndReason) -> Finished {
-        let handshake_us = self.tcp.handshake_us.filter(|_| !self.handshake_reported);
-        self.handshake_reported |= handshake_us.is_some();
+        let end = self.interval.end;
         Finished {
+            continued: std::mem::replace(&mut self.continued, true),
             key: self.key,
             ordinal: self.ordinal,
             initiator: self.initiator,
@@ -107,7 +155,21 @@ impl<S: Default> Entry<S> {
             interface: self.interface,
             interval: self.interval,
             reason,
-            handshake_us,
+            tcp: self.connection.as_mut().map(|connection| Box::new(connection.take_report(end))),
+            app: self.app,
+            facts: self.facts,
+        }
+    }
+
+    /// What is remembered of it.
+    pub(super) const fn retired(&self) -> Retired {
+        Retired {
+            key: self.key,
+            ordinal: self.ordinal,
+            initiator: self.initiator,
+            ports: self.ports,
+            interface: self.interface,
+            base_sequence: self.tcp.base_sequence,
             app: self.app,
         }
     }
@@ -150,30 +212,11 @@ impl TcpState {
         }
     }
 
-    fn follow(&mut self, time: u64, direction: Direction, segment: Segment) {
+    fn follow(&mut self, direction: Direction, segment: &Segment) {
         let syn = segment.flags & flags::SYN != 0;
         let first = if syn { segment.sequence } else { segment.sequence.wrapping_sub(1) };
         self.base_sequence[direction.index()].get_or_insert(first);
         self.fin[direction.index()] |= segment.flags & flags::FIN != 0;
         self.reset |= segment.flags & flags::RST != 0;
-        self.follow_handshake(time, direction, segment);
-    }
-
-    /// SYN, SYN+ACK, ACK: of each the last one before the next step, so that a SYN that was sent again does not count as latency.
-    fn follow_handshake(&mut self, time: u64, direction: Direction, segment: Segment) {
-        if self.handshake_us.is_some() {
-            return;
-        }
-        if segment.is_syn() {
-            self.syn_time = Some(time);
-            self.syn_ack_time = None;
-        } else if segment.is_syn_ack() {
-            self.syn_ack_time = self.syn_time.and(Some(time));
-        } else if let (Some(start), Some(_)) = (self.syn_time, self.syn_ack_time) {
-            let answered = self.base_sequence[direction.reversed().index()].map(|base| base.wrapping_add(1));
-            if segment.flags & flags::ACK != 0 && answered == Some(segment.acknowledgement) {
-                self.handshake_us = Some(u32::try_from(time.saturating_sub(start)).unwrap_or(u32::MAX));
-            }
-        }
     }
 }

@@ -18,11 +18,24 @@ fn packet(time: u64, forward: bool, protocol: u8) -> Observation {
     let (client, server) = (Endpoint { ip: [1; 16], port: 4000 }, Endpoint { ip: [2; 16], port: 443 });
     let (src, dst) = if forward { (client, server) } else { (server, client) };
     let (key, direction) = Key::new(src, dst, protocol, 0, 0);
-    Observation { time, key, direction, length: 100, interface: 0, tcp: None, ports: (src.port, dst.port) }
+    Observation {
+        time,
+        frame: 1,
+        key,
+        direction,
+        length: 100,
+        interface: 0,
+        tcp: None,
+        is_fragment: false,
+        ports: (src.port, dst.port),
+    }
 }
 
 fn segment(time: u64, forward: bool, flags: u8, sequence: u32, acknowledgement: u32) -> Observation {
-    Observation { tcp: Some(Segment { sequence, acknowledgement, flags }), ..packet(time, forward, 6) }
+    Observation {
+        tcp: Some(Segment { sequence, acknowledgement, flags, ..Segment::default() }),
+        ..packet(time, forward, 6)
+    }
 }
 
 fn run(packets: &[Observation]) -> Vec<Finished> {
@@ -57,7 +70,7 @@ fn a_connection_is_one_record_with_its_handshake_and_end() {
     ]);
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].reason, EndReason::Fin);
-    assert_eq!(records[0].handshake_us, Some(50));
+    assert_eq!(records[0].tcp.as_ref().and_then(|tcp| tcp.handshake_us), Some(50));
     assert_eq!(records[0].interval.packets, [4, 2]);
     assert_eq!(records[0].interval.flags, [2 | 16 | 1, 2 | 16 | 1]);
     assert_eq!(records[0].ports, (4000, 443));
@@ -121,7 +134,7 @@ fn ports_that_are_used_anew_with_each_packet_leave_nothing_behind() {
         tracker.observe(&segment(0, true, 2, sequence, 0));
     }
     assert_eq!((tracker.flows(), tracker.index.len(), tracker.slots.len()), (20_000, 1, 1));
-    assert!(tracker.deadlines.len() <= 2000 && tracker.retired.len() <= 10 && tracker.retired_order.len() <= 10);
+    assert!(tracker.deadlines.len() <= 2000 && tracker.retired.places() <= 10);
 }
 
 #[test]

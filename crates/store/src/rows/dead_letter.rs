@@ -60,6 +60,13 @@ impl DeadLetterRow {
             payload: payload[..payload.len().min(PAYLOAD_BYTES)].to_vec(),
         }
     }
+
+    /// The row of a letter that a service sent, in a batch that stands at `position`: its own place is in the headers, because repeated
+    /// inserts find rows by the place of their batch.
+    pub(super) fn stated(letter: weir_proto::DeadLetter, position: &Position) -> Self {
+        let headers = vec![("sequence".to_owned(), letter.sequence.to_string())];
+        Self::new(position, &letter.stream, &letter.subject, letter.reason, headers, &letter.payload)
+    }
 }
 
 /// `String` of `ClickHouse` holds any bytes.

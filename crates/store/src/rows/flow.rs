@@ -82,6 +82,15 @@ pub struct FlowRow {
     pub rx_spurious_retransmits: Option<u64>,
     pub tx_jitter_us: Option<u32>,
     pub rx_jitter_us: Option<u32>,
+    pub syn_ack_us: Option<u32>,
+    pub tx_max_in_flight: Option<u32>,
+    pub rx_max_in_flight: Option<u32>,
+    pub tx_zero_window_us: Option<u64>,
+    pub rx_zero_window_us: Option<u64>,
+    pub tx_window_full: Option<u64>,
+    pub rx_window_full: Option<u64>,
+    pub tx_keep_alives: Option<u64>,
+    pub rx_keep_alives: Option<u64>,
 }
 
 block_table!(FlowRow, "flows");
@@ -174,6 +183,15 @@ impl FlowRow {
             rx_spurious_retransmits: flow.rx_spurious_retransmits,
             tx_jitter_us: flow.tx_jitter_us,
             rx_jitter_us: flow.rx_jitter_us,
+            syn_ack_us: flow.syn_ack_us,
+            tx_max_in_flight: flow.tx_max_in_flight,
+            rx_max_in_flight: flow.rx_max_in_flight,
+            tx_zero_window_us: flow.tx_zero_window_us,
+            rx_zero_window_us: flow.rx_zero_window_us,
+            tx_window_full: flow.tx_window_full,
+            rx_window_full: flow.rx_window_full,
+            tx_keep_alives: flow.tx_keep_alives,
+            rx_keep_alives: flow.rx_keep_alives,
         }
     }
 }

@@ -4,12 +4,13 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, Result};
 use tokio::process::Child;
-use weir_proto::AnalyseCapture;
+use uuid::Uuid;
 use weir_proto::capture::State;
+use weir_proto::{AnalyseCapture, CarvePackets};
 
 mod support;
 
-use support::{PATIENCE, Setup, Tables, capture, key};
+use support::{PATIENCE, Setup, Tables, capture};
 
 const ROOMY: u64 = 256 << 20;
 /// Room for about two batches.
@@ -99,15 +100,7 @@ async fn a_capture_that_is_deleted_meanwhile_ends_its_job() -> Result<()> {
     let _worker = setup.worker(&[])?;
     let id = setup.upload("many.pcap", &capture(20_000)).await?;
     setup.wait(id, |capture| capture.state() == State::Running && capture.packets > 0).await?;
-    loop {
-        let mut entry = setup.captures.get(&key(id)).await?.context("the capture is there")?;
-        entry.value.deleted = true;
-        match setup.captures.update(&key(id), &entry.value, entry.revision).await {
-            Ok(_) => break,
-            Err(weir_bus::Error::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    setup.change(id, |capture| capture.deleted = true).await?;
     setup.wait_for_empty_queue().await
 }
 
@@ -116,7 +109,11 @@ async fn a_message_that_is_no_job_is_not_delivered_for_ever() -> Result<()> {
     let Some(setup) = Setup::start(ROOMY).await? else { return Ok(()) };
     setup.bus.send_job(&AnalyseCapture::default(), "nothing").await?;
     let _worker = setup.worker(&[])?;
-    setup.wait_for_empty_queue().await
+    setup.wait_for_empty_queue().await?;
+    let mut tables = Tables::default();
+    tables.take_all(&setup.bus).await?;
+    assert_eq!(tables.dead_letters()[0].reason, "not a job: a job without capture or analysis");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +147,80 @@ async fn a_worker_that_is_told_to_stop_gives_its_job_back() -> Result<()> {
     stop(&mut first).await?;
     let _second = setup.worker(&["--ack-wait", "3600"])?;
     setup.wait(id, |capture| capture.state() == State::Running && capture.attempts == 2).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_ends_its_worker_each_time_fails_and_is_a_dead_letter() -> Result<()> {
+    let Some(setup) = Setup::start(TIGHT).await? else { return Ok(()) };
+    let id = setup.upload("poison.pcap", &capture(20_000)).await?;
+    for attempt in 1..=2 {
+        let mut worker = setup.worker(&["--max-attempts", "2"])?;
+        setup.wait(id, |capture| capture.attempts == attempt && capture.packets > 0).await?;
+        worker.kill().await?;
+    }
+    let _last = setup.worker(&["--max-attempts", "2"])?;
+    let mut tables = Tables::default();
+    let end = setup.end_with(id, &mut tables).await?;
+    assert_eq!(end.state(), State::Failed);
+    let reason = "given up after 3 attempts: each time the worker died while it analysed the capture";
+    assert_eq!(end.error, reason);
+    setup.wait_for_empty_queue().await?;
+    tables.take_all(&setup.bus).await?;
+    assert!(tables.is_purged(id, &end.analysis_id), "nothing of it stays in the tables");
+    let letters = tables.dead_letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].stream.as_str(), letters[0].reason.as_str()), ("WEIR_JOBS", reason));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_analysis_ends_and_leaves_no_rows() -> Result<()> {
+    let Some(setup) = Setup::start(TIGHT).await? else { return Ok(()) };
+    let _worker = setup.worker(&[])?;
+    let id = setup.upload("many.pcap", &capture(20_000)).await?;
+    let running = setup.wait(id, |capture| capture.state() == State::Running && capture.packets > 0).await?;
+    assert_eq!(running.phase, "reading");
+    setup.change(id, |capture| capture.cancel = true).await?;
+    let mut tables = Tables::default();
+    let end = setup.end_with(id, &mut tables).await?;
+    assert_eq!((end.state(), end.error.as_str(), end.cancel), (State::Failed, "cancelled", false));
+    setup.wait_for_empty_queue().await?;
+    tables.take_all(&setup.bus).await?;
+    assert!(tables.is_purged(id, &end.analysis_id));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analysis_that_replaces_another_removes_its_rows_first() -> Result<()> {
+    let Some(setup) = Setup::start(ROOMY).await? else { return Ok(()) };
+    let _worker = setup.worker(&[])?;
+    let id = setup.upload("three.pcap", &capture(3)).await?;
+    let first = setup.wait_for_end(id).await?;
+    let second = setup.analyse_again(id).await?;
+    let end = setup.wait(id, |capture| capture.state() == State::Done && capture.analysis_id == second).await?;
+    assert_eq!((end.packets, end.previous_analysis_id), (6, first.analysis_id.clone()));
+    setup.wait_for_empty_queue().await?;
+    let mut tables = Tables::default();
+    tables.take_all(&setup.bus).await?;
+    assert!(tables.is_purged(id, &first.analysis_id));
+    assert!(!tables.is_purged(id, &second));
+    assert_eq!((tables.sequences(&first.analysis_id), tables.sequences(&second)), (vec![1, u64::MAX], vec![1]));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_are_carved_by_whoever_is_asked() -> Result<()> {
+    let Some(setup) = Setup::start(ROOMY).await? else { return Ok(()) };
+    let _worker = setup.worker(&[])?;
+    let id = setup.upload("many.pcap", &capture(20_000)).await?;
+    setup.wait_for_end(id).await?;
+    let wanted = CarvePackets { capture_id: id.as_bytes().to_vec(), all: true, ..CarvePackets::default() };
+    let all = setup.carve(&wanted).await?;
+    assert_eq!(all[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    assert!(all.len() > 40_000 * 64, "{}", all.len());
+    let gone = CarvePackets { capture_id: Uuid::new_v4().as_bytes().to_vec(), ..CarvePackets::default() };
+    assert!(setup.carve(&gone).await.unwrap_err().to_string().starts_with("cannot open the capture"));
     Ok(())
 }
 

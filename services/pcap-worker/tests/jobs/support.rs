@@ -13,7 +13,7 @@ use uuid::Uuid;
 use weir_bus::{Bucket, Bus, RecordsReader, names};
 use weir_engines::testing::Nats;
 use weir_proto::capture::State;
-use weir_proto::{AnalyseCapture, Batch, Capture};
+use weir_proto::{AnalyseCapture, Batch, Capture, CarvePackets, DeadLetter};
 
 /// How long anything may take on a machine that builds at the same time.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -75,6 +75,63 @@ impl Setup {
         };
         self.bus.send_job(&job, &analysis_id.to_string()).await?;
         Ok(capture_id)
+    }
+
+    /// Changes the state of a capture, whoever else does.
+    pub(crate) async fn change(&self, capture_id: Uuid, change: impl Fn(&mut Capture)) -> Result<Capture> {
+        loop {
+            let mut entry = self.captures.get(&key(capture_id)).await?.context("the capture is there")?;
+            change(&mut entry.value);
+            match self.captures.update(&key(capture_id), &entry.value, entry.revision).await {
+                Ok(_) => return Ok(entry.value),
+                Err(weir_bus::Error::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What the API does to have a capture analysed again; the new analysis.
+    pub(crate) async fn analyse_again(&self, capture_id: Uuid) -> Result<Vec<u8>> {
+        let analysis_id = Uuid::new_v4();
+        let capture = self.change(capture_id, |capture| {
+            capture.previous_analysis_id = capture.analysis_id.clone();
+            capture.analysis_id = analysis_id.as_bytes().to_vec();
+            capture.set_state(State::Queued);
+        });
+        let capture = capture.await?;
+        let job = AnalyseCapture {
+            capture_id: capture.capture_id,
+            analysis_id: capture.analysis_id.clone(),
+            name: capture.name,
+            size_bytes: capture.size_bytes,
+        };
+        self.bus.send_job(&job, &analysis_id.to_string()).await?;
+        Ok(capture.analysis_id)
+    }
+
+    /// Waits for the end of a capture, while its records are taken so that there is room for others.
+    pub(crate) async fn end_with(&self, capture_id: Uuid, tables: &mut Tables) -> Result<Capture> {
+        let mut records = self.bus.records().await?;
+        let taking = async {
+            loop {
+                tables.take_one(&mut records).await?;
+            }
+        };
+        tokio::select! {
+            end = self.wait_for_end(capture_id) => end,
+            failed = taking => failed,
+        }
+    }
+
+    /// What a worker carves.
+    pub(crate) async fn carve(&self, wanted: &CarvePackets) -> Result<Vec<u8>> {
+        use prost::Message as _;
+        let mut answer = self.bus.ask(names::CARVE, wanted.encode_to_vec().into()).await?;
+        let mut all = Vec::new();
+        while let Some(piece) = timeout(PATIENCE, answer.next()).await?? {
+            all.extend(piece);
+        }
+        Ok(all)
     }
 
     /// The capture as soon as its state is as wanted.
@@ -169,7 +226,17 @@ impl Tables {
     }
 
     pub(crate) fn statements(&self, capture_id: Uuid) -> Vec<&Capture> {
-        self.of(capture_id).flat_map(|batch| &batch.captures).collect()
+        self.of(capture_id).flat_map(|batch| &batch.captures).filter(|capture| !capture.purge).collect()
+    }
+
+    /// Whether the last word about an analysis is that its rows go.
+    pub(crate) fn is_purged(&self, capture_id: Uuid, analysis_id: &[u8]) -> bool {
+        let last = self.batches.get(&(analysis_id.to_vec(), u64::MAX));
+        last.is_some_and(|batch| batch.capture_id == capture_id.as_bytes() && batch.captures[0].purge)
+    }
+
+    pub(crate) fn dead_letters(&self) -> Vec<&DeadLetter> {
+        self.batches.values().flat_map(|batch| &batch.dead_letters).collect()
     }
 
     /// Numbers of the batches of the analysis.

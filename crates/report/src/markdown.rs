@@ -1,0 +1,261 @@
+//! A report as Markdown: for a ticket, or a terminal.
+
+use std::fmt::Write as _;
+
+use crate::text::{bits_per_second, bytes, count, duration, moment, protocol, rcode, short};
+use crate::{Comparison, Finding, Report, Spread};
+
+/// The report as Markdown (`CommonMark` with tables).
+#[must_use]
+pub fn report(report: &Report) -> String {
+    let mut out = Markdown::default();
+    out.heading(1, &format!("Report of {}", report.capture.name));
+    totals(&mut out, report);
+    health(&mut out, report);
+    findings(&mut out, "Findings", &report.findings);
+    if report.findings_left_out > 0 {
+        out.text(&format!("{} further findings are left out.", count(report.findings_left_out)));
+    }
+    traffic(&mut out, report);
+    tcp(&mut out, report);
+    dns(&mut out, report);
+    tls(&mut out, report);
+    http(&mut out, report);
+    limits(&mut out, report);
+    out.0
+}
+
+/// A comparison as Markdown.
+#[must_use]
+pub fn comparison(comparison: &Comparison) -> String {
+    let mut out = Markdown::default();
+    out.heading(1, &format!("{} compared with {}", comparison.after.name, comparison.before.name));
+    let rows = comparison.differences.iter().map(|difference| {
+        let value = |value: Option<f64>| {
+            value.map_or("not measured".to_owned(), |value| format!("{} {}", short(value), difference.unit))
+        };
+        let change = difference.change_percent.map_or(String::new(), |change| format!("{change:+.1} %"));
+        vec![
+            difference.name.clone(),
+            value(difference.before),
+            value(difference.after),
+            change,
+            difference.verdict.name().to_owned(),
+        ]
+    });
+    out.table(&["", "before", "after", "change", ""], rows);
+    findings(&mut out, "New findings", &comparison.new_findings);
+    findings(&mut out, "Findings that are gone", &comparison.gone_findings);
+    findings(&mut out, "Findings that remain", &comparison.remaining_findings);
+    out.0
+}
+
+fn totals(out: &mut Markdown, report: &Report) {
+    let totals = &report.totals;
+    let seconds = totals.duration_us as f64 / 1e6;
+    let mut rows = vec![
+        ("packets", count(totals.packets)),
+        ("bytes on the wire", bytes(totals.bytes as f64)),
+        ("first packet", totals.first_packet.as_deref().map(moment).unwrap_or_default()),
+        ("duration", duration(totals.duration_us)),
+        ("flows", count(report.flows.flows)),
+    ];
+    if seconds > 0.0 {
+        rows.push(("mean throughput", bits_per_second(totals.bytes as f64 * 8.0 / seconds)));
+    }
+    out.table(&["", ""], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]));
+}
+
+fn health(out: &mut Markdown, report: &Report) {
+    let Some(health) = &report.health else { return };
+    out.heading(2, &format!("Health: {} of 100", health.score));
+    let rows = health.parts.iter().map(|part| {
+        let value = format!("{} {}", short(part.value), part.unit);
+        vec![part.name.clone(), value, part.score.to_string(), part.weight.to_string(), part.rule.clone()]
+    });
+    out.table(&["part", "value", "score", "weight", "rule"], rows);
+    out.text(&format!("score = {}", health.formula));
+    if !health.not_measured.is_empty() {
+        out.text(&format!("Not measured: {}.", health.not_measured.join(", ")));
+    }
+    if let Some(class) = &health.y1541 {
+        out.text(&format!("ITU-T Y.1541 class {}: {}.", class.class, class.basis));
+    }
+}
+
+fn findings(out: &mut Markdown, title: &str, findings: &[Finding]) {
+    out.heading(2, title);
+    if findings.is_empty() {
+        return out.text("None.");
+    }
+    for finding in findings {
+        let severity = finding.severity.name();
+        let summary = escaped(&finding.summary);
+        let _ = writeln!(out.0, "- **{severity}** `{}`: {summary}", finding.kind.replace('`', ""));
+        let _ = writeln!(out.0, "  - next: {}", escaped(&finding.next));
+        if !finding.packets.is_empty() {
+            let packets = finding.packets.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(out.0, "  - packets: {packets}");
+        }
+        if !finding.flow_ids.is_empty() {
+            let flows = finding.flow_ids.iter().take(5).map(|flow| escaped(flow)).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(out.0, "  - flows: {flows}");
+        }
+    }
+    out.0.push('\n');
+}
+
+fn traffic(out: &mut Markdown, report: &Report) {
+    out.heading(2, "Traffic");
+    let rows = report.protocols.iter().map(|of| vec![protocol(of.protocol), count(of.packets), bytes(of.bytes as f64)]);
+    out.table(&["protocol", "packets", "bytes"], rows);
+    let rows = report.talkers.iter().map(|of| vec![of.ip.clone(), count(of.packets), bytes(of.bytes as f64)]);
+    out.table(&["talker", "packets", "bytes"], rows);
+    let rows = report
+        .services
+        .iter()
+        .map(|of| vec![of.service.clone(), count(of.flows), count(of.packets), bytes(of.bytes as f64)]);
+    out.table(&["service", "flows", "packets", "bytes"], rows);
+}
+
+fn tcp(out: &mut Markdown, report: &Report) {
+    let Some(tcp) = &report.tcp else { return };
+    out.heading(2, "TCP");
+    let rows = [
+        ("flows", tcp.flows),
+        ("handshakes", tcp.handshakes),
+        ("resets", tcp.resets),
+        ("unanswered", tcp.unanswered),
+        ("retransmits", tcp.retransmits),
+        ("out of order", tcp.out_of_order),
+        ("duplicate acks", tcp.duplicate_acks),
+        ("lost segments", tcp.lost_segments),
+        ("zero windows", tcp.zero_windows),
+    ];
+    out.table(&["", ""], rows.into_iter().map(|(name, value)| vec![name.to_owned(), count(value)]));
+    spreads(out, &[("handshake", tcp.handshake), ("round trip", tcp.rtt), ("response", tcp.response)]);
+}
+
+fn dns(out: &mut Markdown, report: &Report) {
+    let dns = &report.dns;
+    if dns.queries + dns.answers == 0 {
+        return;
+    }
+    out.heading(2, "DNS");
+    let rows = [("queries", dns.queries), ("answers", dns.answers), ("unanswered", dns.unanswered)];
+    let rows = rows.into_iter().map(|(name, value)| vec![name.to_owned(), count(value)]);
+    let codes = dns.rcodes.iter().map(|code| vec![rcode(code.value), count(code.count)]);
+    out.table(&["", ""], rows.chain(codes));
+    spreads(out, &[("latency", dns.latency)]);
+    let rows = dns.domains.iter().map(|domain| {
+        let latency = domain.median_us.map(duration).unwrap_or_default();
+        vec![domain.domain.clone(), count(domain.queries), count(domain.failed), count(domain.unanswered), latency]
+    });
+    out.table(&["domain", "queries", "failed", "unanswered", "median"], rows);
+}
+
+fn tls(out: &mut Markdown, report: &Report) {
+    if report.tls.client_hellos == 0 {
+        return;
+    }
+    out.heading(2, "TLS");
+    out.text(&format!("{} client hellos.", count(report.tls.client_hellos)));
+    let names = report.tls.names.iter().map(|name| vec![name.value.clone(), count(name.count)]);
+    out.table(&["server name", "hellos"], names);
+}
+
+fn http(out: &mut Markdown, report: &Report) {
+    let Some(http) = &report.http else { return };
+    out.heading(2, "HTTP in clear text");
+    out.text(&format!("{} requests, {} without a response.", count(http.requests), count(http.unanswered)));
+    out.table(&["status", "count"], http.statuses.iter().map(|code| vec![code.value.to_string(), count(code.count)]));
+    out.table(&["host", "requests"], http.hosts.iter().map(|host| vec![host.value.clone(), count(host.count)]));
+    spreads(out, &[("latency", http.latency)]);
+}
+
+fn limits(out: &mut Markdown, report: &Report) {
+    out.heading(2, "What this report does not know");
+    if let Some(damage) = &report.damage {
+        out.text(&format!(
+            "The file is damaged after packet {} (byte {}): {}. Nothing behind it was read.",
+            count(damage.packets),
+            count(damage.offset),
+            damage.reason
+        ));
+    }
+    out.table(
+        &["given up", "count", "which means"],
+        report.given_up.iter().map(|given| vec![given.what.clone(), count(given.count), given.meaning.clone()]),
+    );
+    out.table(
+        &["not analysed", "within", "packets"],
+        report.not_analysed.iter().map(|not| vec![not.reason.clone(), not.within.clone(), count(not.packets)]),
+    );
+    if report.damage.is_none() && report.given_up.is_empty() && report.not_analysed.is_empty() {
+        out.text("Nothing: every packet was analysed, and no limit was reached.");
+    }
+}
+
+fn spreads(out: &mut Markdown, spreads: &[(&str, Option<Spread>)]) {
+    let rows = spreads.iter().filter_map(|(name, spread)| {
+        let spread = spread.as_ref()?;
+        let values = [spread.median_us, spread.p95_us, spread.p99_us, spread.max_us].map(duration);
+        Some([vec![(*name).to_owned(), count(spread.count)], values.to_vec()].concat())
+    });
+    out.table(&["", "values", "median", "95 %", "99 %", "most"], rows);
+}
+
+#[derive(Default)]
+struct Markdown(String);
+
+impl Markdown {
+    fn heading(&mut self, level: usize, text: &str) {
+        let _ = writeln!(self.0, "{} {}\n", "#".repeat(level), escaped(text));
+    }
+
+    fn text(&mut self, text: &str) {
+        let _ = writeln!(self.0, "{}\n", escaped(text));
+    }
+
+    /// A table, unless it has no rows.
+    fn table(&mut self, heads: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+        let mut rows = rows.into_iter().peekable();
+        if rows.peek().is_none() {
+            return;
+        }
+        let _ = writeln!(self.0, "| {} |\n|{}", heads.join(" | "), " --- |".repeat(heads.len()));
+        for row in rows {
+            let cells: Vec<_> = row.iter().map(|cell| escaped(cell)).collect();
+            let _ = writeln!(self.0, "| {} |", cells.join(" | "));
+        }
+        self.0.push('\n');
+    }
+}
+
+/// Text in which nothing is markup, HTML, or the end of a line or cell.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\r' | '\t' => escaped.push(' '),
+            c if c.is_control() => escaped.push('\u{fffd}'),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' | '!' => {
+                escaped.push('\\');
+                escaped.push(character);
+            }
+            '&' => escaped.push_str("&amp;"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_stranger_is_markup() {
+        assert_eq!(escaped("a|b\n# x <script>&amp; ![i](u)"), "a\\|b \\# x \\<script\\>&amp;amp; \\!\\[i\\](u)");
+    }
+}

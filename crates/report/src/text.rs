@@ -1,0 +1,128 @@
+//! Numbers and times as people read them.
+
+/// 1 234 567
+pub(crate) fn count(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            // No-break, so that a number stays in one line.
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// 1.5 MB; powers of 1000, as lines and disks are measured.
+pub(crate) fn bytes(value: f64) -> String {
+    scaled(value, &["B", "kB", "MB", "GB", "TB", "PB"])
+}
+
+/// 1.5 Mbit/s
+pub(crate) fn bits_per_second(value: f64) -> String {
+    scaled(value, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"])
+}
+
+fn scaled(mut value: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{}\u{a0}{}", short(value), units[unit])
+}
+
+/// Three digits at most.
+pub(crate) fn short(value: f64) -> String {
+    let digits = if value >= 99.95 || value == 0.0 || (value.fract() == 0.0 && value < 100.0) {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}")
+}
+
+/// 12.3 ms
+pub(crate) fn duration(us: u64) -> String {
+    let us = us as f64;
+    let (value, unit) = match us {
+        _ if us < 999.5 => (us, "µs"),
+        _ if us < 999_500.0 => (us / 1e3, "ms"),
+        _ if us < 120e6 => (us / 1e6, "s"),
+        _ if us < 7200e6 => (us / 60e6, "min"),
+        _ if us < 172_800e6 => (us / 3600e6, "h"),
+        _ => (us / 86_400e6, "days"),
+    };
+    format!("{}\u{a0}{unit}", short(value))
+}
+
+/// The name of an IP protocol, else its number.
+pub(crate) fn protocol(number: u8) -> String {
+    let name = match number {
+        0 => "HOPOPT",
+        1 => "ICMP",
+        2 => "IGMP",
+        4 => "IPIP",
+        6 => "TCP",
+        17 => "UDP",
+        41 => "IPv6",
+        47 => "GRE",
+        50 => "ESP",
+        51 => "AH",
+        58 => "ICMPv6",
+        88 => "EIGRP",
+        89 => "OSPF",
+        103 => "PIM",
+        112 => "VRRP",
+        115 => "L2TP",
+        132 => "SCTP",
+        _ => return number.to_string(),
+    };
+    name.to_owned()
+}
+
+/// The name of a DNS response code (RFC 6895), else its number.
+pub(crate) fn rcode(code: u16) -> String {
+    let name = match code {
+        0 => "NOERROR",
+        1 => "FORMERR",
+        2 => "SERVFAIL",
+        3 => "NXDOMAIN",
+        4 => "NOTIMP",
+        5 => "REFUSED",
+        6 => "YXDOMAIN",
+        7 => "YXRRSET",
+        8 => "NXRRSET",
+        9 => "NOTAUTH",
+        10 => "NOTZONE",
+        _ => return code.to_string(),
+    };
+    name.to_owned()
+}
+
+/// A time without what nobody reads: to the millisecond, with a space.
+pub(crate) fn moment(rfc3339: &str) -> String {
+    let Ok(time) = rfc3339.parse::<jiff::Timestamp>() else { return rfc3339.to_owned() };
+    time.strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_people_read_them() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
+        assert_eq!(bytes(0.0), "0\u{a0}B");
+        assert_eq!(bytes(999_999.0), "1.00\u{a0}MB");
+        assert_eq!(bytes(1_534_000.0), "1.53\u{a0}MB");
+        assert_eq!(duration(12_345), "12.3\u{a0}ms");
+        assert_eq!(duration(61_000_000), "61\u{a0}s");
+        assert_eq!(moment("2026-01-02T03:04:05.678901Z"), "2026-01-02 03:04:05.678 UTC");
+        assert_eq!(moment("99999999999999999"), "99999999999999999");
+    }
+}

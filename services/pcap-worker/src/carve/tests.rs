@@ -1,0 +1,107 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use weir_flow::Record;
+use weir_proto::CarvedFlow;
+
+use super::*;
+use crate::analysis::{Live, analyse};
+
+fn recording(name: &str) -> File {
+    File::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(name)).unwrap()
+}
+
+/// The flows of a recording, and the packets of each.
+fn flows(name: &str) -> BTreeMap<u64, (CarvedFlow, u64)> {
+    let mut flows = BTreeMap::<u64, (CarvedFlow, u64)>::new();
+    let config = weir_flow::Config::default();
+    analyse(recording(name), Limits::default(), config, &Live::default(), |record| {
+        if let Record::Flow(flow) = record {
+            let entry = flows.entry(flow.flow_id).or_insert_with(|| {
+                let carved = CarvedFlow {
+                    flow_id: flow.flow_id,
+                    src_ip_high: flow.src_ip_high,
+                    src_ip_low: flow.src_ip_low,
+                    dst_ip_high: flow.dst_ip_high,
+                    dst_ip_low: flow.dst_ip_low,
+                    src_port: flow.src_port,
+                    dst_port: flow.dst_port,
+                    protocol: flow.protocol,
+                    vlan: flow.vlan,
+                    tunnel: flow.tunnel.clone(),
+                    start_time: flow.start_time,
+                    end_time: flow.end_time,
+                    comment: format!("flow {}", flow.flow_id),
+                };
+                (carved, 0)
+            });
+            entry.0.start_time = entry.0.start_time.min(flow.start_time);
+            entry.0.end_time = entry.0.end_time.max(flow.end_time);
+            entry.1 += flow.tx_packets + flow.rx_packets;
+        }
+        Ok(())
+    })
+    .unwrap();
+    flows
+}
+
+fn carved(name: &str, wanted: &CarvePackets) -> (u64, Vec<u8>) {
+    let mut output = Vec::new();
+    let packets = carve(recording(name), Limits::default(), wanted, &mut output).unwrap();
+    (packets, output)
+}
+
+/// Numbers, times, lengths and bytes of the packets of a file.
+fn packets(file: Vec<u8>) -> Vec<(u64, u32, Vec<u8>)> {
+    let mut file = CaptureFile::open(io::Cursor::new(file), Limits::default(), &Progress::default()).unwrap();
+    let mut all = Vec::new();
+    while let Some(packet) = file.next_packet().unwrap() {
+        all.push((packet.time_us, packet.original_length, packet.data.to_vec()));
+    }
+    all
+}
+
+#[test]
+fn each_flow_has_as_many_packets_as_its_rows_say() {
+    for name in ["ethernet-ns.pcap", "any-sll.pcap", "any-sll2-snap96.pcap"] {
+        let flows = flows(name);
+        assert!(flows.len() > 10, "{name}");
+        for (flow, expected) in flows.values() {
+            let wanted = CarvePackets { flows: vec![flow.clone()], ..CarvePackets::default() };
+            let (count, output) = carved(name, &wanted);
+            assert_eq!(count, *expected, "{name}: {flow:?}");
+            assert_eq!(packets(output.clone()).len() as u64, count);
+            let comment = output.windows(flow.comment.len()).filter(|at| *at == flow.comment.as_bytes()).count();
+            assert_eq!(comment as u64, count, "each packet has its comment");
+        }
+    }
+}
+
+#[test]
+fn all_packets_of_a_time_are_those_of_the_capture() {
+    let name = "ethernet-ns.pcap";
+    let mut whole = Vec::new();
+    recording(name).read_to_end(&mut whole).unwrap();
+    let whole = packets(whole);
+    let (count, output) = carved(name, &CarvePackets { all: true, ..CarvePackets::default() });
+    assert_eq!((count, packets(output)), (whole.len() as u64, whole.clone()));
+    let middle = whole[whole.len() / 2].0;
+    let before = CarvePackets { all: true, until: middle, ..CarvePackets::default() };
+    let after = CarvePackets { all: true, from: middle, ..CarvePackets::default() };
+    let parts = [before, after].map(|wanted| packets(carved(name, &wanted).1));
+    assert!(!parts[0].is_empty() && !parts[1].is_empty());
+    assert!(parts[0].iter().all(|packet| packet.0 < middle));
+    assert_eq!(parts[0].len() + parts[1].len(), whole.len());
+}
+
+#[test]
+fn text_of_strangers_cannot_break_the_file() {
+    let name = "ethernet-ns.pcap";
+    let (flow, expected) = flows(name).into_values().next().unwrap();
+    let wanted = CarvePackets {
+        flows: vec![CarvedFlow { comment: "\u{1f41f}\0\n\"".repeat(30_000), ..flow }],
+        ..CarvePackets::default()
+    };
+    assert_eq!(packets(carved(name, &wanted).1).len() as u64, expected);
+}
