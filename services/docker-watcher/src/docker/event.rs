@@ -46,6 +46,8 @@ pub fn event(message: EventMessage) -> Option<Event> {
 fn container_event(time_ns: i64, id: String, action: &str, mut attributes: HashMap<String, String>) -> Option<Event> {
     // "health_status: healthy", "exec_create: sh -c true": the detail has a place of its own.
     let (action, detail) = action.split_once(": ").unwrap_or((action, ""));
+    // Podman's word for it.
+    let action = if action == "remove" { "destroy" } else { action };
     let name = attributes.remove("name").unwrap_or_default();
     let image = attributes.remove("image").unwrap_or_default();
     let (mut own, labels): (BTreeMap<_, _>, HashMap<_, _>) = (

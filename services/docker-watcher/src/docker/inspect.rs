@@ -96,7 +96,7 @@ mod tests {
 
     fn read(change: impl FnOnce(&mut serde_json::Value)) -> Inspected {
         let mut json: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/recorded/inspect.json")).unwrap();
+            serde_json::from_str(include_str!("../../tests/watcher/recorded/inspect.json")).unwrap();
         change(&mut json);
         inspected(serde_json::from_value(json).unwrap()).unwrap()
     }
