@@ -128,6 +128,7 @@ impl Source {
             timeout: config.timeout(),
             concurrency: usize::from(config.inspect_concurrency),
             reconcile_interval: config.reconcile_interval(),
+            filter: config.filter.clone(),
         };
         let pace = Pace { interval: config.stats_interval(), concurrency: usize::from(config.stats_concurrency) };
         let watcher = Watcher::new(watching, &config.service.host, position.clone(), outputs, health.clone(), earlier);
