@@ -41,6 +41,8 @@ pub struct Options {
     pub name: &'static str,
     /// Where the engine is.
     pub address: Address,
+    /// Nobody asked for it by name: the service is ready without it.
+    pub optional: bool,
     /// After which it counts as hung.
     pub timeout: Duration,
     /// Inspections at one time.
@@ -119,7 +121,9 @@ impl Watcher {
             self.outputs.served.tried(self.options.name, None);
             metrics::session_failure(self.options.name, &error);
             let (source, reason) = (self.options.name, error.chain());
-            self.health.unmet(source, reason.as_str());
+            if !self.options.optional {
+                self.health.unmet(source, reason.as_str());
+            }
             if said == reason {
                 debug!(source, reason, "the engine is still away");
             } else {
