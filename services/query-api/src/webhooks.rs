@@ -65,19 +65,18 @@ async fn deliver(app: &Arc<App>, delivery: &Delivery) {
 async fn session(app: &Arc<App>, delivery: &Delivery) -> Result<(), Error> {
     let bucket: Bucket<String> = app.bus()?.bucket(names::WEBHOOKS).await?;
     let key = names::key(delivery.name());
-    let (place, mut revision) = match bucket.get(&key).await? {
-        Some(Entry { value, revision }) => (value.parse::<Place>()?, revision),
-        None => {
-            let end = app.events.end(app).await?;
-            (end, bucket.create(&key, &end.to_string()).await?)
-        }
+    let (place, mut revision) = if let Some(Entry { value, revision }) = bucket.get(&key).await? {
+        (value.parse::<Place>()?, revision)
+    } else {
+        let end = app.events.end(app).await?;
+        (end, bucket.create(&key, &end.to_string()).await?)
     };
     let permit = app.events.place()?;
     let mut rows = feed::follow(app, |app| &app.events, place, Scope::default(), permit);
     while let Some((place, row)) = rows.recv().await {
         if delivery.wants(&row) {
             one(app, delivery, place, row).await;
-        } else if rows.len() > 0 {
+        } else if !rows.is_empty() {
             // The place is kept with the next one that is wanted, or the last that waits.
             continue;
         }

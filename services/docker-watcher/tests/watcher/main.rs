@@ -2,6 +2,8 @@
 
 mod cgroups;
 mod containerd;
+mod events;
+mod identity;
 mod lives;
 mod podman;
 mod remote;
