@@ -231,6 +231,21 @@ pub(crate) struct Containers {
     /// How many containers
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) limit: u32,
+    /// Only containers with this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Only containers with these labels: `key` or `key=value`, several with commas
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
+    /// Only containers of this image, or the beginning of its name
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// Only containers on this network, by name or id
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) network: Option<String>,
+    /// Only containers of this compose project
+    #[arg(long, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
     /// Only containers in this state: created, running, paused, exited, dead, removed
     #[arg(long, value_name = "STATE")]
     pub(crate) state: Option<String>,

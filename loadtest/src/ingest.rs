@@ -39,21 +39,21 @@ impl Default for Options {
 }
 
 /// A process whose use is reported.
-struct Part {
-    name: &'static str,
-    child: Child,
-    cpu_before: Duration,
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) child: Child,
+    pub(crate) cpu_before: Duration,
 }
 
 impl Part {
-    async fn start(name: &'static str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn start(name: &'static str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
         let log = std::fs::File::create(log.join(format!("{name}.log"))).context("cannot write a log")?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = spawn(command).await.with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name, child, cpu_before: Duration::ZERO })
     }
 
-    fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         self.child.id().and_then(process::cpu).unwrap_or_default()
     }
 }
@@ -79,7 +79,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let bus_options = bus_options(&nats);
     let bus = Bus::connect(&bus_options, "weir-loadtest").await?;
     bus.ready(&CancellationToken::new(), |_| {}).await?;
-    parts.push(Part::start("ingester", ingester(options, &nats, &clickhouse)?, dir.path()).await?);
+    parts.push(Part::start("ingester", ingester(options.ingester.as_ref(), &nats, &clickhouse)?, dir.path()).await?);
     let reader = Reader::connect(&writer);
 
     // One small load warms everything up.
@@ -153,13 +153,18 @@ async fn disk(reader: &Reader) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ingester(options: &Options, nats: &Nats, clickhouse: &ClickHouse) -> anyhow::Result<Command> {
-    let program = match &options.ingester {
+/// A program of Weir: the one that was named, or the one beside this.
+pub(crate) fn program(named: Option<&PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
+    let program = match named {
         Some(program) => program.clone(),
-        None => std::env::current_exe().context("where is this program?")?.with_file_name("weir-ingester"),
+        None => std::env::current_exe().context("where is this program?")?.with_file_name(name),
     };
-    ensure!(program.is_file(), "{} is missing: build it, or name it with --ingester", program.display());
-    let mut command = Command::new(program);
+    ensure!(program.is_file(), "{} is missing: build it, or name it", program.display());
+    Ok(program)
+}
+
+pub(crate) fn ingester(named: Option<&PathBuf>, nats: &Nats, clickhouse: &ClickHouse) -> anyhow::Result<Command> {
+    let mut command = Command::new(program(named, "weir-ingester")?);
     command
         .env("WEIR_NATS_URL", nats.url())
         .env("WEIR_CLICKHOUSE_URL", clickhouse.url())
@@ -168,7 +173,7 @@ fn ingester(options: &Options, nats: &Nats, clickhouse: &ClickHouse) -> anyhow::
     Ok(command)
 }
 
-fn store_options(clickhouse: &ClickHouse, user: &str, password: &str) -> weir_store::Options {
+pub(crate) fn store_options(clickhouse: &ClickHouse, user: &str, password: &str) -> weir_store::Options {
     weir_store::Options {
         clickhouse_url: clickhouse.url(),
         clickhouse_user: user.to_owned(),
@@ -176,7 +181,7 @@ fn store_options(clickhouse: &ClickHouse, user: &str, password: &str) -> weir_st
     }
 }
 
-fn bus_options(nats: &Nats) -> weir_bus::Options {
+pub(crate) fn bus_options(nats: &Nats) -> weir_bus::Options {
     weir_bus::Options {
         nats_url: nats.url(),
         nats_credentials: None,
@@ -185,7 +190,7 @@ fn bus_options(nats: &Nats) -> weir_bus::Options {
     }
 }
 
-async fn ready<R>(name: &str, probe: impl Fn() -> R) -> anyhow::Result<()>
+pub(crate) async fn ready<R>(name: &str, probe: impl Fn() -> R) -> anyhow::Result<()>
 where
     R: Future<Output = Result<(), weir_engines::Error>>,
 {

@@ -3,6 +3,7 @@
 //! `weir-loadtest ingest` needs nothing but the engines and the ingester's program beside it; `flows` and `check` work on a system that runs.
 
 mod check;
+mod containers;
 mod flows;
 mod ingest;
 mod load;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Start the engines and an ingester, publish known flows, check them and report what it cost
     Ingest(ingest::Options),
+    /// Start a Docker engine with a hundred containers, and report what watching them costs, beside `docker stats`
+    Containers(containers::Options),
     /// Publish known flows to a NATS that runs
     Flows(flows::Options),
     /// Check that the tables hold exactly the flows that `flows` published with the same options
@@ -44,6 +47,7 @@ async fn main() -> ExitCode {
     let result = match arguments.command {
         None => ingest::run(&ingest::Options::default()).await,
         Some(Command::Ingest(options)) => ingest::run(&options).await,
+        Some(Command::Containers(options)) => containers::run(&options).await,
         Some(Command::Flows(options)) => flows::run(&options).await,
         Some(Command::Check(options)) => check::run(&options).await,
     };

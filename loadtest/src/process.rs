@@ -16,9 +16,27 @@ pub(crate) fn cpu(pid: u32) -> Option<Duration> {
 
 /// The largest size of a process in memory so far, in bytes; None = it is gone.
 pub(crate) fn peak_memory(pid: u32) -> Option<u64> {
+    status(pid, "VmHWM:")
+}
+
+/// Its size in memory now, in bytes; None = it is gone.
+pub(crate) fn memory(pid: u32) -> Option<u64> {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// CPU time of all children that have ended.
+pub(crate) fn cpu_of_ended_children() -> anyhow::Result<Duration> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)?;
+    let time = |value: nix::sys::time::TimeVal| {
+        Duration::from_secs(value.tv_sec().unsigned_abs()) + Duration::from_micros(value.tv_usec().unsigned_abs())
+    };
+    Ok(time(usage.user_time()) + time(usage.system_time()))
 }
 
 #[cfg(test)]
@@ -30,6 +48,7 @@ mod tests {
         let pid = std::process::id();
         assert!(cpu(pid).is_some());
         assert!(peak_memory(pid).unwrap() > 1 << 20);
+        assert!(memory(pid).unwrap() <= peak_memory(pid).unwrap());
         assert!(cpu(u32::MAX).is_none());
     }
 }

@@ -15,7 +15,15 @@ const SHORT_ID: usize = 12;
 pub(crate) async fn list(options: &Containers) -> Result<bool> {
     let api = Api::find(&options.api)?;
     let mut query = vec![("limit", options.limit.to_string())];
-    query.extend(options.state.clone().map(|state| ("state", state)));
+    let chosen = [
+        ("name", &options.name),
+        ("label", &options.label),
+        ("image", &options.image),
+        ("network", &options.network),
+        ("project", &options.project),
+        ("state", &options.state),
+    ];
+    query.extend(chosen.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
     let answer: Value = api::json(api.send(api.get("/containers").query(&query)).await?).await?;
     if options.json {
         return output::json(&answer).map(|()| true);

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use prost::Message as _;
 use weir_proto::Batch;
 
-use crate::names::{ENCODING_HEADER, VERSION_HEADER};
+use crate::names::{DEAD_LETTER_HEADER, ENCODING_HEADER, VERSION_HEADER};
 
 /// The largest batch after decompression. A batch holds a few thousand records of some 200 bytes; this bounds what a hostile
 /// payload can make a reader allocate.
@@ -17,6 +17,9 @@ const LEVEL: i32 = 1;
 /// Why a message is no batch that this version can read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    /// Not sent as a batch: something that could not be delivered, and why.
+    #[error("{0}")]
+    DeadLetter(String),
     /// No or no readable version header.
     #[error("header {VERSION_HEADER} is missing or not a number")]
     NoVersion,
@@ -48,6 +51,7 @@ impl DecodeError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
+            Self::DeadLetter(_) => "undeliverable",
             Self::NoVersion => "no_version",
             Self::Newer { .. } => "newer_version",
             Self::Encoding(_) => "unknown_encoding",
@@ -68,6 +72,9 @@ pub fn encode_batch(batch: &Batch) -> Vec<u8> {
 
 /// Reads a payload with its headers; `header` looks one up.
 pub fn decode_batch<'a>(payload: &[u8], header: impl Fn(&str) -> Option<&'a str>) -> Result<Batch, DecodeError> {
+    if let Some(reason) = header(DEAD_LETTER_HEADER) {
+        return Err(DecodeError::DeadLetter(reason.to_owned()));
+    }
     let version: u32 = header(VERSION_HEADER).and_then(|value| value.parse().ok()).ok_or(DecodeError::NoVersion)?;
     if version > weir_proto::VERSION {
         return Err(DecodeError::Newer { version });

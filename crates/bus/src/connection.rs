@@ -145,6 +145,24 @@ impl Bus {
         self.send_encoded(subject, &message_id(batch), encode_batch(batch).into()).await
     }
 
+    /// Puts something that could not be delivered among the records, where it becomes a dead letter; `id` makes asking twice the same as
+    /// asking once.
+    pub async fn send_dead_letter(&self, id: &str, reason: &str, payload: bytes::Bytes) -> Result<(), Error> {
+        let mut headers = trace_headers();
+        // A header is one line.
+        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{reason} {id}"));
+        headers.insert(names::DEAD_LETTER_HEADER, reason);
+        let bytes = payload.len();
+        let stored = self
+            .jetstream
+            .publish_with_headers(names::RECORDS_DEAD, headers, payload)
+            .await
+            .map_err(|error| too_large(error, bytes))?;
+        stored.await.map_err(|error| too_large(error, bytes))?;
+        Ok(())
+    }
+
     pub(crate) async fn send_encoded(
         &self,
         subject: &'static str,

@@ -12,6 +12,8 @@ pub const RECORDS_EBPF: &str = "weir.records.ebpf";
 pub const RECORDS_PCAP: &str = "weir.records.pcap";
 /// Batches about containers.
 pub const RECORDS_CONTAINERS: &str = "weir.records.containers";
+/// What could not be delivered, with [`DEAD_LETTER_HEADER`]: the ingester makes dead letters of it.
+pub const RECORDS_DEAD: &str = "weir.records.dead";
 /// Batches with the state of captures.
 pub const RECORDS_CAPTURES: &str = "weir.records.captures";
 
@@ -30,6 +32,9 @@ pub const CAPTURES: &str = "weir-captures";
 /// Key-value bucket of the ingester.
 pub const INGEST: &str = "weir-ingest";
 
+/// Key-value bucket of webhooks: by name, the place of the last event that was delivered.
+pub const WEBHOOKS: &str = "weir-webhooks";
+
 /// Objects: uploaded bytes, named by the capture's UUID.
 pub const UPLOADS: &str = "weir-uploads";
 /// Objects: what the analysis made, `<uuid>/report.json`.
@@ -39,6 +44,9 @@ pub const ARTIFACTS: &str = "weir-artifacts";
 pub const VERSION_HEADER: &str = "Weir-Version";
 /// Header with the encoding of the payload: `zstd`.
 pub const ENCODING_HEADER: &str = "Weir-Encoding";
+
+/// Header of what could not be delivered: why.
+pub const DEAD_LETTER_HEADER: &str = "Weir-Dead-Letter";
 
 /// The key of a capture in [`CAPTURES`].
 #[must_use]

@@ -23,7 +23,7 @@ pub(crate) async fn ensure(jetstream: &jetstream::Context, options: &Options) ->
         let name = config.name.clone();
         jetstream.get_or_create_stream(config).await.map_err(unavailable(format!("cannot create stream {name}")))?;
     }
-    for bucket in [names::IDENTITIES, names::CAPTURES, names::INGEST] {
+    for bucket in [names::IDENTITIES, names::CAPTURES, names::INGEST, names::WEBHOOKS] {
         if jetstream.get_key_value(bucket).await.is_err() {
             jetstream
                 .create_key_value(key_value(bucket))

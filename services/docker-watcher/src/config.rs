@@ -82,6 +82,9 @@ pub struct Config {
     pub reconcile_interval: u64,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print them as the heading's help")]
+    pub filter: crate::filter::Options,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap would print them as the heading's help")]
     pub spool: weir_bus::SpoolOptions,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print them as the heading's help")]

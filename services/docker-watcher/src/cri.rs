@@ -29,6 +29,9 @@ const OPTION: &str = "CONTAINER_RUNTIME_ENDPOINT";
 const NAMESPACE: &str = "k8s.io";
 /// The label that tells pods from containers there.
 const KIND: &str = "io.cri-containerd.kind";
+/// How often, and how many times, a status is asked for the start that an event told.
+const NOTED_EVERY: Duration = Duration::from_millis(20);
+const NOTED_TRIES: usize = 25;
 /// Of how many containers is remembered which they are.
 const MAX_KNOWN: usize = 4096;
 
@@ -126,11 +129,36 @@ impl Engine {
             .and_then(move |envelope| {
                 let (engine, pods) = (engine.clone(), Arc::clone(&pods));
                 async move {
-                    let Some(event) = containerd::event::event(&envelope) else { return Ok(None) };
+                    let Some(mut event) = containerd::event::event(&envelope) else { return Ok(None) };
                     let is_pod = engine.is_pod(&event, &mut *pods.lock().await).await?;
-                    Ok(Some(event).filter(|_| !is_pod))
+                    if is_pod {
+                        return Ok(None);
+                    }
+                    if event.kind == Kind::Start {
+                        engine.note_start(&mut event).await?;
+                    }
+                    Ok(Some(event))
                 }
             })
+    }
+
+    /// The start is noted after it was told, and what was noted names the life: waits for that, a moment at most.
+    async fn note_start(&self, event: &mut Event) -> Result<(), Error> {
+        let mut every = tokio::time::interval(NOTED_EVERY);
+        for _ in 0..NOTED_TRIES {
+            every.tick().await;
+            let about = About { id: event.record.container_id.clone(), verbose: false };
+            match self.client.call::<_, StatusResponse>(STATUS, "", about).await {
+                Ok(StatusResponse { status: Some(Status { started_at, .. }), .. }) if started_at > 0 => {
+                    (event.time_ns, event.record.time) = (started_at, started_at as u64 / 1000);
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(Error::NotFound) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Whether an event is about the sandbox of a pod, which containerd keeps as a container with a label. `known` = what was asked before.

@@ -2,11 +2,13 @@
 
 pub mod endpoint;
 pub mod event;
+pub mod identity;
 pub mod inspect;
 pub mod stats;
 
 use std::{
     collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,6 +25,7 @@ use crate::{
     Error, cgroup,
     lives::{Event, Inspected},
     runtime::Sample,
+    text,
 };
 pub use endpoint::{DockerHost, Endpoint, EndpointError, OptionalHost, Options, Tls};
 
@@ -30,6 +33,9 @@ pub use endpoint::{DockerHost, Endpoint, EndpointError, OptionalHost, Options, T
 const RUNTIME: &str = "docker";
 /// The same for the engine that is compatible with Docker's, and names itself among its components.
 const PODMAN: (&str, &str) = ("podman", "Podman Engine");
+
+/// How many images are remembered with their digests.
+const MAX_DIGESTS: usize = 1024;
 
 /// A connection to an engine, cheap to clone. Requests are connections of their own on the engine's socket, so none waits for another.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ pub struct Engine {
     /// The engine's clock when this connected, nanoseconds since 1970.
     connected_at_ns: i64,
     connected: Instant,
+    /// Of the images that were asked for.
+    digests: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl Engine {
@@ -64,6 +72,7 @@ impl Engine {
             memory_total: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0),
             connected_at_ns: info.system_time.as_deref().and_then(nanoseconds).unwrap_or_else(now_ns),
             connected: Instant::now(),
+            digests: Arc::default(),
         })
     }
 
@@ -102,7 +111,29 @@ impl Engine {
         {
             (container.cgroup_path, container.cgroup_id) = (cgroup.path, cgroup.id);
         }
+        container.image_digest = self.digest(&container.image_id).await?;
         Ok(inspected)
+    }
+
+    /// The digest of the repository that an image came from; empty = it was made here, or is gone.
+    async fn digest(&self, image_id: &str) -> Result<String, Error> {
+        let known = || self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = known().get(image_id) {
+            return Ok(digest.clone());
+        }
+        let digests = match answer("image", self.timeout, self.client.inspect_image(image_id)).await {
+            Ok(image) => image.repo_digests.unwrap_or_default(),
+            Err(Error::NotFound | Error::Refused { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let digest = digests.iter().find_map(|reference| Some(reference.rsplit_once('@')?.1));
+        let digest = text::cut(digest.unwrap_or_default(), text::MAX_NETWORK_VALUE).to_owned();
+        let mut known = known();
+        if known.len() >= MAX_DIGESTS {
+            known.clear();
+        }
+        known.insert(image_id.to_owned(), digest.clone());
+        Ok(digest)
     }
 
     /// The counters of a container at this moment. `None` = it does not run.
@@ -128,7 +159,10 @@ impl Engine {
 
     /// What happens to containers, from `since_ns` (inclusive) on. The engine remembers its last 256 events.
     pub fn events(&self, since_ns: i64) -> impl Stream<Item = Result<Option<Event>, Error>> + use<> {
-        let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned(), "network".to_owned()])]);
+        let filters = HashMap::from([(
+            "type".to_owned(),
+            ["container", "network", "image", "volume"].map(str::to_owned).to_vec(),
+        )]);
         let options = EventsOptions {
             since: Some(format!("{}.{:09}", since_ns.div_euclid(1_000_000_000), since_ns.rem_euclid(1_000_000_000))),
             until: None,

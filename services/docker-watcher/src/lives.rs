@@ -117,6 +117,8 @@ pub struct Lives {
     gone: VecDeque<(String, bool)>,
     /// Whether [`Lives::earlier`] was called.
     knows_earlier: bool,
+    /// When an earlier session saw its last event, while the comparison that closes the gap since then is on its way; otherwise 0.
+    gap_from: u64,
     /// Containers that are gone and whose end alone was seen: an earlier process may have seen how they began.
     orphans: HashMap<String, Container>,
 }
@@ -126,6 +128,17 @@ impl Lives {
     #[must_use]
     pub fn new(host: &str) -> Self {
         Self { host: host.to_owned(), ..Self::default() }
+    }
+
+    /// A session begins, and what happened after this moment (microseconds since 1970) was not seen: what the next reconciliation finds must
+    /// have been, and its events are reconstructed. 0 = there was no session before.
+    pub fn gap_from(&mut self, latest: u64) {
+        self.gap_from = latest;
+    }
+
+    /// The first reconciliation of a session is done.
+    pub fn gap_is_closed(&mut self) {
+        self.gap_from = 0;
     }
 
     /// The ids of all containers that are known to exist.
@@ -171,14 +184,16 @@ impl Lives {
             (Entry::Occupied(entry), _) => entry.into_mut(),
             (Entry::Vacant(entry), Origin::Reconciliation) if !is_gone => {
                 let tracked = entry.insert(Tracked::discovered(inspected));
-                return tracked.settle(now, self.knows_earlier).into_iter().collect();
+                let mut effects = if self.gap_from > 0 { tracked.reconstruct_since(self.gap_from) } else { Vec::new() };
+                effects.extend(tracked.settle(now, self.knows_earlier));
+                return effects;
             }
             // It was removed while the answer was on its way.
             (Entry::Vacant(_), _) => return Vec::new(),
         };
         let mut effects = match origin {
             Origin::Event => tracked.detailed(inspected),
-            Origin::Reconciliation => tracked.reconciled(inspected, now),
+            Origin::Reconciliation => tracked.reconciled(inspected, now, self.gap_from > 0),
         };
         effects.extend(tracked.settle(now, self.knows_earlier));
         effects

@@ -16,6 +16,7 @@ use weir_service::{Context, Health, Shutdown};
 use crate::{
     Config,
     cgroup::Served,
+    config::Runtime,
     identities::Identities,
     outbox::{self, Outbox, Record},
     position::Position,
@@ -104,7 +105,11 @@ impl Source {
         health: &Health,
         shutdown: &Shutdown,
     ) -> Self {
-        health.unmet(name, format!("connecting to {address}"));
+        // A socket that was found may be of no use: Docker's containerd serves no CRI, and may be closed to this user.
+        let optional = config.runtimes.contains(&Runtime::Auto) && !matches!(address, Address::Docker(_));
+        if !optional {
+            health.unmet(name, format!("connecting to {address}"));
+        }
         let file = config.position_file(&name.replace(['/', ' '], "-"));
         let position = Position::load(&file).unwrap_or_else(|error| {
             warn!(%error, file = %file.display(), "cannot read the place in the events");
@@ -125,9 +130,11 @@ impl Source {
         let watching = watcher::Options {
             name,
             address,
+            optional,
             timeout: config.timeout(),
             concurrency: usize::from(config.inspect_concurrency),
             reconcile_interval: config.reconcile_interval(),
+            filter: config.filter.clone(),
         };
         let pace = Pace { interval: config.stats_interval(), concurrency: usize::from(config.stats_concurrency) };
         let watcher = Watcher::new(watching, &config.service.host, position.clone(), outputs, health.clone(), earlier);

@@ -32,9 +32,10 @@ impl Mark {
             .chars()
             .map(|character| if character.is_control() { ' ' } else { character })
             .collect();
-        // The network that was joined is part of the name: a container can join two at a time.
-        let network = event.record.attributes.get("network_id").map(String::as_str).unwrap_or_default();
-        Self { time_ns: event.time_ns, what: format!("{what} {network}").trim_end().to_owned() }
+        // What it is about is part of the name: a container can join two networks at a time, and images and volumes are of no container.
+        let about = ["network_id", "image_id", "volume"].iter().find_map(|key| event.record.attributes.get(*key));
+        let about: String = about.into_iter().flat_map(|about| about.chars()).filter(|c| !c.is_control()).collect();
+        Self { time_ns: event.time_ns, what: format!("{what} {about}").trim_end().to_owned() }
     }
 }
 
@@ -103,6 +104,12 @@ impl Position {
     pub fn since_ns(&self) -> Option<i64> {
         let since = (self.latest_ns - SLACK_NS).max(self.floor_ns);
         (since > 0).then_some(since)
+    }
+
+    /// The latest event that was seen, nanoseconds since 1970; 0 = none.
+    #[must_use]
+    pub fn latest_ns(&self) -> i64 {
+        self.latest_ns
     }
 
     /// Gives up what is before `time_ns`: there is an event that cannot be read, and asking again would give it again.

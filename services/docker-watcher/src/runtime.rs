@@ -3,10 +3,10 @@
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::BoxStream};
-use weir_proto::{Container, ContainerStats};
+use weir_proto::{Container, ContainerStats, Ip};
 
 use crate::{
-    Error, cgroup, containerd, cri, docker,
+    Error, cgroup, containerd, cri, docker, interfaces,
     lives::{Event, Inspected},
 };
 
@@ -163,6 +163,17 @@ impl Engine {
         self.stamp_runtime(&mut container.runtime);
         self.stamp.tier.clone_into(&mut container.tier);
         container.source.clone_from(&self.stamp.source);
+        // A cgroup was found: its process is a process of this host.
+        if inspected.running && container.cgroup_id != 0 && !container.host_network {
+            container.interfaces = interfaces::host_ends(container.pid);
+            if container
+                .ports
+                .iter()
+                .any(|port| Ip::new(port.host_ip_high, port.host_ip_low).canonical().is_unspecified())
+            {
+                container.host_addresses = interfaces::host_addresses();
+            }
+        }
         Ok(inspected)
     }
 

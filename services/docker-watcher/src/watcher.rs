@@ -15,6 +15,7 @@ use weir_service::{Health, Shutdown};
 
 use crate::{
     Error, cgroup, docker,
+    filter::{self, Choice, Chooser},
     identities::Identities,
     lives::{Effect, Event, Inspected, Lives, Origin},
     metrics,
@@ -40,18 +41,23 @@ pub struct Options {
     pub name: &'static str,
     /// Where the engine is.
     pub address: Address,
+    /// Nobody asked for it by name: the service is ready without it.
+    pub optional: bool,
     /// After which it counts as hung.
     pub timeout: Duration,
     /// Inspections at one time.
     pub concurrency: usize,
     /// Between two comparisons with its list.
     pub reconcile_interval: Duration,
+    /// Which of its containers are watched.
+    pub filter: filter::Options,
 }
 
 /// Watches one engine.
 pub struct Watcher {
     options: Options,
     lives: Lives,
+    chooser: Chooser,
     position: Position,
     outputs: Outputs,
     health: Health,
@@ -99,7 +105,8 @@ impl Watcher {
         health: Health,
         earlier: oneshot::Receiver<Vec<Container>>,
     ) -> Self {
-        Self { options, lives: Lives::new(host), position, outputs, health, earlier: Some(earlier) }
+        let chooser = Chooser::new(options.filter.clone());
+        Self { options, lives: Lives::new(host), chooser, position, outputs, health, earlier: Some(earlier) }
     }
 
     /// Watches until told to stop; an engine that is away is tried again for ever.
@@ -114,7 +121,9 @@ impl Watcher {
             self.outputs.served.tried(self.options.name, None);
             metrics::session_failure(self.options.name, &error);
             let (source, reason) = (self.options.name, error.chain());
-            self.health.unmet(source, reason.as_str());
+            if !self.options.optional {
+                self.health.unmet(source, reason.as_str());
+            }
             if said == reason {
                 debug!(source, reason, "the engine is still away");
             } else {
@@ -147,6 +156,7 @@ impl Watcher {
         let since = self.position.since_ns().unwrap_or_else(|| engine.clock_ns());
         let mut events = engine.events(since).boxed();
         let mut session = Session::new(engine, &self.options);
+        self.lives.gap_from(u64::try_from(self.position.latest_ns() / 1000).unwrap_or(0));
         loop {
             tokio::select! {
                 event = events.next() => match event {
@@ -187,6 +197,7 @@ impl Watcher {
             }
             if !session.reconciled && session.list.is_none() && session.asked.reconciliations() == 0 {
                 session.reconciled = true;
+                self.lives.gap_is_closed();
                 self.health.met(self.options.name);
             }
         }
@@ -200,7 +211,7 @@ impl Watcher {
         }
         let id = event.record.container_id.clone();
         let effects = self.lives.event(event, now());
-        self.outputs.targets.set(&id, self.lives.running(&id));
+        self.outputs.targets.set(&id, self.watched(&id));
         self.apply(effects, &mut session.asked).await;
         self.outputs.outbox.send(Record::Seen(mark)).await;
     }
@@ -221,7 +232,7 @@ impl Watcher {
                 }
             }
         };
-        self.outputs.targets.set(id, self.lives.running(id));
+        self.outputs.targets.set(id, self.watched(id));
         self.apply(effects, &mut session.asked).await;
     }
 
@@ -234,9 +245,26 @@ impl Watcher {
         }
     }
 
+    /// The newest life of a container, if it is running and watched.
+    fn watched(&self, id: &str) -> Option<&Container> {
+        self.lives.running(id).filter(|life| self.chooser.accepts(life))
+    }
+
     async fn apply(&mut self, effects: Vec<Effect>, asked: &mut Asked) {
         let Outputs { outbox, identities, .. } = &self.outputs;
         for effect in effects {
+            match (self.chooser.choose(&effect), &effect) {
+                (Choice::Take, _) => {}
+                (Choice::Forget, Effect::Current(container) | Effect::Gone(container)) => {
+                    identities.forget(&container.container_id);
+                    continue;
+                }
+                (_, Effect::Event(_)) => {
+                    metrics::event_left_out("filter");
+                    continue;
+                }
+                _ => continue,
+            }
             match effect {
                 Effect::Event(event) => {
                     metrics::event();

@@ -8,7 +8,7 @@ use weir_proto::Capture;
 use weir_service::{Context, Health, Shutdown};
 use weir_store::Reader;
 
-use crate::{Config, Error};
+use crate::{Config, Error, feed::Feed, routes};
 
 /// The service behind the requests.
 pub(crate) struct App {
@@ -18,6 +18,10 @@ pub(crate) struct App {
     pub(crate) reader: Reader,
     /// Where the API is answered, with the port that the kernel chose.
     pub(crate) address: SocketAddr,
+    /// What happens to containers.
+    pub(crate) events: Feed,
+    /// What containers use.
+    pub(crate) stats: Feed,
     bus: Bus,
     queries: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -28,7 +32,10 @@ impl App {
     /// A service that listens on `address`.
     pub(crate) fn new(config: Arc<Config>, context: &Context, bus: Bus, reader: Reader, address: SocketAddr) -> Self {
         let places = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
+        let followers = places(config.max_followers);
         Self {
+            events: Feed::new("container_events", routes::EVENT_COLUMNS, ", action", Arc::clone(&followers)),
+            stats: Feed::new("container_stats", routes::STATS_COLUMNS, "", followers),
             queries: places(config.max_queries),
             uploads: places(config.max_uploads),
             requests: places(config.max_requests),

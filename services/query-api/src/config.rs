@@ -1,6 +1,6 @@
 //! The options of the service.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Answers questions over HTTP: SQL, flows, captures, containers.
 #[derive(Clone, Debug, clap::Parser)]
@@ -31,6 +31,12 @@ pub struct Config {
     /// Seconds after which a query is stopped; at most what the profile of the `ClickHouse` user allows (60 for the embedded one)
     #[arg(long, env = "WEIR_QUERY_SECONDS", value_name = "SECONDS", default_value_t = 60)]
     pub query_seconds: u64,
+    /// File with the webhooks (JSON); none without it
+    #[arg(long, env = "WEIR_WEBHOOKS_FILE", value_name = "FILE")]
+    pub webhooks_file: Option<PathBuf>,
+    /// Clients that may follow events and statistics at one time
+    #[arg(long, env = "WEIR_MAX_FOLLOWERS", value_name = "COUNT", default_value_t = 64)]
+    pub max_followers: usize,
     /// Requests that may be in hand at one time
     #[arg(long, env = "WEIR_MAX_REQUESTS", value_name = "COUNT", default_value_t = 512)]
     pub max_requests: usize,

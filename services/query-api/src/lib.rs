@@ -15,7 +15,9 @@ mod captures;
 mod config;
 mod cursor;
 mod error;
+mod events;
 mod extract;
+mod feed;
 mod guard;
 mod metrics;
 mod monitor;
@@ -25,6 +27,7 @@ pub mod sql;
 mod time;
 mod upload;
 mod values;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -50,7 +53,10 @@ pub async fn run_on(listener: TcpListener, config: Arc<Config>, context: Context
     let bus = Bus::connect(&config.nats, "weir-query-api").await.context("cannot use NATS")?;
     let reader = Reader::connect(&config.clickhouse);
     let app = Arc::new(App::new(config, &context, bus, reader, listener.local_addr()?));
+    let hooks = webhooks::read(app.config.webhooks_file.as_deref()).context("cannot use --webhooks-file")?;
+    let delivering = tokio::spawn(webhooks::run(Arc::clone(&app), hooks));
     let monitor = tokio::spawn(monitor::run(Arc::clone(&app), context.shutdown.clone()));
     server::serve(app, listener, context.shutdown).await;
+    delivering.await.context("webhooks failed")?;
     monitor.await.context("the monitor of NATS and ClickHouse failed")
 }

@@ -29,3 +29,8 @@ pub(crate) fn upload(outcome: &'static str, bytes: u64) {
     metrics::counter!("weir_uploads_total", "outcome" => outcome).increment(1);
     metrics::counter!("weir_upload_bytes_total", "outcome" => outcome).increment(bytes);
 }
+
+/// An event for a webhook and what became of it: `delivered`, `dead_letter`.
+pub(crate) fn webhook(outcome: &'static str) {
+    metrics::counter!("weir_webhook_events_total", "outcome" => outcome).increment(1);
+}

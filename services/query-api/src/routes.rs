@@ -3,6 +3,7 @@
 mod captures;
 mod containers;
 mod flows;
+mod live;
 mod meta;
 mod query;
 mod questions;
@@ -35,6 +36,11 @@ use crate::{App, Error};
 )]
 struct Head;
 
+/// The columns of an event that is followed, besides whose it is.
+pub(crate) const EVENT_COLUMNS: &str = "time, runtime, name, image, action, exit_code, labels, attributes";
+/// The columns of a sample that is followed, besides whose it is.
+pub(crate) use containers::STATS as STATS_COLUMNS;
+
 /// Every route with its description.
 pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
     let uploads = OpenApiRouter::new()
@@ -56,6 +62,7 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(containers::stats))
         .routes(routes!(containers::events))
         .routes(routes!(containers::flows))
+        .routes(routes!(live::live))
         .routes(routes!(questions::list))
         .routes(routes!(questions::ask))
         .routes(routes!(meta::openapi))
@@ -64,7 +71,7 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
 }
 
 /// A query of our own whose times come as [`crate::values::Moment`] reads them.
-fn typed(app: &App, sql: &str) -> weir_store::Query {
+pub(crate) fn typed(app: &App, sql: &str) -> weir_store::Query {
     app.reader
         .query(sql)
         .setting("max_execution_time", &app.config.query_seconds.max(1).to_string())

@@ -151,7 +151,7 @@ pub struct PodLinux {
 
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodNamespaces {
-    #[prost(message, optional, tag = "1")]
+    #[prost(message, optional, tag = "2")]
     pub options: Option<NamespaceOptions>,
 }
 

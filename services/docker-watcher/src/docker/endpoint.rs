@@ -197,12 +197,7 @@ fn context(name: &str, config: &Path) -> Result<Option<Endpoint>, EndpointError>
     if name.is_empty() || name == "default" {
         return Ok(None);
     }
-    let directory: String = Sha256::digest(name.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        use fmt::Write as _;
-        // Writing to a String cannot fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    });
+    let directory = directory_of(&name);
     let meta: Option<Meta> = json(&config.join("contexts/meta").join(&directory).join("meta.json"))?;
     let endpoint = meta.ok_or_else(|| EndpointError::NoContext { name: name.clone() })?.endpoints.docker;
     let ContextEndpoint { host, skip_tls_verify } =
@@ -215,6 +210,16 @@ fn context(name: &str, config: &Path) -> Result<Option<Endpoint>, EndpointError>
     }
     let tls = if is_tcp && certificates.is_dir() { Some(Tls::in_directory(&certificates)?) } else { None };
     Ok(Some(Endpoint { host: address, tls, version: None }))
+}
+
+/// The directory of a context.
+fn directory_of(name: &str) -> String {
+    use fmt::Write as _;
+    Sha256::digest(name.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _written = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn current_context(config: &Path) -> Result<String, EndpointError> {
@@ -299,7 +304,7 @@ mod tests {
 
     /// Writes a context as `docker context create` does.
     fn create(config: &Path, name: &str, endpoint: &str) -> PathBuf {
-        let directory: String = Sha256::digest(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let directory = directory_of(name);
         let meta = config.join("contexts/meta").join(&directory);
         fs::create_dir_all(&meta).unwrap();
         let json = format!(r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{{"docker":{endpoint}}}}}"#);

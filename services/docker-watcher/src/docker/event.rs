@@ -39,6 +39,8 @@ pub fn event(message: EventMessage) -> Option<Event> {
     match message.typ? {
         EventMessageTypeEnum::CONTAINER => container_event(time_ns, actor.id?, &action, attributes),
         EventMessageTypeEnum::NETWORK => network_event(time_ns, actor.id?, &action, &attributes),
+        EventMessageTypeEnum::IMAGE => image_event(time_ns, &actor.id?, &action, &attributes),
+        EventMessageTypeEnum::VOLUME => volume_event(time_ns, &actor.id?, &action, &attributes),
         _ => None,
     }
 }
@@ -46,6 +48,8 @@ pub fn event(message: EventMessage) -> Option<Event> {
 fn container_event(time_ns: i64, id: String, action: &str, mut attributes: HashMap<String, String>) -> Option<Event> {
     // "health_status: healthy", "exec_create: sh -c true": the detail has a place of its own.
     let (action, detail) = action.split_once(": ").unwrap_or((action, ""));
+    // Podman's word for it.
+    let action = if action == "remove" { "destroy" } else { action };
     let name = attributes.remove("name").unwrap_or_default();
     let image = attributes.remove("image").unwrap_or_default();
     let (mut own, labels): (BTreeMap<_, _>, HashMap<_, _>) = (
@@ -111,6 +115,36 @@ fn network_event(time_ns: i64, id: String, action: &str, attributes: &HashMap<St
     Some(Event { time_ns, kind: Kind::Network, record })
 }
 
+/// An image came or went. It is of no container.
+fn image_event(time_ns: i64, id: &str, action: &str, attributes: &HashMap<String, String>) -> Option<Event> {
+    let action = match action {
+        "pull" => "image_pull",
+        "delete" | "remove" => "image_delete",
+        _ => return None,
+    };
+    let name = attributes.get("name").map_or(id, String::as_str);
+    let attributes = BTreeMap::from([("image_id".to_owned(), text::value(id))]);
+    of_no_container(time_ns, action, text::value(name), attributes)
+}
+
+/// A volume came or went. It is of no container.
+fn volume_event(time_ns: i64, id: &str, action: &str, attributes: &HashMap<String, String>) -> Option<Event> {
+    let action = match action {
+        "create" => "volume_create",
+        "destroy" | "remove" => "volume_destroy",
+        _ => return None,
+    };
+    let mut kept = BTreeMap::from([("volume".to_owned(), text::value(id))]);
+    kept.extend(attributes.get("driver").map(|driver| ("driver".to_owned(), text::value(driver))));
+    of_no_container(time_ns, action, String::new(), kept)
+}
+
+fn of_no_container(time_ns: i64, action: &str, image: String, attributes: BTreeMap<String, String>) -> Option<Event> {
+    let time = microseconds(time_ns)?;
+    let record = ContainerEvent { time, action: action.to_owned(), image, attributes, ..ContainerEvent::default() };
+    Some(Event { time_ns, kind: Kind::Other, record })
+}
+
 fn microseconds(time_ns: i64) -> Option<u64> {
     u64::try_from(time_ns / 1000).ok()
 }
@@ -172,6 +206,32 @@ mod tests {
         assert_eq!(event.kind, Kind::Network);
         assert_eq!((event.record.container_id.as_str(), event.record.action.as_str()), ("af1c", "network_connect"));
         assert_eq!(event.record.attributes["network"], "n1");
+    }
+
+    #[test]
+    fn images_and_volumes_have_events_of_no_container() {
+        let read = |kind: &str, action: &str, id: &str, attributes: serde_json::Value| {
+            read(serde_json::json!({
+                "Type": kind, "Action": action, "time": 1, "timeNano": 1_000_000_000,
+                "Actor": {"ID": id, "Attributes": attributes}
+            }))
+        };
+        let pull = read("image", "pull", "shop:1", serde_json::json!({"name": "shop"})).unwrap();
+        assert_eq!(
+            (pull.kind, pull.record.action.as_str(), pull.record.image.as_str()),
+            (Kind::Other, "image_pull", "shop")
+        );
+        assert_eq!(pull.record.attributes["image_id"], "shop:1");
+        let delete = read("image", "delete", "sha256:12", serde_json::json!({"name": "sha256:12"})).unwrap();
+        assert_eq!((delete.record.action.as_str(), delete.record.container_id.as_str()), ("image_delete", ""));
+        let create = read("volume", "create", "data", serde_json::json!({"driver": "local"})).unwrap();
+        assert_eq!(
+            (create.record.action.as_str(), create.record.attributes["volume"].as_str()),
+            ("volume_create", "data")
+        );
+        assert_eq!(read("volume", "destroy", "data", serde_json::json!({})).unwrap().record.action, "volume_destroy");
+        assert_eq!(read("image", "tag", "x", serde_json::json!({})), None);
+        assert_eq!(read("volume", "mount", "data", serde_json::json!({"container": "c"})), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bollard::models::{
 };
 use weir_proto::{Container, ContainerNetwork, Ip};
 
-use super::microseconds;
+use super::{identity, microseconds};
 use crate::{lives::Inspected, metrics, text};
 
 /// Reads an inspection. `None` = an answer that names no container.
@@ -22,13 +22,16 @@ pub fn inspected(response: ContainerInspectResponse) -> Option<Inspected> {
     let finished_at = microseconds(state.finished_at.as_deref());
     // Docker keeps the end of the life before while a container runs, and 0 as the exit code of one that never started.
     let ended = !running && started_at > 0;
+    let host = response.host_config.unwrap_or_default();
+    let limits = identity::limits(&host);
+    let network = response.network_settings.unwrap_or_default();
     let container = Container {
         container_id: response.id.filter(|id| !id.is_empty())?,
         name: text::value(response.name.as_deref().unwrap_or_default().trim_start_matches('/')),
         image: text::value(config.image.as_deref().unwrap_or_default()),
         image_id: text::value(response.image.as_deref().unwrap_or_default()),
         labels,
-        networks: networks(response.network_settings.and_then(|settings| settings.networks).unwrap_or_default()),
+        networks: networks(network.networks.unwrap_or_default()),
         started_at,
         // The two come from two clocks of the engine, and can be a millisecond the wrong way round.
         finished_at: if ended { finished_at.max(started_at) } else { 0 },
@@ -38,7 +41,11 @@ pub fn inspected(response: ContainerInspectResponse) -> Option<Inspected> {
         state: state_word(state.status).to_owned(),
         pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default(),
         created_at: microseconds(response.created.as_deref()),
-        host_network: response.host_config.and_then(|host| host.network_mode).as_deref() == Some("host"),
+        host_network: host.network_mode.as_deref() == Some("host"),
+        ports: identity::ports(network.ports.unwrap_or_default()),
+        cpu_limit: limits.cpu,
+        memory_limit_bytes: limits.memory_bytes,
+        pids_limit: limits.pids,
         ..Container::default()
     };
     Some(Inspected { running, previous_finished_at: if ended { 0 } else { finished_at }, container })
@@ -96,7 +103,7 @@ mod tests {
 
     fn read(change: impl FnOnce(&mut serde_json::Value)) -> Inspected {
         let mut json: serde_json::Value =
-            serde_json::from_str(include_str!("../../tests/recorded/inspect.json")).unwrap();
+            serde_json::from_str(include_str!("../../tests/watcher/recorded/inspect.json")).unwrap();
         change(&mut json);
         inspected(serde_json::from_value(json).unwrap()).unwrap()
     }

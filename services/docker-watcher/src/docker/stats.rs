@@ -129,8 +129,8 @@ fn devices(blkio: &ContainerBlkioStats) -> Option<Vec<ContainerDevice>> {
 mod tests {
     use super::*;
 
-    const V1: &str = include_str!("../../tests/recorded/stats-cgroup-v1.json");
-    const V2: &str = include_str!("../../tests/recorded/stats-cgroup-v2.json");
+    const V1: &str = include_str!("../../tests/watcher/recorded/stats-cgroup-v1.json");
+    const V2: &str = include_str!("../../tests/watcher/recorded/stats-cgroup-v2.json");
     const TOTAL: Option<u64> = Some(25_276_502_016);
 
     fn read(json: &str, change: impl FnOnce(&mut serde_json::Value)) -> Option<Sample> {

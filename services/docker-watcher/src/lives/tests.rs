@@ -345,3 +345,70 @@ fn memory_of_what_is_gone_is_bounded() {
     }
     assert_eq!((lives.gone.len(), lives.tracked.len()), (REMEMBERED, 0));
 }
+
+#[test]
+fn a_container_that_was_made_in_a_gap_has_its_events_once() {
+    let mut lives = Lives::new("h");
+    lives.gap_from(5 * SECOND);
+    let made = Inspected {
+        container: Container { created_at: 6 * SECOND, ..container(7 * SECOND) },
+        running: true,
+        previous_finished_at: 0,
+    };
+    let effects = lives.inspected(made, Origin::Reconciliation, 10 * SECOND);
+    let told: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Event(event) => {
+                Some((event.action.as_str(), event.time, event.attributes.contains_key(RECONSTRUCTED)))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [("create", 6 * SECOND, true), ("start", 7 * SECOND, true)]);
+    lives.gap_is_closed();
+    for late in [create(6 * SECOND), start(7 * SECOND)] {
+        assert_eq!(lives.event(late, 11 * SECOND), [Effect::LeftOut("reconstructed")]);
+    }
+    // One that was there before is no news, and without a session before nothing is.
+    for (gap, created_at) in [(5 * SECOND, 4 * SECOND), (0, 6 * SECOND)] {
+        let mut lives = Lives::new("h");
+        lives.gap_from(gap);
+        let found = Inspected {
+            container: Container { created_at, ..container(created_at + 1) },
+            running: true,
+            previous_finished_at: 0,
+        };
+        let effects = lives.inspected(found, Origin::Reconciliation, 10 * SECOND);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Event(_))), "{effects:?}");
+    }
+}
+
+#[test]
+fn what_changed_within_a_life_in_a_gap_is_told_once() {
+    let mut lives = Lives::new("h");
+    lives.event(create(SECOND), SECOND);
+    lives.event(start(2 * SECOND), 2 * SECOND);
+    lives.inspected(running(2 * SECOND, 5), Origin::Event, 3 * SECOND);
+    let paused = || {
+        let mut inspected = running(2 * SECOND, 5);
+        inspected.container.state = "paused".into();
+        inspected.container.name = "front".into();
+        inspected
+    };
+    let actions = |effects: &[Effect]| -> Vec<String> {
+        let action = |effect: &Effect| match effect {
+            Effect::Event(event) => Some(event.action.clone()),
+            _ => None,
+        };
+        effects.iter().filter_map(action).collect()
+    };
+    lives.gap_from(3 * SECOND);
+    let effects = lives.inspected(paused(), Origin::Reconciliation, 10 * SECOND);
+    assert_eq!(actions(&effects), ["rename", "pause"]);
+    assert!(actions(&lives.inspected(paused(), Origin::Reconciliation, 11 * SECOND)).is_empty());
+    lives.gap_is_closed();
+    assert_eq!(lives.event(event("pause", Kind::Pause, 9 * SECOND), 12 * SECOND), [Effect::LeftOut("reconstructed")]);
+    assert_eq!(actions(&lives.event(event("unpause", Kind::Unpause, 12 * SECOND), 12 * SECOND)), ["unpause"]);
+    assert_eq!(actions(&lives.event(event("pause", Kind::Pause, 13 * SECOND), 13 * SECOND)), ["pause"]);
+}

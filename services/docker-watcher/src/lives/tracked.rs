@@ -1,5 +1,7 @@
 //! One container: its newest life, and what was said about it.
 
+use std::collections::BTreeMap;
+
 use weir_proto::{Container, ContainerEvent};
 
 use super::{Effect, Event, Inspected, Kind, RECONSTRUCTED, REMOVED};
@@ -25,8 +27,11 @@ pub(super) struct Tracked {
 /// Which events were reconstructed: the real ones are left out.
 #[derive(Debug, Default)]
 struct Told {
+    create: bool,
     start: bool,
     die: bool,
+    /// Other actions, and until when.
+    others: Vec<(&'static str, u64)>,
 }
 
 impl Tracked {
@@ -71,6 +76,12 @@ impl Tracked {
     pub(super) fn event(&mut self, event: Event) -> Vec<Effect> {
         let Event { kind, record, .. } = event;
         let time = record.time;
+        if kind == Kind::Create && std::mem::take(&mut self.told.create) {
+            return vec![Effect::LeftOut("reconstructed")];
+        }
+        if self.told.others.iter().any(|(action, until)| *action == record.action && time <= *until) {
+            return vec![Effect::LeftOut("reconstructed")];
+        }
         if kind == Kind::Create {
             if self.life.created_at == 0 {
                 self.life.created_at = time;
@@ -165,7 +176,7 @@ impl Tracked {
     }
 
     /// The answer to a question that a comparison with the engine's list asked.
-    pub(super) fn reconciled(&mut self, inspected: Inspected, now: u64) -> Vec<Effect> {
+    pub(super) fn reconciled(&mut self, inspected: Inspected, now: u64, in_gap: bool) -> Vec<Effect> {
         let started_at = inspected.container.started_at;
         let is_newest = started_at == self.life.started_at && self.named;
         let names_it = !self.named && self.previous_finished_at < started_at && started_at <= self.life.started_at;
@@ -173,12 +184,16 @@ impl Tracked {
             let ended_unseen = self.running && !inspected.running;
             let end = (inspected.container.finished_at, inspected.container.exit_code);
             self.running &= inspected.running;
-            let effects = self.detailed(inspected);
-            if !ended_unseen {
-                return effects;
+            let before = self.life.clone();
+            let mut effects = self.detailed(inspected);
+            if in_gap {
+                effects.extend(self.reconstruct_changes(&before, now));
             }
-            self.told.die = true;
-            return vec![Effect::Event(self.reconstruct("die", end.0, end.1))];
+            if ended_unseen {
+                self.told.die = true;
+                effects.push(Effect::Event(self.reconstruct("die", end.0, end.1)));
+            }
+            return effects;
         }
         let is_end_of_unknown = self.life.started_at == 0 && self.life.finished_at > 0 && !inspected.running;
         if started_at <= self.life.started_at || is_end_of_unknown {
@@ -223,6 +238,11 @@ impl Tracked {
                 self.life.cgroup_path.clone_from(&earlier.cgroup_path);
                 self.life.cgroup_id = earlier.cgroup_id;
                 self.life.pid = earlier.pid;
+                self.life.interfaces.clone_from(&earlier.interfaces);
+                self.life.host_addresses.clone_from(&earlier.host_addresses);
+                if self.life.ports.is_empty() {
+                    self.life.ports.clone_from(&earlier.ports);
+                }
             }
             self.observed_at = self.observed_at.max(earlier.observed_at);
             if self.stated.is_none() {
@@ -284,6 +304,56 @@ impl Tracked {
         })
     }
 
+    /// The events of a container that is new here, as far as they were after a moment.
+    pub(super) fn reconstruct_since(&mut self, moment: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.life.created_at > moment {
+            self.told.create = true;
+            effects.push(Effect::Event(self.reconstruct("create", self.life.created_at, None)));
+        }
+        if self.life.started_at > moment {
+            self.told.start = true;
+            effects.push(Effect::Event(self.reconstruct("start", self.life.started_at, None)));
+        }
+        if self.life.finished_at > moment {
+            self.told.die = true;
+            effects.push(Effect::Event(self.reconstruct("die", self.life.finished_at, self.life.exit_code)));
+        }
+        effects
+    }
+
+    /// The events within a life that must have been, by what is different now.
+    fn reconstruct_changes(&mut self, before: &Container, now: u64) -> Vec<Effect> {
+        let after = &self.life;
+        let mut found = Vec::new();
+        if before.name != after.name && !before.name.is_empty() {
+            found.push(("rename", [("oldName".to_owned(), before.name.clone())].into()));
+        }
+        if before.state != after.state && before.started_at > 0 {
+            match (before.state.as_str(), after.state.as_str()) {
+                (_, "paused") => found.push(("pause", BTreeMap::new())),
+                ("paused", "running") => found.push(("unpause", BTreeMap::new())),
+                _ => {}
+            }
+        }
+        if before.health != after.health && !before.health.is_empty() && !after.health.is_empty() {
+            found.push(("health_status", [("health".to_owned(), after.health.clone())].into()));
+        }
+        if after.oom_killed && !before.oom_killed {
+            found.push(("oom", BTreeMap::new()));
+        }
+        // Of an end that was not seen it is known when it was.
+        let time = if after.finished_at > 0 { after.finished_at } else { now };
+        self.told.others.retain(|(action, _)| found.iter().all(|(other, _)| action != other));
+        self.told.others.extend(found.iter().map(|(action, _)| (*action, now)));
+        let events = found.into_iter().map(|(action, attributes)| {
+            let mut event = self.reconstruct(action, time, None);
+            event.attributes.extend(attributes);
+            Effect::Event(event)
+        });
+        events.collect()
+    }
+
     /// A life that ended before the engine could be asked about it has only what its events said.
     fn last_word_on_unnamed(&mut self) -> Option<Effect> {
         if self.named || self.life.started_at == 0 {
@@ -312,6 +382,10 @@ impl Tracked {
             name: self.life.name.clone(),
             image: self.life.image.clone(),
             image_id: self.life.image_id.clone(),
+            image_digest: self.life.image_digest.clone(),
+            cpu_limit: self.life.cpu_limit,
+            memory_limit_bytes: self.life.memory_limit_bytes,
+            pids_limit: self.life.pids_limit,
             labels: self.life.labels.clone(),
             created_at: self.life.created_at,
             host: self.life.host.clone(),
@@ -324,6 +398,10 @@ impl Tracked {
         self.life.name = from.name;
         self.life.image = from.image;
         self.life.image_id = from.image_id;
+        self.life.image_digest = from.image_digest;
+        self.life.cpu_limit = from.cpu_limit;
+        self.life.memory_limit_bytes = from.memory_limit_bytes;
+        self.life.pids_limit = from.pids_limit;
         self.life.labels = from.labels;
         self.life.created_at = from.created_at;
         self.life.host_network = from.host_network;
@@ -337,6 +415,9 @@ impl Tracked {
         if running && self.running {
             self.life.pid = from.pid;
             self.life.networks.clone_from(&from.networks);
+            self.life.ports.clone_from(&from.ports);
+            self.life.interfaces.clone_from(&from.interfaces);
+            self.life.host_addresses.clone_from(&from.host_addresses);
             self.life.state.clone_from(&from.state);
             self.life.health.clone_from(&from.health);
             if from.cgroup_id != 0 {

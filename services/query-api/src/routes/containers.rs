@@ -2,15 +2,24 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema};
 
-use super::flows::{self, FlowRecord, ListParameters as FlowParameters};
+use super::{
+    flows::{self, FlowRecord, ListParameters as FlowParameters},
+    live,
+};
 use crate::{
     App, Error, cursor,
     extract::{Parameters, Segment},
+    feed::Scope,
     time::Range,
     values::{Address, Moment, Page},
 };
@@ -229,6 +238,19 @@ pub(super) struct RangeParameters {
     limit: Option<u32>,
     /// `next_cursor` of the part before
     cursor: Option<String>,
+    /// `true`: server-sent events from now on, or after `Last-Event-ID`, until the client goes; without the other parameters
+    follow: Option<bool>,
+}
+
+impl RangeParameters {
+    /// Whether to follow, which goes with nothing else.
+    fn follows(&self) -> Result<bool, Error> {
+        let others = self.from.is_some() || self.to.is_some() || self.limit.is_some() || self.cursor.is_some();
+        match self.follow.unwrap_or(false) {
+            true if others => Err(Error::parameter("follow", "follow goes without from, to, limit and cursor")),
+            follows => Ok(follows),
+        }
+    }
 }
 
 /// What a container used, at one moment. Counters are cumulative since it started; null = could not be read.
@@ -253,7 +275,7 @@ pub(super) struct Stats {
     missing: BTreeMap<String, String>,
 }
 
-const STATS: &str = "time, cpu_percent, cpu_usage_ns, memory_bytes, memory_limit_bytes, network_rx_bytes, network_tx_bytes, \
+pub(crate) const STATS: &str = "time, cpu_percent, cpu_usage_ns, memory_bytes, memory_limit_bytes, network_rx_bytes, network_tx_bytes, \
     network_rx_packets, network_tx_packets, block_read_bytes, block_write_bytes, pids, missing";
 
 /// What a container used, the latest first
@@ -265,9 +287,16 @@ const STATS: &str = "time, cpu_percent, cpu_usage_ns, memory_bytes, memory_limit
 pub(super) async fn stats(
     State(app): State<Arc<App>>,
     Segment(container): Segment,
+    headers: HeaderMap,
     Parameters(parameters): Parameters<RangeParameters>,
-) -> Result<Json<Page<Stats>>, Error> {
-    history(&app, &container, &parameters, STATS, "container_stats", |stats: &Stats| (stats.time, "")).await
+) -> Result<Response, Error> {
+    if parameters.follows()? {
+        let scope = scope(&app, &container).await?;
+        return live::follow(&app, |app| &app.stats, &headers, scope, "stats", |_| true).await;
+    }
+    history(&app, &container, &parameters, STATS, "container_stats", |stats: &Stats| (stats.time, ""))
+        .await
+        .map(Json::into_response)
 }
 
 /// Something that happened to a container.
@@ -290,11 +319,23 @@ pub(super) struct Event {
 pub(super) async fn events(
     State(app): State<Arc<App>>,
     Segment(container): Segment,
+    headers: HeaderMap,
     Parameters(parameters): Parameters<RangeParameters>,
-) -> Result<Json<Page<Event>>, Error> {
+) -> Result<Response, Error> {
+    if parameters.follows()? {
+        let scope = scope(&app, &container).await?;
+        return live::follow(&app, |app| &app.events, &headers, scope, "event", |_| true).await;
+    }
     let columns = "time, action, exit_code, labels, attributes";
     history(&app, &container, &parameters, columns, "container_events", |event: &Event| (event.time, &event.action))
         .await
+        .map(Json::into_response)
+}
+
+/// One container, to follow it.
+async fn scope(app: &App, container: &str) -> Result<Scope, Error> {
+    let found = find(app, container).await?;
+    Ok(Scope { container: Some((found.host, found.container_id)) })
 }
 
 /// Flows of a container, the latest first

@@ -5,6 +5,7 @@ mod containers;
 mod document;
 mod flows;
 mod http;
+mod live;
 mod questions;
 mod sql;
 mod support;

@@ -83,7 +83,13 @@ impl Watching {
 
     /// Waits until the published records give an answer.
     pub(crate) async fn records<T>(&self, what: &str, answer: impl Fn(&Records) -> Option<T>) -> T {
-        eventually(what, || answer(&self.published())).await
+        let answered = eventually(what, || answer(&self.published()));
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(50), answered).await;
+        waited.unwrap_or_else(|_| {
+            let Records { stats, events, statements } = self.published();
+            let conditions = self.service.as_ref().map(|(context, _)| context.health.conditions());
+            panic!("no {what}: {conditions:?}\n{statements:#?}\n{events:#?}\n{:#?}", stats.last())
+        })
     }
 
     /// All that was published until now.

@@ -19,21 +19,22 @@ use bollard::{
 };
 use futures::TryStreamExt as _;
 use nix::{
-    mount::{MntFlags, umount2},
     sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
+    unistd::Pid,
 };
 use tempfile::TempDir;
 use tokio::process::Child;
 
-use super::eventually;
+use super::{
+    eventually,
+    host::{image, in_hierarchies, missing, names, on_path, sweep},
+};
 
 /// The image that every engine has: busybox, and nothing else.
 pub(crate) const IMAGE: &str = "weir-test:busybox";
-const APPLETS: [&str; 16] = [
-    "sh", "dd", "cat", "nc", "ping", "sleep", "true", "false", "touch", "mkdir", "rm", "sync", "test", "kill", "env",
-    "yes",
-];
+
+/// What it takes to run one.
+const PROGRAMS: [&str; 5] = ["dockerd", "containerd", "runc", "tar", "ip"];
 
 /// How many networks this process made: no two may overlap.
 static NETWORKS: AtomicUsize = AtomicUsize::new(0);
@@ -41,6 +42,7 @@ static NETWORKS: AtomicUsize = AtomicUsize::new(0);
 /// A running engine.
 pub(crate) struct Dockerd {
     directory: TempDir,
+    arguments: Vec<String>,
     daemon: Option<Child>,
     client: Docker,
     bridges: Vec<String>,
@@ -49,14 +51,40 @@ pub(crate) struct Dockerd {
 impl Dockerd {
     /// Starts one and gives it an image; where that cannot be it says `skipped: why` and gives nothing.
     pub(crate) async fn start_or_skip() -> Option<Self> {
-        if let Some(why) = missing() {
+        Self::start_with(|_| Vec::new()).await
+    }
+
+    /// The same, listening for TLS on loopback too; its certificates, and those of a client that it trusts, are in [`Self::certificates`].
+    pub(crate) async fn start_with_tls_or_skip() -> Option<Self> {
+        if on_path("openssl").is_none() {
+            eprintln!("skipped: there is no openssl here");
+            return None;
+        }
+        Self::start_with(|directory| {
+            let certificates = directory.join("certificates");
+            super::certificates::make(&certificates);
+            let file = |name: &str| certificates.join(name).display().to_string();
+            let listen = ["--host", "tcp://127.0.0.1:0", "--tlsverify"].map(str::to_owned);
+            let files = ["--tlscacert", "--tlscert", "--tlskey"].into_iter().zip([
+                "ca.pem",
+                "server-cert.pem",
+                "server-key.pem",
+            ]);
+            listen.into_iter().chain(files.flat_map(|(option, name)| [option.to_owned(), file(name)])).collect()
+        })
+        .await
+    }
+
+    async fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
+        if let Some(why) = missing(&PROGRAMS) {
             eprintln!("skipped: {why}");
             return None;
         }
         let directory = tempfile::Builder::new().prefix("weir-dockerd-").tempdir().unwrap();
-        let daemon = Some(spawn(directory.path()));
+        let arguments = arguments(directory.path());
+        let daemon = Some(spawn(directory.path(), &arguments));
         let client = connect(directory.path()).await;
-        let engine = Self { directory, daemon, client, bridges: Vec::new() };
+        let engine = Self { directory, arguments, daemon, client, bridges: Vec::new() };
         engine.import().await;
         Some(engine)
     }
@@ -64,6 +92,22 @@ impl Dockerd {
     /// The value of `DOCKER_HOST`.
     pub(crate) fn host(&self) -> String {
         format!("unix://{}", self.directory.path().join("docker.sock").display())
+    }
+
+    /// The address for TLS: the log tells the port.
+    pub(crate) async fn tcp(&self) -> String {
+        let log = self.directory.path().join("log");
+        let port = eventually("port in the log", || {
+            let text = fs::read_to_string(&log).ok()?;
+            let (_, after) = text.split_once("API listen on 127.0.0.1:")?;
+            after.split(|character: char| !character.is_ascii_digit()).next().map(str::to_owned)
+        });
+        format!("tcp://127.0.0.1:{}", port.await)
+    }
+
+    /// `ca.pem`, `cert.pem` and `key.pem` of a client.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.directory.path().join("certificates")
     }
 
     pub(crate) fn client(&self) -> &Docker {
@@ -90,7 +134,7 @@ impl Dockerd {
 
     /// Starts the daemon again and waits until it answers.
     pub(crate) async fn restart(&mut self) {
-        self.daemon = Some(spawn(self.directory.path()));
+        self.daemon = Some(spawn(self.directory.path(), &self.arguments));
         self.client = connect(self.directory.path()).await;
     }
 
@@ -187,18 +231,10 @@ impl Dockerd {
 
     async fn import(&self) {
         fs::create_dir_all(self.shared()).unwrap();
-        let root = self.directory.path().join("image");
-        for directory in ["bin", "tmp", "data"] {
-            fs::create_dir_all(root.join(directory)).unwrap();
-        }
-        fs::copy(busybox().unwrap(), root.join("bin/busybox")).unwrap();
-        for applet in APPLETS {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        let tar = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().unwrap();
+        let tar = image(self.directory.path());
         let (repo, tag) = IMAGE.split_once(':').unwrap();
         let options = CreateImageOptionsBuilder::new().from_src("-").repo(repo).tag(tag).build();
-        let body = bollard::body_full(tar.stdout.into());
+        let body = bollard::body_full(tar.into());
         self.client.create_image(Some(options), Some(body), None).try_collect::<Vec<_>>().await.unwrap();
     }
 }
@@ -210,64 +246,15 @@ impl Drop for Dockerd {
             let _gone = kill(Pid::from_raw(daemon.cast_signed()), Signal::SIGKILL);
         }
         let containers = names(&root.join("data/containers"));
-        // First the shims, so that nobody restarts anything; they and containerd have the directory in their command line.
-        for process in processes_of(root) {
-            let _gone = kill(process, Signal::SIGKILL);
-        }
         let cgroups: Vec<_> = containers.iter().flat_map(|id| cgroups_of(id)).collect();
-        for _ in 0..200 {
-            let inside: Vec<_> = cgroups.iter().flat_map(|cgroup| members(cgroup)).collect();
-            if inside.is_empty() {
-                break;
-            }
-            for process in inside {
-                let _gone = kill(process, Signal::SIGKILL);
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        for cgroup in cgroups {
-            let _gone = fs::remove_dir(cgroup);
-        }
-        for mount in mounts_below(root) {
-            let _gone = umount2(&mount, MntFlags::MNT_DETACH);
-        }
+        sweep(root, &cgroups);
         for bridge in &self.bridges {
             let _gone = Command::new("ip").args(["link", "delete", bridge]).stderr(Stdio::null()).status();
         }
     }
 }
 
-/// Why there can be no engine here.
-fn missing() -> Option<String> {
-    if !geteuid().is_root() {
-        return Some("a Docker engine of its own needs root".to_owned());
-    }
-    for program in ["dockerd", "containerd", "runc", "tar", "ip"] {
-        if on_path(program).is_none() {
-            return Some(format!("there is no {program} here"));
-        }
-    }
-    if busybox().is_none() {
-        return Some("there is no static busybox here to make an image of (Debian: busybox-static)".to_owned());
-    }
-    None
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(usual).map(|directory| directory.join(program)).find(|file| file.is_file())
-}
-
-/// A busybox without a dynamic loader, which a container would not have.
-fn busybox() -> Option<PathBuf> {
-    on_path("busybox").filter(|file| {
-        fs::read(file)
-            .is_ok_and(|bytes| !bytes.windows(10).any(|window| window == b"/ld-linux-" || window == b"/ld-musl-x"))
-    })
-}
-
-fn spawn(directory: &Path) -> Child {
+fn spawn(directory: &Path, arguments: &[String]) -> Child {
     let log = fs::File::options().append(true).create(true).open(directory.join("log")).unwrap();
     tokio::process::Command::new(on_path("dockerd").unwrap())
         .arg("--data-root")
@@ -280,6 +267,7 @@ fn spawn(directory: &Path) -> Child {
         .arg(format!("unix://{}", directory.join("docker.sock").display()))
         // The host's own bridge, filters and forwarding are none of its business.
         .args(["--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--live-restore"])
+        .args(arguments)
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .kill_on_drop(true)
@@ -309,51 +297,8 @@ fn state_of(pid: i32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
-fn names(directory: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
-
-fn processes_of(root: &Path) -> Vec<Pid> {
-    let needle = root.display().to_string();
-    let own = std::process::id();
-    names(Path::new("/proc"))
-        .iter()
-        .filter_map(|name| name.parse::<u32>().ok())
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&needle))
-        })
-        .map(|pid| Pid::from_raw(pid.cast_signed()))
-        .collect()
-}
-
 /// The container's directory in every hierarchy.
 fn cgroups_of(id: &str) -> Vec<PathBuf> {
-    let root = Path::new("/sys/fs/cgroup");
-    std::iter::once(root.to_owned())
-        .chain(names(root).into_iter().map(|name| root.join(name)))
-        .flat_map(|hierarchy| {
-            [hierarchy.join("docker").join(id), hierarchy.join(format!("system.slice/docker-{id}.scope"))]
-        })
-        .filter(|directory| directory.is_dir())
-        .collect()
-}
-
-fn members(cgroup: &Path) -> Vec<Pid> {
-    let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    processes.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).map(Pid::from_raw).collect()
-}
-
-/// The innermost first.
-fn mounts_below(root: &Path) -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut below: Vec<_> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .filter(|mount| mount.starts_with(root))
-        .collect();
-    below.reverse();
-    below
+    let scope = format!("system.slice/docker-{id}.scope");
+    [format!("docker/{id}"), scope].iter().flat_map(|path| in_hierarchies(path)).collect()
 }
