@@ -57,6 +57,9 @@ pub struct Config {
     /// Count one flow in so many, with all its packets, and scale its sums; 1 = all
     #[arg(long, env = "WEIR_CAPTURE_SAMPLE", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub sample: u32,
+    /// Whether DNS messages, client hellos and the like are read: rows of `dns` and `tls`, and names and protocols of flows
+    #[arg(long, env = "WEIR_CAPTURE_NAMES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub names: bool,
     /// Where records go
     /// [default: nats where --nats-url is given, else live on a terminal and lines elsewhere]
     #[arg(long, env = "WEIR_CAPTURE_OUTPUT", value_name = "FORM")]
@@ -102,7 +105,7 @@ pub enum Output {
 impl Config {
     /// What is to be counted, compiled.
     pub fn plan(&self) -> Result<Plan, Error> {
-        Ok(Plan::new(self.filter()?, self.sample))
+        Ok(Plan::new(self.filter()?, self.sample).with_names(self.names))
     }
 
     fn filter(&self) -> Result<PacketFilter, Error> {
