@@ -1,7 +1,9 @@
 //! Load with known content, and the check that the tables hold exactly that.
 //!
+//! `weir-loadtest capture` measures what capturing costs, and needs root.
 //! `weir-loadtest ingest` needs nothing but the engines and the ingester's program beside it; `flows` and `check` work on a system that runs.
 
+mod capture;
 mod check;
 mod flows;
 mod ingest;
@@ -25,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Start the engines and an ingester, publish known flows, check them and report what it cost
     Ingest(ingest::Options),
+    /// Measure what capturing costs, on wires between network namespaces of this machine; needs root
+    Capture(capture::Options),
     /// Publish known flows to a NATS that runs
     Flows(flows::Options),
     /// Check that the tables hold exactly the flows that `flows` published with the same options
@@ -44,6 +48,7 @@ async fn main() -> ExitCode {
     let result = match arguments.command {
         None => ingest::run(&ingest::Options::default()).await,
         Some(Command::Ingest(options)) => ingest::run(&options).await,
+        Some(Command::Capture(options)) => tokio::task::block_in_place(|| capture::run(&options)),
         Some(Command::Flows(options)) => flows::run(&options).await,
         Some(Command::Check(options)) => check::run(&options).await,
     };

@@ -84,6 +84,8 @@ pub mod names {
     pub const IP_INGRESS: &str = "ip_ingress";
     /// As above: what goes out.
     pub const IP_EGRESS: &str = "ip_egress";
+    /// The least that a program that counts flows does; for the benchmark.
+    pub const MINIMAL: &str = "minimal";
     /// Program at cgroups: a process opens a socket.
     pub const SOCKET_OPENS: &str = "socket_opens";
     /// Program at cgroups: a socket sends.

@@ -10,6 +10,7 @@
 mod atomic;
 mod frame;
 mod maps;
+mod minimal;
 mod picks;
 mod select;
 mod sockets;
@@ -93,14 +94,12 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     if let Some(outcome) = select::ignored(&key, frame.ifindex()) {
         return (outcome, size);
     }
+    let headers = &*headers;
     let packet = table::Packet {
+        headers,
         key,
         side,
         initiator: initiator::of_first_packet(headers, side),
-        tcp_flags: u64::from(headers.tcp_flags),
-        anonymous: headers.src.is_unspecified(),
-        segment: headers.segment,
-        tunnel: headers.tunnel,
         own,
         size,
         hook,

@@ -1,6 +1,7 @@
 //! The kernel's side: loads the programs, attaches them to interfaces, and gives access to what they count.
 
 mod btf;
+mod cost;
 mod features;
 mod rcu;
 mod table;
@@ -22,6 +23,7 @@ use weir_capture_common::{
     socket::{NOT_SPECIFIED, PATH, REASONS},
 };
 
+pub use cost::Cost;
 pub use features::{Feature, Features};
 pub use table::KernelTable;
 
@@ -100,6 +102,8 @@ impl Kernel {
     pub fn load(max_flows: u32, plan: &Plan) -> Result<(Self, KernelTable), Error> {
         let (types, home) = (features::Types::read(), features::network_namespace());
         let mut loader = EbpfLoader::new();
+        // The kernel's types as the library holds them are some 50 MB, and nothing in the object refers to them.
+        loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
         plan.configure(&mut loader);
         let mut object = loader
