@@ -60,6 +60,12 @@ pub struct Config {
     /// Whether DNS messages, client hellos and the like are read: rows of `dns` and `tls`, and names and protocols of flows
     #[arg(long, env = "WEIR_CAPTURE_NAMES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub names: bool,
+    /// Hook of the interfaces to attach to
+    #[arg(long, env = "WEIR_CAPTURE_HOOK", value_name = "HOOK", default_value = "auto")]
+    pub hook: Hook,
+    /// Place among the programs of others: what the first one sees may still be dropped by another, the last one sees what is left
+    #[arg(long, env = "WEIR_CAPTURE_TCX_ORDER", value_name = "ORDER", default_value = "first")]
+    pub tcx_order: Order,
     /// Where records go
     /// [default: nats where --nats-url is given, else live on a terminal and lines elsewhere]
     #[arg(long, env = "WEIR_CAPTURE_OUTPUT", value_name = "FORM")]
@@ -85,6 +91,26 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap would print them as the heading's help")]
     pub spool: weir_bus::SpoolOptions,
+}
+
+/// A hook for what passes an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hook {
+    /// TCX where the kernel has it (6.6), else clsact
+    Auto,
+    /// TCX: a chain of programs, each of which its owner alone can remove
+    Tcx,
+    /// Filters of the qdisc clsact; of two captures on one interface only one can have it
+    Clsact,
+}
+
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// Before all others
+    First,
+    /// After all others
+    Last,
 }
 
 /// Where records go.

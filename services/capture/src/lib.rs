@@ -47,6 +47,7 @@ pub fn prepare(config: &Config) -> Result<Capture, Error> {
     privileges::keep_for_loading()?;
     let capture = Capture::load(config)?;
     privileges::keep_nothing()?;
+    privileges::forbid_the_rest()?;
     Ok(capture)
 }
 

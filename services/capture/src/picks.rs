@@ -28,6 +28,10 @@ pub use known::Known;
 
 /// Size of the buffer between the kernel and this thread: at least 1000 packets.
 pub(crate) const BUFFER_BYTES: u32 = 4 << 20;
+/// Orders that may wait for the thread.
+const ORDERS: usize = 8;
+/// How long a report waits for names.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// How often the thread looks.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -39,32 +43,65 @@ pub type Rows = Box<dyn FnMut(Batch) -> bool + Send>;
 
 /// The running thread.
 pub struct Picks {
-    stop: SyncSender<()>,
+    orders: SyncSender<Order>,
     thread: JoinHandle<()>,
+}
+
+/// Makes the thread read what the kernel has picked so far.
+#[derive(Clone)]
+pub struct CatchUp(SyncSender<Order>);
+
+enum Order {
+    Read(SyncSender<()>),
+    Stop,
 }
 
 impl Picks {
     /// Starts to dissect. `seed` makes the same flow ids as those of the capturing thread.
     pub fn start(buffer: Buffer, seed: u64, known: Arc<Known>, rows: Rows) -> std::io::Result<Self> {
-        let (stop, stopped) = sync_channel(1);
+        let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new().name("weir-picks".into()).spawn(move || {
             let mut reading = Reading { buffer, dissector: Dissector::new(seed, known), rows, clock: None };
-            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            loop {
+                let order = inbox.recv_timeout(TICK);
                 reading.read();
+                match order {
+                    Ok(Order::Read(done)) => {
+                        // Who asked may have given up.
+                        let _gone = done.try_send(());
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                }
             }
-            reading.read();
             reading.dissector.finish();
             reading.publish();
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { orders, thread })
+    }
+
+    /// For who is about to report flows, and wants their names.
+    #[must_use]
+    pub fn catch_up(&self) -> CatchUp {
+        CatchUp(self.orders.clone())
     }
 
     /// Dissects what was picked so far, publishes the rest, and ends. To be called when nothing is attached any more.
     pub fn stop(self) {
         // It fails for a thread that has ended.
-        let _ended = self.stop.send(());
+        let _ended = self.orders.send(Order::Stop);
         if self.thread.join().is_err() {
             warn!("the dissecting thread has panicked");
+        }
+    }
+}
+
+impl CatchUp {
+    /// Returns when all that was picked before is dissected, or after a moment: a name is not worth more.
+    pub fn wait(&self) {
+        let (done, told) = sync_channel(1);
+        if self.0.try_send(Order::Read(done)).is_ok() && told.recv_timeout(PATIENCE).is_err() {
+            counter!("weir_capture_names_late_total").increment(1);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     http::Told,
     interfaces::{self, Network},
     output::Printer,
-    picks::{Known, Picks, Rows},
+    picks::{CatchUp, Known, Picks, Rows},
     select,
 };
 
@@ -41,7 +41,11 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
     let picks = capture.take_picks();
     let picks = picks.map(|buffer| Picks::start(buffer, capture.seed(), Arc::clone(&known), destination.rows()));
     let picks = picks.transpose().context("cannot start a thread")?;
-    capture.start(sink(&config, &destination, &told, known), context.health.clone(), checkpoint)?;
+    capture.start(
+        sink(&config, &destination, &told, known, picks.as_ref().map(Picks::catch_up)),
+        context.health.clone(),
+        checkpoint,
+    )?;
 
     let watching = tokio::spawn(interfaces::watch(network, context.shutdown.clone()));
     let mut watchdog = tokio::time::interval(WATCHDOG);
@@ -73,11 +77,14 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
 }
 
 /// Scales what a sample stands for, adds names, and hands records to all who want them.
-fn sink(config: &Config, destination: &Destination, told: &Told, known: Arc<Known>) -> Sink {
+fn sink(config: &Config, destination: &Destination, told: &Told, known: Arc<Known>, names: Option<CatchUp>) -> Sink {
     let one_in = config.sample;
     let live = told.live.clone();
     let mut publish = destination.publish();
     Box::new(move |mut flows| {
+        if let Some(names) = &names {
+            names.wait();
+        }
         for flow in &mut flows {
             select::scale(flow, one_in);
             known.name(flow);
