@@ -50,6 +50,8 @@ pub mod names {
     pub const EXECUTABLES: &str = "EXECUTABLES";
     /// Stack of the numbers of free slots.
     pub const FREE: &str = "FREE";
+    /// Stack of the numbers of free slots for [overflow](crate::flow::FlowKey::overflow).
+    pub const RESERVE: &str = "RESERVE";
     /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).

@@ -95,8 +95,9 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
         return (outcome, size);
     }
     let headers = &*headers;
-    let packet = table::Packet {
+    let mut packet = table::Packet {
         headers,
+        overflows: false,
         key,
         side,
         initiator: initiator::of_first_packet(headers, side),
@@ -107,8 +108,8 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
         now: unsafe { bpf_ktime_get_boot_ns() },
     };
     let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
-    let outcome = table::add(&packet, &mut seen, ledger);
-    if outcome == Outcome::Accounted {
+    let outcome = table::add(&mut packet, &mut seen, ledger);
+    if outcome == Outcome::Accounted && !packet.overflows {
         picks::look_at(frame, headers, &packet.key, side, &seen, link, packet.now);
     }
     (outcome, size)

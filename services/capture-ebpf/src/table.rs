@@ -14,7 +14,7 @@ use weir_capture_common::{
 
 use crate::{
     atomic,
-    maps::{FACTS, FREE, INDEX, SLOTS, WAITING},
+    maps::{FACTS, FREE, INDEX, RESERVE, SLOTS, WAITING},
     picks::Seen,
     sockets,
 };
@@ -29,6 +29,8 @@ pub struct Packet<'a> {
     pub side: Side,
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
+    /// There is no room for its flow.
+    pub overflows: bool,
     /// It was made on this host, and leaves it here.
     pub own: bool,
     pub size: Size,
@@ -39,16 +41,29 @@ pub struct Packet<'a> {
 
 /// Adds a packet to its flow; the first one opens it.
 #[inline(always)]
-pub fn add(packet: &Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome {
-    // Twice: between a lookup and an insert another CPU may open the flow, and an index entry may be reused while it is read.
-    for _ in 0..2 {
+pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome {
+    // Twice: between a lookup and an insert another CPU may open the flow, and an index entry may be reused while it is read. And twice again where
+    // there is no room for the flow, for what it counts to instead.
+    for _ in 0..4 {
         if let Some((slot, number)) = find(&packet.key) {
+            if packet.overflows {
+                ledger.overflow += packet.size.packets;
+            }
             return update(slot, number, packet, seen);
         }
         match open(packet) {
+            Ok(()) if packet.overflows => {
+                ledger.overflow += packet.size.packets;
+                return Outcome::Accounted;
+            }
             Ok(()) => {
                 ledger.flows_opened += 1;
                 return Outcome::Accounted;
+            }
+            Err(Some(Outcome::TableFull)) if !packet.overflows => {
+                packet.overflows = true;
+                packet.key = FlowKey::overflow(packet.headers, packet.hook);
+                (packet.side, packet.initiator) = (Side::A, Side::A);
             }
             Err(Some(outcome)) => return outcome,
             Err(None) => {}
@@ -97,7 +112,7 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
         }
         atomic::add(&raw mut (*counters).packets, packet.size.packets);
         atomic::add(&raw mut (*counters).bytes, packet.size.bytes);
-        if packet.key.protocol() == TCP {
+        if packet.key.protocol() == TCP && !packet.overflows {
             follow(counters, back, number, packet);
         }
     }
@@ -171,7 +186,8 @@ fn remember_interface(number: u32, ifindex: u32, counting: u32) {
 /// Opens a flow with its first packet. `Err(None)`: another CPU was faster.
 #[inline(always)]
 fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
-    let number = match FREE.pop() {
+    let free = if packet.overflows { &RESERVE } else { &FREE };
+    let number = match free.pop() {
         Ok(Some(number)) => number,
         Ok(None) => return Err(Some(Outcome::TableFull)),
         Err(_) => return Err(Some(Outcome::TableBusy)),
@@ -189,7 +205,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
         }
         Err(error) => {
             // The stack has room for all numbers there are, so this one fits.
-            let _ = FREE.push(number, 0);
+            let _ = free.push(number, 0);
             Err(match error {
                 EEXIST => None,
                 E2BIG => Some(Outcome::TableFull),
@@ -202,6 +218,9 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
 /// What is known of a flow that has just got its slot.
 #[inline(always)]
 fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
+    if packet.overflows {
+        return;
+    }
     let Some(facts) = FACTS.get_ptr_mut(number) else { return };
     // SAFETY: a pointer into the array; the waiting end is copied at once.
     unsafe {
@@ -243,7 +262,7 @@ fn fill(slot: *mut Slot, packet: &Packet) {
         (*mine).tcp_flags = u64::from(packet.headers.tcp_flags);
         (*mine).syns = 0;
         (*mine).progress = Progress::default();
-        if packet.key.protocol() == TCP {
+        if packet.key.protocol() == TCP && !packet.overflows {
             (*mine).progress.follow(
                 &packet.headers.segment,
                 packet.size.packets,
