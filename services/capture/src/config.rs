@@ -24,7 +24,7 @@ pub struct Config {
     /// [default: the interfaces that carry the default routes]
     #[arg(long = "interface", env = "WEIR_CAPTURE_INTERFACE", value_name = "NAME", value_delimiter = ',', value_parser = interface_pattern)]
     pub interfaces: Vec<String>,
-    /// Flows that the kernel's table has room for, about 330 bytes each
+    /// Flows that the kernel's table has room for, about 520 bytes each
     #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
     /// How often ended flows are reported
