@@ -91,7 +91,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
     follow_fragments(headers, ledger);
     let (key, side) = FlowKey::new(headers);
-    if let Some(outcome) = select::ignored(&key, frame.ifindex()) {
+    if let Some(outcome) = select::ignored(&key, headers, frame.ifindex()) {
         return (outcome, size);
     }
     let headers = &*headers;

@@ -55,7 +55,7 @@ impl Dissector {
         if !app.is_empty() {
             self.known.app(flow_id, app, now);
         }
-        let link_type = if head.link == 0 { LinkType::ETHERNET } else { LinkType::RAW };
+        let link_type = if head.link & 0xff == 0 { LinkType::ETHERNET } else { LinkType::RAW };
         let original_length = head.original.max(head.captured);
         self.analyzer.packet(&Frame { time_us: now, link_type, data: frame, original_length, interface: 0 });
         self.packets += 1;
@@ -155,12 +155,13 @@ impl Dissector {
 const UDP: u32 = 17;
 
 fn tuple(head: &Head) -> Tuple {
+    let key = head.key.inside((head.link >> 8) as u32);
     let end = |side| {
-        let (Address { high, low }, port) = head.key.end(side);
+        let (Address { high, low }, port) = key.end(side);
         (high, low, port)
     };
     let (a, b) = (end(Side::A), end(Side::B));
-    (a.min(b), a.max(b), head.key.protocol())
+    (a.min(b), a.max(b), key.protocol())
 }
 
 fn analyzer() -> Analyzer {
