@@ -55,7 +55,7 @@ impl Dissector {
         if !app.is_empty() {
             self.known.app(flow_id, app, now);
         }
-        let link_type = if head.link & 0xff == 0 { LinkType::ETHERNET } else { LinkType::RAW };
+        let link_type = if head.link as u8 == 0 { LinkType::ETHERNET } else { LinkType::RAW };
         let original_length = head.original.max(head.captured);
         self.analyzer.packet(&Frame { time_us: now, link_type, data: frame, original_length, interface: 0 });
         self.packets += 1;
