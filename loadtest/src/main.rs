@@ -1,7 +1,9 @@
 //! Load with known content, and the check that the tables hold exactly that.
 //!
+//! `weir-loadtest capture` measures what capturing costs, and needs root.
 //! `weir-loadtest ingest` needs nothing but the engines and the ingester's program beside it; `flows` and `check` work on a system that runs.
 
+mod capture;
 mod check;
 mod containers;
 mod flows;
@@ -28,6 +30,8 @@ enum Command {
     Ingest(ingest::Options),
     /// Start a Docker engine with a hundred containers, and report what watching them costs, beside `docker stats`
     Containers(containers::Options),
+    /// Measure what capturing costs, on wires between network namespaces of this machine; needs root
+    Capture(capture::Options),
     /// Publish known flows to a NATS that runs
     Flows(flows::Options),
     /// Check that the tables hold exactly the flows that `flows` published with the same options
@@ -48,6 +52,7 @@ async fn main() -> ExitCode {
         None => ingest::run(&ingest::Options::default()).await,
         Some(Command::Ingest(options)) => ingest::run(&options).await,
         Some(Command::Containers(options)) => containers::run(&options).await,
+        Some(Command::Capture(options)) => tokio::task::block_in_place(|| capture::run(&options)),
         Some(Command::Flows(options)) => flows::run(&options).await,
         Some(Command::Check(options)) => check::run(&options).await,
     };

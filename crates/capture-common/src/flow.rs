@@ -6,6 +6,8 @@ use crate::{
 };
 
 const FIRST_BIT: u64 = 1 << 63;
+/// Upper half of addresses that nobody has (RFC 4291 section 2.7: reserved flags and scope of a multicast address).
+const OVERFLOW: u64 = u64::MAX;
 
 /// Which end of a flow, in the order of its key: `A` has the lower (address, port).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,27 @@ impl FlowKey {
             key.mark(tunnel.kind);
         }
         (key, side)
+    }
+
+    /// What a packet counts to when the table has no room for its flow: all such of its protocol and lower port, per hook.
+    #[inline(always)]
+    #[must_use]
+    pub fn overflow(headers: &Headers, hook: u32) -> Self {
+        let port = if headers.src_port < headers.dst_port { headers.src_port } else { headers.dst_port };
+        Self {
+            a: Address { high: OVERFLOW, low: u64::from(hook) },
+            b: Address { high: OVERFLOW, low: 0 },
+            a_port: 0,
+            b_port: port,
+            protocol_vlan: u32::from(headers.protocol) << 24,
+        }
+    }
+
+    /// Whether this is such a key: its addresses are none.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_overflow(&self) -> bool {
+        self.a.high == OVERFLOW && self.b.high == OVERFLOW
     }
 
     /// The key of the flow in a tunnel as it is inside: without the marks that keep it apart from the same addresses elsewhere.

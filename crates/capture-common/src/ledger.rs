@@ -107,6 +107,8 @@ pub struct Ledger {
     pub flows_opened: u64,
     /// Times that the kernel showed many packets as one (GSO, GRO).
     pub super_packets: u64,
+    /// Packets that were accounted by protocol and port, because there was no room for their flows.
+    pub overflow: u64,
 }
 
 impl Ledger {
@@ -139,6 +141,7 @@ impl Ledger {
         self.fragments_without_ports += other.fragments_without_ports;
         self.flows_opened += other.flows_opened;
         self.super_packets += other.super_packets;
+        self.overflow += other.overflow;
     }
 
     /// Packets and bytes of all outcomes of a kind.

@@ -50,6 +50,8 @@ pub mod names {
     pub const EXECUTABLES: &str = "EXECUTABLES";
     /// Stack of the numbers of free slots.
     pub const FREE: &str = "FREE";
+    /// Stack of the numbers of free slots for [overflow](crate::flow::FlowKey::overflow).
+    pub const RESERVE: &str = "RESERVE";
     /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
@@ -84,6 +86,8 @@ pub mod names {
     pub const IP_INGRESS: &str = "ip_ingress";
     /// As above: what goes out.
     pub const IP_EGRESS: &str = "ip_egress";
+    /// The least that a program that counts flows does; for the benchmark.
+    pub const MINIMAL: &str = "minimal";
     /// Program at cgroups: a process opens a socket.
     pub const SOCKET_OPENS: &str = "socket_opens";
     /// Program at cgroups: a socket sends.

@@ -64,7 +64,7 @@ pub struct Head {
     pub original: u32,
     /// [`Kind`]
     pub kind: u32,
-    /// 0 = an Ethernet header comes first, 1 = the IP header.
+    /// Lowest byte: 0 = an Ethernet header comes first, 1 = the IP header. Above it the kind of the tunnel that the flow is in.
     pub link: u64,
 }
 

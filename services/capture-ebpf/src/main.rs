@@ -10,6 +10,7 @@
 mod atomic;
 mod frame;
 mod maps;
+mod minimal;
 mod picks;
 mod select;
 mod sockets;
@@ -90,17 +91,16 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
     follow_fragments(headers, ledger);
     let (key, side) = FlowKey::new(headers);
-    if let Some(outcome) = select::ignored(&key, frame.ifindex()) {
+    if let Some(outcome) = select::ignored(&key, headers, frame.ifindex()) {
         return (outcome, size);
     }
-    let packet = table::Packet {
+    let headers = &*headers;
+    let mut packet = table::Packet {
+        headers,
+        overflows: false,
         key,
         side,
         initiator: initiator::of_first_packet(headers, side),
-        tcp_flags: u64::from(headers.tcp_flags),
-        anonymous: headers.src.is_unspecified(),
-        segment: headers.segment,
-        tunnel: headers.tunnel,
         own,
         size,
         hook,
@@ -108,8 +108,8 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
         now: unsafe { bpf_ktime_get_boot_ns() },
     };
     let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
-    let outcome = table::add(&packet, &mut seen, ledger);
-    if outcome == Outcome::Accounted {
+    let outcome = table::add(&mut packet, &mut seen, ledger);
+    if outcome == Outcome::Accounted && !packet.overflows {
         picks::look_at(frame, headers, &packet.key, side, &seen, link, packet.now);
     }
     (outcome, size)

@@ -34,6 +34,10 @@ pub static FACTS: Array<Facts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 
+/// Slots for what finds no room, by protocol and port.
+#[map]
+pub static RESERVE: Stack<u32> = Stack::with_max_entries(1, 0);
+
 /// Datagrams in flight: a fragment follows its first one within milliseconds.
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Ports> = LruHashMap::with_max_entries(8192, 0);

@@ -61,6 +61,7 @@ pub fn look_at(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side, see
         Link::Ethernet => 0,
         Link::Ip => 1,
     };
+    let link = link | u64::from(headers.tunnel.kind) << 8;
     let (first_seen, ifindex, original, kind) = (seen.first_seen, frame.ifindex(), frame.length(), kind as u32);
     pick(frame, &Head { key: *key, first_seen, now, ifindex, original, kind, link, captured: 0 });
 }

@@ -8,6 +8,7 @@ use aya_ebpf::{
     },
 };
 use weir_capture_common::{
+    dissect::Headers,
     flow::{Address, FlowKey},
     ledger::Outcome,
     select::{Program, is_sampled, uses},
@@ -40,11 +41,11 @@ static SELECT_PROGRAM: Array<Program> = Array::with_max_entries(1, 0);
 
 /// Why a packet of this flow is not to be counted; `None` = it is.
 #[inline(always)]
-pub fn ignored(key: &FlowKey, ifindex: u32) -> Option<Outcome> {
+pub fn ignored(key: &FlowKey, headers: &Headers, ifindex: u32) -> Option<Outcome> {
     // SAFETY: constants that are set before the program is loaded; volatile, or the compiler would take what stands here.
     let (used, one_in) =
         unsafe { ((&raw const SELECT_USES).read_volatile(), (&raw const SAMPLE_ONE_IN).read_volatile()) };
-    if used & uses::FILTER != 0 && !accepted(key, ifindex, used) {
+    if used & uses::FILTER != 0 && !accepted(headers, ifindex, used) {
         return Some(Outcome::Filtered);
     }
     if one_in > 1 {
@@ -58,16 +59,17 @@ pub fn ignored(key: &FlowKey, ifindex: u32) -> Option<Outcome> {
 }
 
 #[inline(always)]
-fn accepted(key: &FlowKey, ifindex: u32, used: u32) -> bool {
+fn accepted(headers: &Headers, ifindex: u32, used: u32) -> bool {
+    // Of the packet, not of its key: a key marks the addresses of flows in tunnels.
     let mut answers = 0;
     if used & uses::ADDRESSES != 0 {
-        answers |= of_address(key.a) | of_address(key.b);
+        answers |= of_address(headers.src) | of_address(headers.dst);
     }
     if used & uses::PORTS != 0 {
-        answers |= of(&SELECT_PORTS, key.a_port.into()) | of(&SELECT_PORTS, key.b_port.into());
+        answers |= of(&SELECT_PORTS, headers.src_port.into()) | of(&SELECT_PORTS, headers.dst_port.into());
     }
     if used & uses::PROTOCOLS != 0 {
-        answers |= of(&SELECT_PROTOCOLS, key.protocol().into());
+        answers |= of(&SELECT_PROTOCOLS, headers.protocol.into());
     }
     if used & uses::INTERFACES != 0 {
         // SAFETY: the value is copied at once, and user space writes it whole.

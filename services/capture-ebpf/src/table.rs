@@ -2,18 +2,19 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use weir_capture_common::{
-    facts::{Facts, OTHERS, Tunnel},
+    dissect::Headers,
+    facts::{Facts, OTHERS},
     flow::{FlowKey, Side},
     initiator::{ACK, RST, SYN, TCP},
     ledger::{Ledger, Outcome},
-    sequence::{CONNECTING, Progress, Segment},
+    sequence::{CONNECTING, Progress},
     slot::{self, Counters, Hook, LIVE, Slot},
     wire::Size,
 };
 
 use crate::{
     atomic,
-    maps::{FACTS, FREE, INDEX, SLOTS, WAITING},
+    maps::{FACTS, FREE, INDEX, RESERVE, SLOTS, WAITING},
     picks::Seen,
     sockets,
 };
@@ -22,16 +23,14 @@ const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
 
 /// What the table wants to know of a packet.
-pub struct Packet {
+pub struct Packet<'a> {
+    pub headers: &'a Headers,
     pub key: FlowKey,
     pub side: Side,
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
-    pub tcp_flags: u64,
-    /// The sender has no address yet.
-    pub anonymous: bool,
-    pub segment: Segment,
-    pub tunnel: Tunnel,
+    /// There is no room for its flow.
+    pub overflows: bool,
     /// It was made on this host, and leaves it here.
     pub own: bool,
     pub size: Size,
@@ -42,16 +41,29 @@ pub struct Packet {
 
 /// Adds a packet to its flow; the first one opens it.
 #[inline(always)]
-pub fn add(packet: &Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome {
-    // Twice: between a lookup and an insert another CPU may open the flow, and an index entry may be reused while it is read.
-    for _ in 0..2 {
+pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome {
+    // Twice: between a lookup and an insert another CPU may open the flow, and an index entry may be reused while it is read. And twice again where
+    // there is no room for the flow, for what it counts to instead.
+    for _ in 0..4 {
         if let Some((slot, number)) = find(&packet.key) {
+            if packet.overflows {
+                ledger.overflow += packet.size.packets;
+            }
             return update(slot, number, packet, seen);
         }
         match open(packet) {
+            Ok(()) if packet.overflows => {
+                ledger.overflow += packet.size.packets;
+                return Outcome::Accounted;
+            }
             Ok(()) => {
                 ledger.flows_opened += 1;
                 return Outcome::Accounted;
+            }
+            Err(Some(Outcome::TableFull)) if !packet.overflows => {
+                packet.overflows = true;
+                packet.key = FlowKey::overflow(packet.headers, packet.hook);
+                (packet.side, packet.initiator) = (Side::A, Side::A);
             }
             Err(Some(outcome)) => return outcome,
             Err(None) => {}
@@ -83,7 +95,7 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
             Side::A => &raw const (*slot).from_b,
             Side::B => &raw const (*slot).from_a,
         };
-        if !(*counters).owned_by(packet.hook, packet.now, packet.anonymous) {
+        if !(*counters).owned_by(packet.hook, packet.now, packet.headers.src.is_unspecified()) {
             remember_interface(number, slot::ifindex(packet.hook), slot::ifindex((*counters).owner));
             return Outcome::Duplicate;
         }
@@ -95,12 +107,12 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
         }
         (seen.first_seen, seen.before) = ((*slot).first_seen, (*counters).packets);
         (*counters).last_seen = packet.now;
-        if (*counters).tcp_flags & packet.tcp_flags != packet.tcp_flags {
-            atomic::or(&raw mut (*counters).tcp_flags, packet.tcp_flags);
+        if (*counters).tcp_flags & u64::from(packet.headers.tcp_flags) != u64::from(packet.headers.tcp_flags) {
+            atomic::or(&raw mut (*counters).tcp_flags, u64::from(packet.headers.tcp_flags));
         }
         atomic::add(&raw mut (*counters).packets, packet.size.packets);
         atomic::add(&raw mut (*counters).bytes, packet.size.bytes);
-        if packet.key.protocol() == TCP {
+        if packet.key.protocol() == TCP && !packet.overflows {
             follow(counters, back, number, packet);
         }
     }
@@ -112,8 +124,13 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
 unsafe fn follow(counters: *mut Counters, back: *const Counters, number: u32, packet: &Packet) {
     // SAFETY: as in `update`.
     unsafe {
-        (*counters).progress.follow(&packet.segment, packet.size.packets, (packet.now >> 10) as u32, packet.own);
-        if packet.segment.flags & SYN == 0 && (*counters).progress.marks & CONNECTING == 0 {
+        (*counters).progress.follow(
+            &packet.headers.segment,
+            packet.size.packets,
+            (packet.now >> 10) as u32,
+            packet.own,
+        );
+        if packet.headers.segment.flags & SYN == 0 && (*counters).progress.marks & CONNECTING == 0 {
             return;
         }
         let Some(facts) = FACTS.get_ptr_mut(number) else { return };
@@ -126,7 +143,7 @@ unsafe fn follow(counters: *mut Counters, back: *const Counters, number: u32, pa
 unsafe fn connect(counters: *mut Counters, facts: *mut Facts, expected: u32, packet: &Packet) {
     // SAFETY: pointers into the arrays.
     unsafe {
-        let flags = packet.segment.flags & (SYN | ACK | RST);
+        let flags = packet.headers.segment.flags & (SYN | ACK | RST);
         if flags == SYN {
             (*counters).syns += 1;
             (*counters).progress.marks |= CONNECTING;
@@ -135,7 +152,7 @@ unsafe fn connect(counters: *mut Counters, facts: *mut Facts, expected: u32, pac
             if (*facts).syn != 0 && (*facts).ack == 0 {
                 (*facts).syn_ack = packet.now;
             }
-        } else if flags == ACK && (*facts).syn_ack != 0 && packet.segment.acknowledgement == expected {
+        } else if flags == ACK && (*facts).syn_ack != 0 && packet.headers.segment.acknowledgement == expected {
             (*facts).ack = packet.now;
             (*counters).progress.marks &= !CONNECTING;
         } else if flags & RST != 0 {
@@ -169,7 +186,8 @@ fn remember_interface(number: u32, ifindex: u32, counting: u32) {
 /// Opens a flow with its first packet. `Err(None)`: another CPU was faster.
 #[inline(always)]
 fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
-    let number = match FREE.pop() {
+    let free = if packet.overflows { &RESERVE } else { &FREE };
+    let number = match free.pop() {
         Ok(Some(number)) => number,
         Ok(None) => return Err(Some(Outcome::TableFull)),
         Err(_) => return Err(Some(Outcome::TableBusy)),
@@ -187,7 +205,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
         }
         Err(error) => {
             // The stack has room for all numbers there are, so this one fits.
-            let _ = FREE.push(number, 0);
+            let _ = free.push(number, 0);
             Err(match error {
                 EEXIST => None,
                 E2BIG => Some(Outcome::TableFull),
@@ -200,13 +218,16 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
 /// What is known of a flow that has just got its slot.
 #[inline(always)]
 fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
+    if packet.overflows {
+        return;
+    }
     let Some(facts) = FACTS.get_ptr_mut(number) else { return };
     // SAFETY: a pointer into the array; the waiting end is copied at once.
     unsafe {
-        if packet.tunnel.kind != 0 {
-            (*facts).tunnel = packet.tunnel;
+        if packet.headers.tunnel.kind != 0 {
+            (*facts).tunnel = packet.headers.tunnel;
         }
-        if packet.key.protocol() == TCP && packet.segment.flags & SYN != 0 {
+        if packet.key.protocol() == TCP && packet.headers.segment.flags & SYN != 0 {
             let counters = match packet.side {
                 Side::A => &raw mut (*slot).from_a,
                 Side::B => &raw mut (*slot).from_b,
@@ -238,11 +259,16 @@ fn fill(slot: *mut Slot, packet: &Packet) {
         (*mine).bytes = packet.size.bytes;
         (*mine).last_seen = packet.now;
         (*mine).owner = packet.hook;
-        (*mine).tcp_flags = packet.tcp_flags;
+        (*mine).tcp_flags = u64::from(packet.headers.tcp_flags);
         (*mine).syns = 0;
         (*mine).progress = Progress::default();
-        if packet.key.protocol() == TCP {
-            (*mine).progress.follow(&packet.segment, packet.size.packets, (packet.now >> 10) as u32, packet.own);
+        if packet.key.protocol() == TCP && !packet.overflows {
+            (*mine).progress.follow(
+                &packet.headers.segment,
+                packet.size.packets,
+                (packet.now >> 10) as u32,
+                packet.own,
+            );
         }
         // A slot that came back because another CPU was faster still holds that packet.
         (*other).packets = 0;

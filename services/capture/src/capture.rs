@@ -71,6 +71,7 @@ impl Capture {
     /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
     pub fn load(config: &Config) -> Result<Self, Error> {
         let (mut kernel, table) = Kernel::load(config.max_flows, &config.plan()?)?;
+        kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));

@@ -24,7 +24,7 @@ pub struct Config {
     /// [default: the interfaces that carry the default routes]
     #[arg(long = "interface", env = "WEIR_CAPTURE_INTERFACE", value_name = "NAME", value_delimiter = ',', value_parser = interface_pattern)]
     pub interfaces: Vec<String>,
-    /// Flows that the kernel's table has room for, about 330 bytes each
+    /// Flows that the kernel's table has room for, about 520 bytes each
     #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
     /// How often ended flows are reported
@@ -57,6 +57,15 @@ pub struct Config {
     /// Count one flow in so many, with all its packets, and scale its sums; 1 = all
     #[arg(long, env = "WEIR_CAPTURE_SAMPLE", value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub sample: u32,
+    /// Whether DNS messages, client hellos and the like are read: rows of `dns` and `tls`, and names and protocols of flows
+    #[arg(long, env = "WEIR_CAPTURE_NAMES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub names: bool,
+    /// Hook of the interfaces to attach to
+    #[arg(long, env = "WEIR_CAPTURE_HOOK", value_name = "HOOK", default_value = "auto")]
+    pub hook: Hook,
+    /// Place among the programs of others: what the first one sees may still be dropped by another, the last one sees what is left
+    #[arg(long, env = "WEIR_CAPTURE_TCX_ORDER", value_name = "ORDER", default_value = "first")]
+    pub tcx_order: Order,
     /// Where records go
     /// [default: nats where --nats-url is given, else live on a terminal and lines elsewhere]
     #[arg(long, env = "WEIR_CAPTURE_OUTPUT", value_name = "FORM")]
@@ -84,6 +93,26 @@ pub struct Config {
     pub spool: weir_bus::SpoolOptions,
 }
 
+/// A hook for what passes an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hook {
+    /// TCX where the kernel has it (6.6), else clsact
+    Auto,
+    /// TCX: a chain of programs, each of which its owner alone can remove
+    Tcx,
+    /// Filters of the qdisc clsact; of two captures on one interface only one can have it
+    Clsact,
+}
+
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    /// Before all others
+    First,
+    /// After all others
+    Last,
+}
+
 /// Where records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
@@ -102,7 +131,7 @@ pub enum Output {
 impl Config {
     /// What is to be counted, compiled.
     pub fn plan(&self) -> Result<Plan, Error> {
-        Ok(Plan::new(self.filter()?, self.sample))
+        Ok(Plan::new(self.filter()?, self.sample).with_names(self.names))
     }
 
     fn filter(&self) -> Result<PacketFilter, Error> {

@@ -10,8 +10,8 @@ pub enum Error {
         "capturing needs the capability {0}: run as root, or `setcap cap_bpf,cap_net_admin,cap_perfmon+ep` on weir-capture"
     )]
     MissingRight(&'static str),
-    /// The kernel is older than TCX.
-    #[error("capturing needs Linux 6.6 or later, this is {0}")]
+    /// The kernel lacks what the programs need.
+    #[error("capturing needs Linux 5.15 or later, this is {0}")]
     KernelTooOld(String),
     /// A filter that the kernel cannot evaluate.
     #[error("--{option} cannot be used")]

@@ -1,7 +1,9 @@
 //! The kernel's side: loads the programs, attaches them to interfaces, and gives access to what they count.
 
 mod btf;
+mod cost;
 mod features;
+mod place;
 mod rcu;
 mod table;
 
@@ -10,10 +12,7 @@ use std::{collections::BTreeMap, os::fd::AsFd as _};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
     maps::{HashMap, Map, MapData, MapError, PerCpuArray, Stack},
-    programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        tc::{SchedClassifierLink, TcAttachOptions},
-    },
+    programs::{ProgramError, SchedClassifier, TcAttachType, tc::SchedClassifierLink},
 };
 use weir_capture_common::{
     dissect::Link,
@@ -22,10 +21,14 @@ use weir_capture_common::{
     socket::{NOT_SPECIFIED, PATH, REASONS},
 };
 
+pub use cost::Cost;
 pub use features::{Feature, Features};
 pub use table::KernelTable;
 
+use place::Place;
+
 use crate::{
+    config::{Hook, Order},
     picks::Buffer,
     select::{InterfaceAnswers, Plan},
 };
@@ -34,6 +37,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Entries that the index has beyond the number of slots: a CPU that loses the race to open a flow holds one for a moment.
 const INDEX_RESERVE: u32 = 1024;
+/// Slots for what finds no room, at most: protocols and ports per hook.
+const MAX_RESERVED: u32 = 512;
 
 /// What the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +82,7 @@ pub struct Kernel {
     picks: Option<Buffer>,
     pick_counts: PerCpuArray<MapData, [u64; 2]>,
     features: Features,
+    place: Place,
     reasons: BTreeMap<u32, String>,
 }
 
@@ -98,13 +104,17 @@ unsafe impl Pod for LedgerValue {}
 impl Kernel {
     /// Loads the programs with room for `max_flows` flows that `plan` accepts, and returns them with the flow table.
     pub fn load(max_flows: u32, plan: &Plan) -> Result<(Self, KernelTable), Error> {
+        let reserved = (max_flows / 16).clamp(8, MAX_RESERVED);
         let (types, home) = (features::Types::read(), features::network_namespace());
         let mut loader = EbpfLoader::new();
+        // The kernel's types as the library holds them are some 50 MB, and nothing in the object refers to them.
+        loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
         plan.configure(&mut loader);
         let mut object = loader
-            .map_max_entries(names::SLOTS, max_flows)
-            .map_max_entries(names::FACTS, max_flows)
+            .map_max_entries(names::SLOTS, max_flows + reserved)
+            .map_max_entries(names::FACTS, max_flows + reserved)
+            .map_max_entries(names::RESERVE, reserved)
             .map_max_entries(names::FREE, max_flows)
             .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
             .load(OBJECT)?;
@@ -112,12 +122,14 @@ impl Kernel {
         let picks = if plan.names() { Some(map(&mut object, names::PICKS, Buffer::try_from)?) } else { None };
         let pick_counts = map(&mut object, names::PICK_COUNTS, PerCpuArray::try_from)?;
         let index = map(&mut object, names::INDEX, HashMap::try_from)?;
-        let free = map(&mut object, names::FREE, Stack::try_from)?;
+        let free = [names::FREE, names::RESERVE].map(|name| map(&mut object, name, Stack::try_from));
+        let [free, reserve] = free;
+        let free = [free?, reserve?];
         let ledger = map(&mut object, names::LEDGER, PerCpuArray::try_from)?;
         let drops = map(&mut object, names::DROPS, PerCpuArray::try_from)?;
         let executables = map(&mut object, names::EXECUTABLES, HashMap::try_from)?;
         let (slots, facts) = (array(&mut object, names::SLOTS)?, array(&mut object, names::FACTS)?);
-        let table = KernelTable::new(index, free, [slots.fd().as_fd(), facts.fd().as_fd()], max_flows)?;
+        let table = KernelTable::new(index, free, [slots.fd().as_fd(), facts.fd().as_fd()], reserved, max_flows)?;
         for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
             classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
         }
@@ -131,9 +143,15 @@ impl Kernel {
             picks,
             pick_counts,
             features,
+            place: Place::new(Hook::Auto, Order::First),
             reasons: types.reasons,
         };
         Ok((kernel, table))
+    }
+
+    /// Which hook to attach to from now on, and where among the programs there.
+    pub fn stand(&mut self, hook: Hook, order: Order) {
+        self.place = Place::new(hook, order);
     }
 
     /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
@@ -156,11 +174,9 @@ impl Kernel {
         direction: TcAttachType,
     ) -> Result<SchedClassifierLink, Error> {
         let classifier = classifier(&mut self.object, program)?;
-        // First of the chain: what another program drops or redirects has been on this interface all the same.
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let refused = |source| Error::Program { program, source };
-        let id = classifier.attach_with_options(interface, direction, options).map_err(refused)?;
-        classifier.take_link(id).map_err(refused)
+        self.place
+            .attach(classifier, program, interface, direction)
+            .map_err(|source| Error::Program { program, source })
     }
 
     /// What this kernel can tell.

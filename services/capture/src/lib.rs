@@ -10,6 +10,9 @@
 //! 4. Batches of records go to the bus's publisher, which names them, keeps them in its spool, and sends them until NATS has them; without
 //!    NATS they go to the writer of `output`. Whoever listens on `/api/live` ([`http`]) gets them too ([`live`]).
 //!
+//! Beside that the kernel picks packets that may name what a flow is about; [`picks`] dissects them into rows of their own, and into the names of
+//! flows.
+//!
 //! A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
 //! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
 
@@ -25,6 +28,7 @@ pub mod kernel;
 pub mod live;
 pub mod metrics;
 mod output;
+pub mod picks;
 mod pipeline;
 pub mod privileges;
 pub mod record;
@@ -43,6 +47,7 @@ pub fn prepare(config: &Config) -> Result<Capture, Error> {
     privileges::keep_for_loading()?;
     let capture = Capture::load(config)?;
     privileges::keep_nothing()?;
+    privileges::forbid_the_rest()?;
     Ok(capture)
 }
 

@@ -1,6 +1,6 @@
 //! Wires the parts: interfaces → capturing thread → publisher or writer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use crate::{
     http::Told,
     interfaces::{self, Network},
     output::Printer,
+    picks::{CatchUp, Known, Picks, Rows},
     select,
 };
 
@@ -30,13 +31,21 @@ pub async fn run(config: Config, capture: Capture, context: Context) -> anyhow::
 }
 
 /// As [`run`], and tells of it to those who ask over HTTP.
-pub async fn run_told(config: Config, capture: Capture, context: Context, told: Told) -> anyhow::Result<()> {
+pub async fn run_told(config: Config, mut capture: Capture, context: Context, told: Told) -> anyhow::Result<()> {
     // Set once, here.
     let _first = told.health.set(context.health.clone());
     let (network, mut changes) = watch::channel(Network::default());
     let destination = Destination::open(&config, &context).await?;
     let checkpoint = destination.is_nats().then(|| config.service.data_dir.join("capture.checkpoint"));
-    capture.start(sink(&config, &destination, &told), context.health.clone(), checkpoint)?;
+    let known = Arc::new(Known::default());
+    let picks = capture.take_picks();
+    let picks = picks.map(|buffer| Picks::start(buffer, capture.seed(), Arc::clone(&known), destination.rows()));
+    let picks = picks.transpose().context("cannot start a thread")?;
+    capture.start(
+        sink(&config, &destination, &told, known, picks.as_ref().map(Picks::catch_up)),
+        context.health.clone(),
+        checkpoint,
+    )?;
 
     let watching = tokio::spawn(interfaces::watch(network, context.shutdown.clone()));
     let mut watchdog = tokio::time::interval(WATCHDOG);
@@ -55,6 +64,9 @@ pub async fn run_told(config: Config, capture: Capture, context: Context, told: 
     }
 
     let totals = tokio::task::spawn_blocking(move || capture.stop()).await?.context("capturing stopped")?;
+    if let Some(picks) = picks {
+        tokio::task::spawn_blocking(move || picks.stop()).await?;
+    }
     destination.close().await?;
     info!(records = totals.reported.records, packets = totals.reported.packets, "all that was counted is reported");
     if context.shutdown.is_cancelled() {
@@ -64,14 +76,18 @@ pub async fn run_told(config: Config, capture: Capture, context: Context, told: 
     anyhow::bail!("capturing ended by itself")
 }
 
-/// Scales what a sample stands for, and hands records to all who want them.
-fn sink(config: &Config, destination: &Destination, told: &Told) -> Sink {
+/// Scales what a sample stands for, adds names, and hands records to all who want them.
+fn sink(config: &Config, destination: &Destination, told: &Told, known: Arc<Known>, names: Option<CatchUp>) -> Sink {
     let one_in = config.sample;
     let live = told.live.clone();
     let mut publish = destination.publish();
     Box::new(move |mut flows| {
+        if let Some(names) = &names {
+            names.wait();
+        }
         for flow in &mut flows {
             select::scale(flow, one_in);
+            known.name(flow);
         }
         live.tell(&flows);
         publish(flows)
@@ -118,6 +134,17 @@ impl Destination {
                 })
             }
             Self::Alone(printer) => Box::new(printer.queue()),
+        }
+    }
+
+    /// Rows of other tables are for the whole of Weir: alone, the names on flows tell the same.
+    fn rows(&self) -> Rows {
+        match self {
+            Self::Nats { publisher, .. } => {
+                let publisher = publisher.clone();
+                Box::new(move |batch| publisher.publish(batch))
+            }
+            Self::Alone(_) => Box::new(|_| true),
         }
     }
 

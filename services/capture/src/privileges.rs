@@ -2,6 +2,7 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::utsname::uname;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::Error;
 
@@ -10,8 +11,46 @@ const LOADING: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN
 /// What the thread that attaches to new interfaces and reads maps needs for ever.
 const CAPTURING: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 
-/// The first Linux with TCX.
-const FIRST_KERNEL: (u32, u32) = (6, 6);
+/// System calls that are refused once the programs are loaded.
+const FORBIDDEN: [i64; 33] = [
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_userfaultfd,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_adjtimex,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_sethostname,
+    libc::SYS_personality,
+    libc::SYS_acct,
+    libc::SYS_io_uring_setup,
+];
+
+/// The first Linux with all that the programs need: ring buffers and the boot clock (5.8), fetching atomics (5.12), and a verifier that gets
+/// through their loops. Before 6.6 there is no TCX, and filters of the qdisc clsact take its place.
+const FIRST_KERNEL: (u32, u32) = (5, 15);
 
 /// Whether this process may capture on this kernel, as far as that can be told without trying.
 pub fn check() -> Result<(), Error> {
@@ -68,6 +107,21 @@ pub fn keep_nothing() -> Result<(), Error> {
     shrink(&CapsHashSet::new())
 }
 
+/// Forbids what no part of the service ever does and who takes it over would like to: to start programs, to look into other processes, to
+/// change mounts, namespaces, clocks and the kernel itself. For all threads, for ever.
+pub fn forbid_the_rest() -> Result<(), Error> {
+    let rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    let architecture = std::env::consts::ARCH.try_into().map_err(seccomp)?;
+    let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, architecture).map_err(seccomp)?;
+    let program: BpfProgram = filter.try_into().map_err(seccomp)?;
+    seccompiler::apply_filter_all_threads(&program).map_err(|error| Error::Privileges(std::io::Error::other(error)))
+}
+
+fn seccomp(error: seccompiler::BackendError) -> Error {
+    Error::Privileges(std::io::Error::other(error))
+}
+
 fn shrink(keep: &CapsHashSet) -> Result<(), Error> {
     let held = caps::read(None, CapSet::Permitted).map_err(refused)?;
     let keep: CapsHashSet = held.intersection(keep).copied().collect();
@@ -77,7 +131,7 @@ fn shrink(keep: &CapsHashSet) -> Result<(), Error> {
     caps::set(None, CapSet::Permitted, &keep).map_err(refused)
 }
 
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
@@ -97,7 +151,7 @@ mod tests {
     #[test]
     fn kernel_versions_are_compared_as_numbers() {
         assert_eq!(version("6.18.44-fc-v669"), Some((6, 18)));
-        assert!(version("6.1.0-32-amd64").unwrap() < FIRST_KERNEL);
+        assert!(version("5.10.0-32-amd64").unwrap() < FIRST_KERNEL);
         assert!(version("6.12").unwrap() > FIRST_KERNEL);
         assert_eq!(version("unknown"), None);
     }

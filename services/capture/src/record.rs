@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use weir_capture_common::{
     facts::{Local, PROCESS, Tunnel, tunnel},
+    flow::Address,
     flow::FlowKey,
     icmp,
 };
@@ -32,8 +33,12 @@ pub struct Context<'a> {
 #[must_use]
 pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
     let key = interval.key.inside(interval.story.tunnel.kind);
-    let (src, src_port) = key.end(interval.initiator);
-    let (dst, dst_port) = key.end(interval.initiator.other());
+    let (mut src, src_port) = key.end(interval.initiator);
+    let (mut dst, dst_port) = key.end(interval.initiator.other());
+    if key.is_overflow() {
+        // All that had no room, by protocol and port.
+        (src, dst) = (Address::default(), Address::default());
+    }
     let protocol = key.protocol();
     let mut flow = Flow {
         start_time: context.clock.to_utc_us(interval.start),

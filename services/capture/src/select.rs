@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
 };
 use weir_capture_common::{
     names,
@@ -13,8 +13,13 @@ use weir_capture_common::{
 use weir_filter::{Atom, Evaluator, PacketFilter, Prefix, Unsupported};
 use weir_proto::Flow;
 
-use crate::kernel::{Error, map};
+use crate::{
+    kernel::{Error, map},
+    picks,
+};
 
+/// The kernel wants at least a page.
+const SMALLEST_BUFFER: u32 = 4096;
 /// Interfaces that may be attached to at one time, if the filter asks for their names.
 const MAX_INTERFACES: u32 = 4096;
 
@@ -26,6 +31,8 @@ pub struct Plan {
     one_in: u32,
     seed: u64,
     uses: u32,
+    /// 1 = packets are picked to be dissected.
+    names: u32,
 }
 
 /// The answers of interfaces, which come and go.
@@ -53,7 +60,19 @@ impl Plan {
     #[must_use]
     pub fn new(filter: PacketFilter, one_in: u32) -> Self {
         let uses = if filter.accepts_everything() { 0 } else { used(&filter) };
-        Self { filter, one_in: one_in.max(1), seed: uuid::Uuid::new_v4().as_u64_pair().0, uses }
+        Self { filter, one_in: one_in.max(1), names: 0, seed: uuid::Uuid::new_v4().as_u64_pair().0, uses }
+    }
+
+    /// With packets for [`crate::picks`], or without.
+    #[must_use]
+    pub fn with_names(self, names: bool) -> Self {
+        Self { names: names.into(), ..self }
+    }
+
+    /// Whether packets are picked.
+    #[must_use]
+    pub fn names(&self) -> bool {
+        self.names != 0
     }
 
     /// One flow in so many is counted.
@@ -70,6 +89,8 @@ impl Plan {
             .override_global(names::SELECT_USES, &self.uses, true)
             .override_global(names::SAMPLE_ONE_IN, &self.one_in, true)
             .override_global(names::SAMPLE_SEED, &self.seed, true)
+            .override_global(names::PICKS_ON, &self.names, true)
+            .map_max_entries(names::PICKS, if self.names() { picks::BUFFER_BYTES } else { SMALLEST_BUFFER })
             .map_max_entries(names::SELECT_ADDRESSES, prefixes.max(1))
             .map_max_entries(names::SELECT_PORTS, size(uses::PORTS, 1 << 16))
             .map_max_entries(names::SELECT_INTERFACES, size(uses::INTERFACES, MAX_INTERFACES));
@@ -81,7 +102,9 @@ impl Plan {
             self.fill_addresses(object)?;
             Self::fill_array(object, names::SELECT_PORTS, &self.ports())?;
             Self::fill_array(object, names::SELECT_PROTOCOLS, &self.protocols())?;
-            let mut program = map(object, names::SELECT_PROGRAM, Array::try_from)?;
+            // Lent, not taken: a map that nobody holds is closed before the programs refer to it.
+            let mut program: Array<_, ProgramValue> =
+                Array::try_from(lent(object, names::SELECT_PROGRAM)?).map_err(refused(names::SELECT_PROGRAM))?;
             program.set(0, ProgramValue(self.program()), 0).map_err(refused(names::SELECT_PROGRAM))?;
         }
         let map = map(object, names::SELECT_INTERFACES, HashMap::try_from)?;
@@ -92,7 +115,8 @@ impl Plan {
     }
 
     fn fill_addresses(&self, object: &mut Ebpf) -> Result<(), Error> {
-        let mut trie: LpmTrie<MapData, [u8; 16], u64> = map(object, names::SELECT_ADDRESSES, LpmTrie::try_from)?;
+        let mut trie: LpmTrie<_, [u8; 16], u64> =
+            LpmTrie::try_from(lent(object, names::SELECT_ADDRESSES)?).map_err(refused(names::SELECT_ADDRESSES))?;
         for (prefix, bits) in self.addresses() {
             let key = Key::new(prefix.length.into(), prefix.address.octets());
             trie.insert(&key, bits, 0).map_err(refused(names::SELECT_ADDRESSES))?;
@@ -101,7 +125,7 @@ impl Plan {
     }
 
     fn fill_array(object: &mut Ebpf, name: &'static str, bits: &BTreeMap<u32, u64>) -> Result<(), Error> {
-        let mut array: Array<MapData, u64> = map(object, name, Array::try_from)?;
+        let mut array: Array<_, u64> = Array::try_from(lent(object, name)?).map_err(refused(name))?;
         for (index, bits) in bits {
             array.set(*index, bits, 0).map_err(refused(name))?;
         }
@@ -203,6 +227,10 @@ fn used(filter: &PacketFilter) -> u32 {
             Atom::Interface(_) => uses::INTERFACES,
         }
     })
+}
+
+fn lent<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Map, Error> {
+    object.map_mut(name).ok_or(Error::Missing(name))
 }
 
 fn refused(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {

@@ -31,6 +31,9 @@ const _: () = assert!(size_of::<Facts>() == size_of::<Slot>());
 pub struct KernelTable {
     index: HashMap<MapData, Key, u32>,
     free: Stack<MapData, u32>,
+    /// Of the lowest slots, which are kept for what finds no room.
+    reserve: Stack<MapData, u32>,
+    reserved: u32,
     slots: Mapped<Slot>,
     facts: Mapped<Facts>,
 }
@@ -47,14 +50,15 @@ impl KernelTable {
     /// Maps the slots and the facts, and puts all their numbers on the stack of free ones.
     pub(super) fn new(
         index: HashMap<MapData, Key, u32>,
-        free: Stack<MapData, u32>,
+        [free, reserve]: [Stack<MapData, u32>; 2],
         [slots, facts]: [BorrowedFd<'_>; 2],
+        reserved: u32,
         max_flows: u32,
     ) -> Result<Self, Error> {
-        let (slots, facts) = (Mapped::map(slots, max_flows)?, Mapped::map(facts, max_flows)?);
-        let mut table = Self { index, free, slots, facts };
+        let (slots, facts) = (Mapped::map(slots, reserved + max_flows)?, Mapped::map(facts, reserved + max_flows)?);
+        let mut table = Self { index, free, reserve, reserved, slots, facts };
         // The lowest number comes out first.
-        for number in (0..max_flows).rev() {
+        for number in (0..reserved + max_flows).rev() {
             table.put_back(number)?;
         }
         Ok(table)
@@ -80,7 +84,9 @@ impl KernelTable {
     }
 
     fn put_back(&mut self, number: u32) -> Result<(), Error> {
-        self.free.push(number, 0).map_err(|source| Error::Map { map: names::FREE, source })
+        let (stack, map) =
+            if number < self.reserved { (&mut self.reserve, names::RESERVE) } else { (&mut self.free, names::FREE) };
+        stack.push(number, 0).map_err(|source| Error::Map { map, source })
     }
 }
 

@@ -23,23 +23,37 @@ const THREADS: u16 = 4;
 const CONNECTIONS: usize = 500;
 
 #[test]
-fn packets_that_find_no_room_are_counted_as_lost() {
+fn packets_that_find_no_room_count_by_protocol_and_port_and_what_is_lost_is_counted() {
     if skipped() {
         return;
     }
     let (a, b) = pair();
     let capturing = Capturing::on(&a, &["a0"], &["--max-flows", "20", "--drain-ended", "30s", "--drain-active", "30s"]);
     up(&a, &b);
+    // The wire works, and the neighbour is known.
+    traffic::ping(&a, v4(2), 1, 56);
     traffic::udp_to_nowhere(&a, SocketAddr::new(v4(2), 9), 100);
-    traffic::ping(&a, v4(2), 3, 56);
+    // More ports than there is room for sums.
+    for port in 100..120 {
+        traffic::udp_to_nowhere(&a, SocketAddr::new(v4(2), port), 1);
+    }
     down(&a, &b);
     let counted = a.counters("a0");
     let result = capturing.stop();
     assert_equals_interface("full", &result, counted);
-    let lost = result.totals.ledger.entry(Outcome::TableFull);
-    assert!(lost.packets >= 80, "{:?}", result.totals.ledger);
-    assert_eq!(result.totals.ledger.sum(Kind::Lost), lost);
-    assert_eq!(result.flows.len(), 20);
+    let ledger = &result.totals.ledger;
+    let sums: Vec<_> = result.flows.iter().filter(|flow| dst(flow).is_unspecified()).collect();
+    let overflow: u64 = sums.iter().map(|flow| flow.tx_packets).sum();
+    assert_eq!(overflow, ledger.overflow, "{ledger:?}");
+    let port = sums
+        .iter()
+        .find(|flow| (flow.protocol, flow.dst_port) == (17, 9))
+        .unwrap_or_else(|| panic!("{ledger:?} {sums:#?}"));
+    assert!(port.tx_packets >= 80 && src(port).is_unspecified() && port.interface == "a0", "{port:#?}");
+    let lost = ledger.entry(Outcome::TableFull);
+    assert!(lost.packets >= 10, "{ledger:?}");
+    assert_eq!(ledger.sum(Kind::Lost), lost);
+    assert_eq!(result.flows.len(), 20 + 8);
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //!
 //! Needs root and Linux 6.6 or later; elsewhere each test says that it was skipped and why.
 
+mod alone;
+mod coexist;
 mod exact;
 mod frames;
 mod interfaces;
 mod killed;
 mod ledger;
+mod names;
 mod publishing;
 mod rights;
+mod select;
 mod story;
 mod support;
 mod who;

@@ -103,6 +103,7 @@ fn a_running_service_keeps_only_what_it_needs() {
         assert_eq!(mask("CapEff:"), mask("CapPrm:"), "{status}");
         assert!([0, capturing].contains(&mask("CapEff:")), "{status}");
         assert_eq!(field("NoNewPrivs:"), "1");
+        assert_eq!(field("Seccomp:"), "2", "a filter of system calls is on");
         threads += u32::from(mask("CapEff:") == capturing);
     }
     assert_eq!(threads, 1, "only the thread that captures has rights");

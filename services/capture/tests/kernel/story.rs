@@ -103,6 +103,9 @@ fn retransmits_drops_and_the_handshake_are_what_the_sockets_say() {
     }
 }
 
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
 /// A TCP segment from 192.0.2.1 port 1000 to 192.0.2.2 port 2000, or back.
 fn segment(back: bool, flags: u8, sequence: u32, acknowledgement: u32, window: u16, payload: usize) -> Vec<u8> {
     let mut packet = vec![0x45, 0];
@@ -124,8 +127,6 @@ fn a_conversation_of_strangers_is_told_from_its_sequence_numbers() {
     if skipped() {
         return;
     }
-    const SYN: u8 = 2;
-    const ACK: u8 = 16;
     let (a, b) = pair();
     let at_b = Capturing::on(&b, &["b0"], &["--drain-active", "30s"]);
     up(&a, &b);

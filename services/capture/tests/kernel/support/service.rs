@@ -18,12 +18,19 @@ pub(crate) struct Service {
 impl Service {
     /// Starts the program on a host, for the interface a0; NATS is away. Returns it with the address of its health endpoints.
     pub(crate) fn start(host: &Host, directory: &std::path::Path) -> (Self, String) {
+        Self::start_with(host, directory, &[])
+    }
+
+    /// As [`Self::start`], with more options.
+    pub(crate) fn start_with(host: &Host, directory: &std::path::Path, options: &[&str]) -> (Self, String) {
         let directory = directory.to_owned();
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let mut child = host.run(move || {
             Command::new(env!("CARGO_BIN_EXE_weir-capture"))
                 .args(["--interface", "a0", "--nats-url", "nats://127.0.0.1:1", "--drain-ended", "50ms"])
                 .arg("--data-dir")
                 .arg(directory)
+                .args(options)
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap()

@@ -1,0 +1,154 @@
+//! `capture`: what capturing costs, and that it counts everything, on wires between network namespaces of this machine.
+//!
+//! Needs root and Linux 6.6 or later, and iproute2. Each figure stands beside what it is compared with, taken in turn in the same run: on a
+//! machine that does other things too, look at the ratio.
+
+mod network;
+mod service;
+mod traffic;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use weir_capture::{kernel::Kernel, select::Plan};
+
+use network::Wire;
+use service::{Report, Service};
+
+/// What to measure.
+#[derive(Debug, clap::Parser)]
+pub(crate) struct Options {
+    /// The program [default: weir-capture beside this one]
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    /// Seconds that each kind of traffic lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Flows at one time
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    flows: u32,
+    /// New flows a second
+    #[arg(long, value_name = "COUNT", default_value_t = 3500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+}
+
+/// Runs of each frame in the kernel, and rounds of them.
+const REPEAT: u32 = 500_000;
+const ROUNDS: u32 = 8;
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    weir_capture::check().context("this machine cannot capture")?;
+    ensure!(network::has_ip(), "`ip` is missing: install iproute2");
+    let program = options.capture.clone().map_or_else(service::beside, Ok)?;
+    cost()?;
+    let duration = Duration::from_secs(options.seconds);
+    flood(&program, duration)?;
+    new_flows(&program, duration, options.rate)?;
+    many_flows(&program, duration, options.flows)?;
+    harm(&program, duration)
+}
+
+/// Nanoseconds per packet of a flow that is known.
+fn cost() -> anyhow::Result<()> {
+    let (mut kernel, _table) = Kernel::load(1024, &Plan::default())?;
+    println!("kernel, per packet of a known TCP flow (best of {ROUNDS} rounds of {REPEAT}, all features on)");
+    for (what, payload) in [("acknowledgement", 0), ("1448 bytes", 1448)] {
+        let cost = kernel.cost(&traffic::segment(payload), REPEAT, ROUNDS)?;
+        let (mine, least) = (cost.classifier.as_nanos(), cost.minimal.as_nanos());
+        println!(
+            "  {what}: {mine} ns; one lookup and two additions: {least} ns; ratio {:.2} (mark: 2, and 199 ns)",
+            mine as f64 / least.max(1) as f64
+        );
+    }
+    Ok(())
+}
+
+fn flood(program: &std::path::Path, duration: Duration) -> anyhow::Result<()> {
+    let wire = Wire::new()?;
+    let service = Service::start(program, &wire, &[])?;
+    let sent = traffic::flood(&wire, duration)?;
+    let report = service.stop()?;
+    println!("64-byte UDP as fast as one thread sends, {} s", duration.as_secs());
+    println!("  sent {sent} packets, {:.0} a second", sent as f64 / duration.as_secs_f64());
+    say(&report);
+    let counted = wire.packets()?;
+    ensure!(report.seen == counted, "the interface counted {counted} packets, the program saw {}", report.seen);
+    println!("  the interface counted as many");
+    let per_packet = report.cpu.as_nanos() as f64 / report.seen.max(1) as f64;
+    println!("  process: {per_packet:.1} ns of CPU per packet (mark: 100)");
+    Ok(())
+}
+
+fn new_flows(program: &std::path::Path, duration: Duration, rate: u32) -> anyhow::Result<()> {
+    let wire = Wire::new()?;
+    let service = Service::start(program, &wire, &[])?;
+    let opened = traffic::new_flows(&wire, duration, rate)?;
+    let used = service.used();
+    let report = service.stop()?;
+    println!("{rate} new flows a second, {} s", duration.as_secs());
+    println!("  opened {opened}; process: {:.1} % of a core (mark: 5 %)", percent(used, duration));
+    say(&report);
+    Ok(())
+}
+
+fn many_flows(program: &std::path::Path, duration: Duration, flows: u32) -> anyhow::Result<()> {
+    let wire = Wire::new()?;
+    let room = (flows + flows / 4).to_string();
+    let service = Service::start(program, &wire, &["--max-flows", &room])?;
+    let rounds = traffic::many_flows(&wire, duration, flows)?;
+    let used = service.used();
+    let report = service.stop()?;
+    println!("{flows} flows at one time, {rounds} packets of each in {} s", duration.as_secs());
+    println!("  process: {:.1} % of a core", percent(used, duration));
+    say(&report);
+    Ok(())
+}
+
+/// What the traffic of others loses by it: pairs without and with, in turn.
+fn harm(program: &std::path::Path, duration: Duration) -> anyhow::Result<()> {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let wire = Wire::new()?;
+        without.push((traffic::stream(&wire, duration)?, traffic::turns(&wire, duration / 2)?));
+        let wire = Wire::new()?;
+        let service = Service::start(program, &wire, &[])?;
+        with.push((traffic::stream(&wire, duration)?, traffic::turns(&wire, duration / 2)?));
+        service.stop()?;
+    }
+    let best = |runs: &[(f64, Duration)]| {
+        let rate = runs.iter().map(|run| run.0).fold(0.0, f64::max);
+        (rate, runs.iter().map(|run| run.1).min().unwrap_or_default())
+    };
+    let ((plain, slow), (captured, slower)) = (best(&without), best(&with));
+    println!("TCP over the wire, without and with capturing (best of 3 pairs)");
+    println!(
+        "  stream: {:.2} and {:.2} Gbit/s, ratio {:.3} (mark: 0.97)",
+        plain / 1e9,
+        captured / 1e9,
+        captured / plain.max(1.0)
+    );
+    println!(
+        "  request and response, p99: {:.1} and {:.1} us, ratio {:.3} (mark: 1.05)",
+        slow.as_secs_f64() * 1e6,
+        slower.as_secs_f64() * 1e6,
+        slower.as_secs_f64() / slow.as_secs_f64().max(1e-9)
+    );
+    Ok(())
+}
+
+fn say(report: &Report) {
+    println!(
+        "  seen {} = accounted {} + ignored {} + lost {}; in records {}; peak memory {} MB, and {} MB maps",
+        report.seen,
+        report.accounted,
+        report.ignored,
+        report.lost,
+        report.reported,
+        report.memory.saturating_sub(report.maps) >> 20,
+        report.maps >> 20
+    );
+}
+
+fn percent(used: Duration, of: Duration) -> f64 {
+    used.as_secs_f64() / of.as_secs_f64() * 100.0
+}
