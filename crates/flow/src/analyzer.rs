@@ -6,7 +6,7 @@ use crate::key::{Direction, Endpoint, Key};
 use crate::packet::transport::flags;
 use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
 use crate::tcp::{Marks, Options, Segment};
-use crate::tracker::{self, Observation, Tracker};
+use crate::tracker::{self, Finished, Observation, Tracker};
 
 mod app;
 mod datagram;
@@ -105,6 +105,8 @@ pub struct Analyzer {
     marks: Marks,
     summary: Summary,
     records: Vec<Record>,
+    /// Empty; keeps its room from packet to packet.
+    finished: Vec<Finished>,
 }
 
 impl Analyzer {
@@ -124,6 +126,7 @@ impl Analyzer {
             marks: Marks::default(),
             summary: Summary::default(),
             records: Vec::new(),
+            finished: Vec::new(),
         }
     }
 
@@ -158,8 +161,8 @@ impl Analyzer {
     }
 
     /// Takes the records that are finished, in an order that follows from the frames alone.
-    pub fn take_records(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.records)
+    pub fn take_records(&mut self) -> std::vec::Drain<'_, Record> {
+        self.records.drain(..)
     }
 
     /// Ends some of what is under way; whether there is more. To be called after the last frame until there is not, and the records be
@@ -324,11 +327,14 @@ impl Analyzer {
             let found = ended.state.finish();
             self.rows(&ended.key, ended.ordinal, found);
         }
-        for finished in self.tracker.take_finished() {
+        let mut all = std::mem::take(&mut self.finished);
+        self.tracker.take_finished(&mut all);
+        for finished in all.drain(..) {
             let record = self.flow_record(&finished);
             self.summary.flow(&record);
             self.records.push(Record::Flow(record));
         }
+        self.finished = all;
         for exchange in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
             self.records.push(Record::Dns(exchange));

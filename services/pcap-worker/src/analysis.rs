@@ -162,6 +162,9 @@ fn frame<'a>(packet: &Packet<'a>, interface: u32) -> Frame<'a> {
     }
 }
 
-fn deliver(records: Vec<Record>, sink: &mut impl FnMut(Record) -> Result<(), Cancelled>) -> Result<(), Failure> {
-    records.into_iter().try_for_each(sink).map_err(|Cancelled| Failure::Cancelled)
+fn deliver(
+    mut records: impl Iterator<Item = Record>,
+    sink: &mut impl FnMut(Record) -> Result<(), Cancelled>,
+) -> Result<(), Failure> {
+    records.try_for_each(sink).map_err(|Cancelled| Failure::Cancelled)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
-use weir_proto::{Dns, Flow, Http, Tls};
+use weir_proto::{Dns, Flow, Http, Ip, Tls};
 
 use super::Frame;
 use crate::dns::Message;
@@ -38,6 +38,11 @@ impl Totals {
         self.packets += 1;
         self.bytes += bytes;
     }
+
+    const fn add_all(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+    }
 }
 
 /// Counts by name, within bounds.
@@ -56,12 +61,16 @@ impl<K> Default for Top<K> {
 
 impl<K: Countable> Top<K> {
     fn add(&mut self, name: &K, bytes: u64) {
+        self.add_all(name, Totals { packets: 1, bytes });
+    }
+
+    fn add_all(&mut self, name: &K, more: Totals) {
         if let Some(totals) = self.counts.get_mut(name) {
-            totals.add(bytes);
+            totals.add_all(more);
         } else if self.counts.len() < K::MAX_DISTINCT {
-            self.counts.insert(name.clone(), Totals { packets: 1, bytes });
+            self.counts.insert(name.clone(), more);
         } else {
-            self.other.add(bytes);
+            self.other.add_all(more);
         }
     }
 
@@ -191,11 +200,7 @@ impl Summary {
         self.protocols.entry(ip.protocol).or_default().add(bytes);
         self.fragments += u64::from(ip.fragment.is_some());
         if depth > 0 {
-            return self.inner.add(bytes);
-        }
-        self.talkers.add(&ip.src, bytes);
-        if ip.src != ip.dst {
-            self.talkers.add(&ip.dst, bytes);
+            self.inner.add(bytes);
         }
     }
 
@@ -207,8 +212,20 @@ impl Summary {
         *self.unanalysed_inside.entry(reason).or_default() += 1;
     }
 
-    pub(super) fn flow(&mut self, _record: &Flow) {
+    pub(super) fn flow(&mut self, record: &Flow) {
         self.flow_records += 1;
+        if !record.tunnel.is_empty() {
+            return;
+        }
+        // Per record and not per packet: each address is looked up once for many.
+        let end = |high, low| Ip { high, low }.octets();
+        let (src, dst) = (end(record.src_ip_high, record.src_ip_low), end(record.dst_ip_high, record.dst_ip_low));
+        let totals =
+            Totals { packets: record.tx_packets + record.rx_packets, bytes: record.tx_bytes + record.rx_bytes };
+        self.talkers.add_all(&src, totals);
+        if src != dst {
+            self.talkers.add_all(&dst, totals);
+        }
     }
 
     pub(super) fn dns_message(&mut self, message: &Message) {

@@ -72,15 +72,6 @@ impl Segment {
     }
 }
 
-impl Marks {
-    /// Answers that leave a series of duplicate acknowledgements as it is.
-    pub(super) const fn is_other_answer(self) -> bool {
-        self.contains(Self::KEEP_ALIVE_ACK)
-            || self.contains(Self::ZERO_WINDOW_PROBE_ACK)
-            || self.contains(Self::ZERO_WINDOW_PROBE)
-    }
-}
-
 /// A connection that is followed.
 #[derive(Debug, Default)]
 pub struct Connection {
@@ -118,9 +109,9 @@ impl Connection {
         let step = Step { time, segment, first_rtt_us: self.handshake.complete_us };
         let [tx, rx] = &mut self.sides;
         let (sender, receiver) = if from == TX { (tx, rx) } else { (rx, tx) };
-        if sender.is_captured_twice(step) {
-            self.count(from, Marks::CAPTURED_TWICE);
-            return Marks::CAPTURED_TWICE;
+        if sender.is_doubled(step) {
+            self.count(from, Marks::DOUBLED);
+            return Marks::DOUBLED;
         }
         let mut marks = sender.judge_acknowledgement(receiver, segment);
         marks.insert(sender.judge_sequence(receiver, step, marks));
@@ -131,9 +122,8 @@ impl Connection {
             if marks.contains(Marks::ZERO_WINDOW_PROBE_ACK) {
                 receiver.probe_was_taken(segment.acknowledgement);
             }
-            let (unseen, ranges) = receiver.take_acknowledgement(time, segment.acknowledgement, is_newest);
-            marks.insert_if(unseen, Marks::ACKED_UNSEEN);
-            lost = ranges;
+            lost = receiver.take_acknowledgement(time, segment.acknowledgement, is_newest);
+            marks.insert_if(lost > 0, Marks::ACKED_UNSEEN);
         }
         sender.sent(receiver, step, marks);
         sender.acknowledged(step, marks);

@@ -79,7 +79,7 @@ impl Side {
     }
 
     /// Whether the capture holds this packet already.
-    pub(super) fn is_captured_twice(&mut self, step: Step<'_>) -> bool {
+    pub(super) fn is_doubled(&mut self, step: Step<'_>) -> bool {
         self.recent.contains_or_add(step)
     }
 
@@ -204,11 +204,11 @@ impl Side {
         step.time.saturating_sub(self.next_time) < late_us
     }
 
-    /// Whether an acknowledgement of the other side is for bytes that are not there; forgets what is missing below it, and says how many
-    /// ranges of it were.
-    pub(super) fn take_acknowledgement(&mut self, time: u64, ack: u32, is_newest: bool) -> (bool, u32) {
+    /// Takes an acknowledgement of the other side. Gives how many ranges below it are not there, and forgets them; `is_newest` says that
+    /// it is not the last one again.
+    pub(super) fn take_acknowledgement(&mut self, time: u64, ack: u32, is_newest: bool) -> u32 {
         if !self.sends {
-            return (false, 0);
+            return 0;
         }
         if self.recovers && !after(self.recover, ack) {
             self.recovers = false;
@@ -218,7 +218,7 @@ impl Side {
         }
         let lost = self.holes.acknowledged(ack);
         let beyond = after(ack, self.next);
-        (lost > 0 || beyond, lost + u32::from(beyond && is_newest))
+        lost + u32::from(beyond && is_newest)
     }
 
     fn sample(&mut self, rtt_us: u32) {
@@ -285,7 +285,7 @@ impl Side {
         }
         if marks.contains(Marks::DUPLICATE_ACK) {
             self.duplicate_acks = self.duplicate_acks.saturating_add(1);
-        } else if !marks.is_other_answer() || (self.acks && segment.acknowledgement != self.ack) {
+        } else if segment.acknowledgement != self.ack {
             self.duplicate_acks = 0;
         }
         self.window = segment.window;
