@@ -6,6 +6,7 @@ mod check;
 mod flows;
 mod ingest;
 mod load;
+mod pcap;
 mod process;
 
 use std::process::ExitCode;
@@ -29,6 +30,8 @@ enum Command {
     Flows(flows::Options),
     /// Check that the tables hold exactly the flows that `flows` published with the same options
     Check(check::Options),
+    /// Measure the analysis of captures, beside other programs
+    Pcap(pcap::Options),
 }
 
 #[tokio::main]
@@ -46,6 +49,7 @@ async fn main() -> ExitCode {
         Some(Command::Ingest(options)) => ingest::run(&options).await,
         Some(Command::Flows(options)) => flows::run(&options).await,
         Some(Command::Check(options)) => check::run(&options).await,
+        Some(Command::Pcap(options)) => pcap::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
