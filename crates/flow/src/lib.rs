@@ -20,13 +20,14 @@ pub mod app;
 mod bytes;
 mod community;
 pub mod dns;
-
+pub mod findings;
 pub mod fragments;
 pub mod http;
 pub mod key;
 pub mod packet;
 pub mod quic;
 pub mod rtp;
+pub mod statistics;
 pub mod stream;
 pub mod tcp;
 pub mod tls;

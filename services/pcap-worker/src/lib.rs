@@ -18,8 +18,8 @@
 
 pub mod analysis;
 pub mod batches;
-mod carve;
 pub mod capture_file;
+mod carve;
 pub mod config;
 mod job;
 pub mod metrics;

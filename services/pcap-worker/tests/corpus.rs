@@ -70,7 +70,7 @@ fn seen(path: &Path) -> Result<Counts> {
                 queries += u64::from(dns.has_query);
                 answers += u64::from(dns.rcode.is_some());
             }
-            Record::Tls(_) | Record::Dns(_) => {}
+            _ => {}
         }
     }
     let flows = records.iter().filter_map(|record| match record {

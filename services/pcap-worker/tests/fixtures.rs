@@ -35,6 +35,7 @@ fn records(name: &str) -> Result<Records> {
             Record::Dns(dns) => records.dns.push(dns),
             Record::Tls(tls) => records.tls.push(tls),
             Record::Http(http) => records.http.push(http),
+            Record::Finding(_) => {}
         }
         Ok(())
     })?;

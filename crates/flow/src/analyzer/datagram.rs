@@ -59,6 +59,7 @@ impl Analyzer {
             let answer = Answer { time, rcode: message.rcode, answers: message.answers };
             self.exchanges.answer(by, record, answer);
         } else {
+            self.watch.query(self.summary.frames.packets, &record);
             self.exchanges.query(by, record);
         }
     }
@@ -137,6 +138,7 @@ impl Analyzer {
             alert: u32::from(answer.alert),
         };
         self.summary.hello(&record);
+        self.watch.hello(&record);
         self.records.push(Record::Tls(record));
     }
 

@@ -103,6 +103,18 @@ pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanaly
     }
 }
 
+/// What follows the link layer of a frame that is not IP, for example an ARP packet; nothing for link types that carry IP only.
+pub(crate) fn not_ip(link_type: LinkType, frame: &[u8]) -> Option<&[u8]> {
+    let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
+    let found = match link_type {
+        LinkType::ETHERNET => walk.ethernet(),
+        LinkType::LINUX_SLL => walk.typed_at(14, 16),
+        LinkType::LINUX_SLL2 => walk.typed_at(0, 20),
+        _ => return None,
+    };
+    matches!(found, Err(Unanalysed::EtherType(_))).then(|| walk.rest())
+}
+
 /// The network layer of an Ethernet frame inside a tunnel.
 pub(crate) fn ethernet(frame: &[u8]) -> Result<Network<'_>, Unanalysed> {
     network(LinkType::ETHERNET, frame)
