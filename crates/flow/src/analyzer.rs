@@ -227,7 +227,11 @@ impl Analyzer {
         let Place { time, interface, .. } = place;
         let frame = self.summary.frames.packets;
         let packet = Observation { time, frame, key, direction, length, interface, tcp, is_fragment, ports };
+        let flows = self.tracker.flows();
         self.marks.insert(self.tracker.observe(&packet));
+        if self.tracker.flows() != flows {
+            self.name_ends(time, &key);
+        }
     }
 
     /// Counts a fragment, and looks into the payload when it is whole.

@@ -78,6 +78,16 @@ impl Analyzer {
         self.found(place.time, &key, direction, found);
     }
 
+    /// Gives the ends of a new flow the names that DNS gave them to each other.
+    pub(super) fn name_ends(&mut self, time: u64, key: &Key) {
+        if self.resolved.is_empty() {
+            return;
+        }
+        let Some(entry) = self.tracker.get_mut(key) else { return };
+        let (src, dst) = (key.src(entry.initiator()).ip, key.dst(entry.initiator()).ip);
+        entry.facts.names = [self.resolved.name(time, dst, src), self.resolved.name(time, src, dst)];
+    }
+
     /// Takes what a packet of a flow brought.
     pub(super) fn found(&mut self, time: u64, key: &Key, direction: Direction, mut found: Found) {
         let name = found.name.take().or_else(|| {
