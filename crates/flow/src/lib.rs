@@ -13,6 +13,8 @@
 //! time of the packets. The same frames in the same order always give the same records in the same order, which is what makes an
 //! analysis that is done twice countable once.
 //!
+//! What flows, exchanges and a few packets say together becomes [`findings`] at the end; figures over time are in [`statistics`].
+//!
 //! A packet inside another IP packet is counted in two flows: the outer one, and the inner one, whose `tunnel` is not empty. What was on
 //! the wire is therefore the sum over the flows with an empty `tunnel`.
 
