@@ -13,15 +13,17 @@ mod whole;
 
 /// Analysis of captures.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    /// Without a command: make captures, measure a bare walk, the analysis, and other programs on them, and print a table
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    bench: bench::Options,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make captures, measure a bare walk, the analysis, and other programs on them, and print a table (without a command: this)
-    Bench(bench::Options),
     /// Write a capture of generated traffic
     Make(make::Options),
     /// Compare the marks of each TCP packet with tshark's
@@ -33,8 +35,7 @@ enum Command {
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
-        None => bench::run(&bench::Options::default()),
-        Some(Command::Bench(options)) => bench::run(options),
+        None => bench::run(&options.bench),
         Some(Command::Make(options)) => make::run(options),
         Some(Command::Agreement(options)) => agreement::run(options),
         Some(Command::Measure(options)) => measure::run(options),

@@ -11,6 +11,7 @@ use crate::tracker::{self, Finished, Observation, Tracker};
 
 mod app;
 mod datagram;
+mod memory;
 mod names;
 mod notices;
 mod records;

@@ -38,20 +38,6 @@ pub(crate) struct Options {
 const PACKETS: u64 = 1_000_000;
 const ROUNDS: u32 = 3;
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            packets: PACKETS,
-            rounds: ROUNDS,
-            peers: false,
-            slow_peers: false,
-            capture: None,
-            directory: None,
-            no_system: false,
-        }
-    }
-}
-
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let directory = match &options.directory {
         Some(directory) => tempfile::tempdir_in(directory),

@@ -17,6 +17,8 @@ pub(super) struct Side {
     timestamp: u32,
     /// A recovery that duplicate acknowledgements began lasts until this is acknowledged.
     recover: u32,
+    /// Highest byte that this side reported with SACK to have beyond `ack`.
+    sacked: u32,
     /// Round trip to the other side, smoothed.
     pub(super) smoothed_rtt_us: u32,
     /// Most bytes under way in the interval.
@@ -35,6 +37,7 @@ pub(super) struct Side {
     /// The window is that of a SYN, which is never shifted.
     first_window: bool,
     has_timestamp: bool,
+    has_sacked: bool,
     recovers: bool,
     pub(super) is_closed: bool,
     /// The last segment was one.
@@ -176,7 +179,7 @@ impl Side {
         let since_ack = step.time.saturating_sub(other.ack_time);
         let fast_us = FAST_US.max(2 * u64::from(step.first_rtt_us.unwrap_or(0)));
         let asked_for = other.duplicate_acks >= 2 && other.ack == segment.sequence && since_ack < fast_us;
-        if asked_for || self.is_recovering(segment, step.time) {
+        if asked_for || self.is_recovering(segment, step.time) || self.is_reported_missing(other, step) {
             let mut marks = Marks::RETRANSMISSION;
             marks.insert(Marks::FAST);
             return marks;
@@ -189,6 +192,14 @@ impl Side {
         self.recovers
             && after(self.recover, segment.sequence)
             && time.saturating_sub(self.data_time) < SHORTEST_TIMEOUT_US
+    }
+
+    /// A host that hears with SACK what is missing sends it again before any timer runs out, be it after three reports or after some time
+    /// (RFC 6675, RFC 8985).
+    fn is_reported_missing(&self, other: &Self, step: Step<'_>) -> bool {
+        other.has_sacked
+            && after(other.sacked, step.segment.sequence)
+            && step.time.saturating_sub(self.data_time) < SHORTEST_TIMEOUT_US
     }
 
     /// Whether a segment that came late left its sender before the one that moved `next`. The sender's clock tells where its ticks do;
@@ -295,6 +306,19 @@ impl Side {
             self.acks = true;
             self.ack = segment.acknowledgement;
             self.ack_time = time;
+            self.report(segment);
+        }
+    }
+
+    fn report(&mut self, segment: &Segment) {
+        if self.has_sacked && !after(self.sacked, self.ack) {
+            self.has_sacked = false;
+        }
+        if let Some((_, end)) = segment.options.sack
+            && after(end, self.ack)
+            && (!self.has_sacked || after(end, self.sacked))
+        {
+            (self.sacked, self.has_sacked) = (end, true);
         }
     }
 
