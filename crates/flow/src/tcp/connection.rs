@@ -288,9 +288,10 @@ impl Handshake {
             self.syn_from = from;
             self.granted_us = None;
         } else if segment.is_syn_ack() {
-            self.completed_by = segment.sequence.wrapping_add(1);
-            if self.granted_us.is_none() && self.syn_from != from {
-                self.granted_us = self.since_syn(time);
+            // In a simultaneous open (RFC 9293 section 3.5) both sides send one.
+            if self.syn_from != from {
+                self.completed_by = segment.sequence.wrapping_add(1);
+                self.granted_us = self.granted_us.or(self.since_syn(time));
             }
         } else if self.granted_us.is_some()
             && self.syn_from == from
