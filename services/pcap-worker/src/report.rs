@@ -16,6 +16,11 @@ use weir_report::{
 
 use crate::analysis::Analysis;
 
+mod spread;
+mod tally;
+
+pub(crate) use tally::Tally;
+
 /// Interfaces that are listed.
 const MAX_INTERFACES: usize = 1000;
 /// Names in a list of the most frequent ones.
@@ -30,11 +35,20 @@ pub struct About {
     pub name: String,
     /// Of the file.
     pub size_bytes: u64,
+    /// Thresholds that differ from the defaults, as JSON; empty = none.
+    pub thresholds: String,
 }
 
 /// The report of an analysis that came to its end.
 #[must_use]
-pub fn report(about: About, analysis: &Analysis) -> Report {
+pub fn report(about: About, analysis: Analysis) -> Report {
+    let mut report = frame(about, &analysis);
+    analysis.tally.fill(&mut report);
+    report
+}
+
+/// All but what is made of records.
+fn frame(about: About, analysis: &Analysis) -> Report {
     let summary = &analysis.summary;
     Report {
         version: VERSION,
@@ -83,7 +97,8 @@ pub fn report(about: About, analysis: &Analysis) -> Report {
         }),
         not_analysed: not_analysed(summary),
         given_up: given_up(summary),
-        thresholds: serde_json::Map::new(),
+        // They were read before the analysis began; what is no object has no thresholds.
+        thresholds: serde_json::from_str(&about.thresholds).unwrap_or_default(),
     }
 }
 

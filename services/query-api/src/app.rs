@@ -8,7 +8,7 @@ use weir_proto::Capture;
 use weir_service::{Context, Health, Shutdown};
 use weir_store::Reader;
 
-use crate::{Config, Error};
+use crate::{Config, Error, captures::Rates};
 
 /// The service behind the requests.
 pub(crate) struct App {
@@ -18,6 +18,8 @@ pub(crate) struct App {
     pub(crate) reader: Reader,
     /// Where the API is answered, with the port that the kernel chose.
     pub(crate) address: SocketAddr,
+    /// How often clients upload.
+    pub(crate) rates: Rates,
     bus: Bus,
     queries: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -32,6 +34,7 @@ impl App {
             queries: places(config.max_queries),
             uploads: places(config.max_uploads),
             requests: places(config.max_requests),
+            rates: Rates::new(config.uploads_per_hour),
             config,
             health: context.health.clone(),
             shutdown: context.shutdown.clone(),

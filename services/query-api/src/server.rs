@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
@@ -59,7 +60,8 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, shutdown: Shutdo
             tokio::time::sleep(DRAIN).await;
         }
     };
-    let serve = axum::serve(listener, router(app)).with_graceful_shutdown(shutdown.cancelled_owned());
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned());
     tokio::select! {
         result = serve.into_future() => result.context("the API stopped"),
         () = drained => {
