@@ -3,9 +3,10 @@
 //! # The path of a packet through this crate
 //!
 //! ```text
-//! frame ── packet::link ── packet::ip ── fragments ── packet::transport ──┬── tracker ──────────► Flow
-//!             (VLAN, MPLS, PPPoE)  ▲                        │              ├── stream ── tls ────► Tls
-//!                                  └── packet::tunnel ◄─────┘              └── dns ──────────────► Dns
+//! frame ── packet::link ── packet::ip ── fragments ── packet::transport ──┬── tracker ── app, rtp ────► Flow
+//!             (VLAN, MPLS, PPPoE)  ▲                        │              ├── stream ──┬── http ─────► Http
+//!                                  └── packet::tunnel ◄─────┘              │            ├── tls, quic ► Tls
+//!                                                                          └────────────┴── dns ──────► Dns
 //! ```
 //!
 //! [`Analyzer`] walks this path for each frame of a capture. Every stage is a pure function or a bounded table; the only clock is the

@@ -32,6 +32,18 @@ pub(super) struct Found {
     pub(super) refused: bool,
 }
 
+impl Found {
+    /// Whether there is nothing to do about it, as with nearly all packets.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.sessions.is_empty()
+            && self.exchanges.is_empty()
+            && self.app.is_empty()
+            && self.name.is_none()
+            && !self.refused
+    }
+}
+
 /// A flow's payload, until nothing more is to be found in it.
 #[derive(Debug, Default)]
 pub(super) struct FlowState {

@@ -90,6 +90,9 @@ impl Analyzer {
 
     /// Takes what a packet of a flow brought.
     pub(super) fn found(&mut self, time: u64, key: &Key, direction: Direction, mut found: Found) {
+        if found.is_empty() {
+            return;
+        }
         let name = found.name.take().or_else(|| {
             let session = found.sessions.first().filter(|session| !session.hello.sni.is_empty())?;
             Some((session.from_first, session.hello.sni.clone()))

@@ -50,16 +50,16 @@ fn analysed(config: Config, packets: &[(u64, Vec<u8>)]) -> Rows {
         analyzer.packet(&Frame { time_us: *time_us, link_type: LinkType(101), data, original_length, interface: 0 });
     }
     while analyzer.finish_some() {}
-    let records = analyzer.take_records();
-    let mut rows = Rows { flows: vec![], tls: vec![], http: vec![], summary: analyzer.into_summary() };
-    for record in records {
+    let mut rows = Rows { flows: vec![], tls: vec![], http: vec![], summary: Summary::default() };
+    for record in analyzer.take_records() {
         match record {
             Record::Flow(flow) => rows.flows.push(flow),
             Record::Tls(tls) => rows.tls.push(tls),
             Record::Http(http) => rows.http.push(http),
-            Record::Dns(_) => {}
+            Record::Dns(_) | Record::Finding(_) => {}
         }
     }
+    rows.summary = analyzer.into_summary();
     rows
 }
 
