@@ -75,7 +75,7 @@ fn seen(path: &Path) -> Result<Counts> {
             Record::Tls(tls) if !tls.sni.is_empty() => *names.entry(&tls.sni).or_default() += 1,
             // tshark has other names for multicast DNS and LLMNR.
             Record::Dns(dns) if ![5353, 5355].contains(&dns.dst_port) && dns.src_port != 5353 => {
-                queries += u64::from(dns.has_query) * u64::from(1 + dns.repeats);
+                queries += u64::from(dns.has_query);
                 answers += u64::from(dns.rcode.is_some());
             }
             Record::Http(http) => {
