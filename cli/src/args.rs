@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Upload capture files for analysis
     Upload(Upload),
+    /// Show what the analysis of a capture found, or what is different from another one
+    Report(Report),
     /// Ask with read-only SQL
     Query(Query),
     /// List flow records, newest first
@@ -131,6 +133,55 @@ pub(crate) struct Upload {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Capture: its id, or its name (the latest one of that name)
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) capture: String,
+    /// Form of the report
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = ReportFormat::Markdown)]
+    pub(crate) format: ReportFormat,
+    /// Short for `--format json`
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// The table of `--format csv`: findings, talkers, conversations, services, timeline, domains, health
+    #[arg(long, value_name = "TABLE", default_value = "findings")]
+    pub(crate) table: String,
+    /// Say what is different now from what was in this capture
+    #[arg(long, value_name = "CAPTURE")]
+    pub(crate) compare: Option<String>,
+    /// Write it to this file
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+/// The form of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people, and for tickets
+    Markdown,
+    /// A page of its own, for browsers and paper
+    Html,
+    /// For programs
+    Json,
+    /// One table
+    Csv,
+}
+
+impl ReportFormat {
+    /// As the API calls it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Markdown => "markdown",
+            Self::Html => "html",
+            Self::Json => "json",
+            Self::Csv => "csv",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 pub(crate) mod containers;
 pub(crate) mod flows;
 pub(crate) mod query;
+pub(crate) mod report;
 pub(crate) mod upload;
 
 use serde_json::Value;

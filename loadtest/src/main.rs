@@ -9,6 +9,7 @@ mod containers;
 mod flows;
 mod ingest;
 mod load;
+mod pcap;
 mod process;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Flows(flows::Options),
     /// Check that the tables hold exactly the flows that `flows` published with the same options
     Check(check::Options),
+    /// Measure the analysis of captures, beside other programs
+    Pcap(pcap::Options),
 }
 
 #[tokio::main]
@@ -55,6 +58,7 @@ async fn main() -> ExitCode {
         Some(Command::Capture(options)) => tokio::task::block_in_place(|| capture::run(&options)),
         Some(Command::Flows(options)) => flows::run(&options).await,
         Some(Command::Check(options)) => check::run(&options).await,
+        Some(Command::Pcap(options)) => pcap::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

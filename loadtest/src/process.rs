@@ -1,5 +1,7 @@
 //! What a process used so far.
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Child;
 use std::{fs, time::Duration};
 
 /// Clock ticks a second of `/proc` (`USER_HZ`, proc(5)): 100 on every architecture that Linux has today.
@@ -37,6 +39,20 @@ pub(crate) fn cpu_of_ended_children() -> anyhow::Result<Duration> {
         Duration::from_secs(value.tv_sec().unsigned_abs()) + Duration::from_micros(value.tv_usec().unsigned_abs())
     };
     Ok(time(usage.user_time()) + time(usage.system_time()))
+}
+
+/// Waits for a child to end; the largest size in memory and the CPU time that it had, as far as they were seen.
+pub(crate) fn watch(child: &mut Child) -> anyhow::Result<(u64, Duration)> {
+    let (mut memory, mut used) = (0, Duration::ZERO);
+    loop {
+        memory = peak_memory(child.id()).unwrap_or(0).max(memory);
+        used = cpu(child.id()).unwrap_or_default().max(used);
+        if let Some(status) = child.try_wait()? {
+            anyhow::ensure!(status.signal().is_none(), "it ended with {status}");
+            return Ok((memory, used));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[cfg(test)]

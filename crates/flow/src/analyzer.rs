@@ -1,25 +1,28 @@
 //! From frames to records: the stages of this crate in their order.
 
 use crate::dns::{self, Exchanges, Resolved};
+use crate::findings::{Thresholds, Watch};
 use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
 use crate::key::{Direction, Endpoint, Key};
 use crate::packet::transport::flags;
 use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
 use crate::tcp::{Marks, Options, Segment};
-use crate::tracker::{self, Observation, Tracker};
+use crate::tracker::{self, Finished, Observation, Tracker};
 
 mod app;
 mod datagram;
+mod memory;
 mod names;
+mod notices;
 mod records;
 mod summary;
 
 use app::FlowState;
 use names::Names;
-pub use summary::{Countable, DnsSummary, HttpSummary, Summary, TlsSummary, Top, Totals};
+pub use summary::{Countable, DnsSummary, HttpSummary, Service, Summary, TlsSummary, Top, Totals};
 
 /// What an analysis is told.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Makes flow ids of different captures differ.
     pub producer: [u8; 16],
@@ -31,6 +34,8 @@ pub struct Config {
     pub dns: dns::Limits,
     /// Bounds of reassembly of streams.
     pub streams: StreamLimits,
+    /// From where on something is a finding.
+    pub thresholds: Box<Thresholds>,
 }
 
 /// Bounds of reassembly of TCP streams.
@@ -73,6 +78,8 @@ pub enum Record {
     Tls(weir_proto::Tls),
     /// A request with its response.
     Http(weir_proto::Http),
+    /// Something that a person should look at; all of them come last.
+    Finding(weir_proto::Finding),
 }
 
 /// IP packets inside each other that are followed.
@@ -104,7 +111,10 @@ pub struct Analyzer {
     /// Of the current frame.
     marks: Marks,
     summary: Summary,
+    watch: Watch,
     records: Vec<Record>,
+    /// Empty; keeps its room from packet to packet.
+    finished: Vec<Finished>,
 }
 
 impl Analyzer {
@@ -112,7 +122,6 @@ impl Analyzer {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            config,
             tracker: Tracker::new(config.tracker),
             fragments: Fragments::new(config.fragments),
             exchanges: Exchanges::new(config.dns),
@@ -123,7 +132,10 @@ impl Analyzer {
             held_bytes: 0,
             marks: Marks::default(),
             summary: Summary::default(),
+            watch: Watch::new(config.thresholds.clone()),
             records: Vec::new(),
+            finished: Vec::new(),
+            config,
         }
     }
 
@@ -146,7 +158,10 @@ impl Analyzer {
                 let length = frame.original_length.saturating_sub(network.offset as u32);
                 self.network(place, &network, length);
             }
-            Err(reason) => self.summary.unanalysed(reason),
+            Err(reason) => {
+                self.notice_arp(frame, reason);
+                self.summary.unanalysed(reason);
+            }
         }
         self.settle();
     }
@@ -158,8 +173,8 @@ impl Analyzer {
     }
 
     /// Takes the records that are finished, in an order that follows from the frames alone.
-    pub fn take_records(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.records)
+    pub fn take_records(&mut self) -> std::vec::Drain<'_, Record> {
+        self.records.drain(..)
     }
 
     /// Ends some of what is under way; whether there is more. To be called after the last frame until there is not, and the records be
@@ -170,6 +185,9 @@ impl Analyzer {
         self.exchanges.finish();
         let more = self.tracker.finish_some();
         self.settle();
+        if !more {
+            self.finish_findings();
+        }
         self.summary.flows = self.tracker.flows();
         self.summary.evicted_flows = self.tracker.evicted();
         more
@@ -198,6 +216,7 @@ impl Analyzer {
         }
         let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
         self.count(place, ip, &transport);
+        self.notice(place, ip, &transport);
         self.payload(place, ip, &transport);
     }
 
@@ -209,7 +228,11 @@ impl Analyzer {
         let Place { time, interface, .. } = place;
         let frame = self.summary.frames.packets;
         let packet = Observation { time, frame, key, direction, length, interface, tcp, is_fragment, ports };
+        let flows = self.tracker.flows();
         self.marks.insert(self.tracker.observe(&packet));
+        if self.tracker.flows() != flows {
+            self.name_ends(time, &key);
+        }
     }
 
     /// Counts a fragment, and looks into the payload when it is whole.
@@ -236,7 +259,9 @@ impl Analyzer {
             self.count_waiting(&waiting, key, direction, ports);
         }
         let cut = (ip.payload.len() as u32) < ip.payload_length;
-        let Some(whole) = self.fragments.push(now, datagram, fragment, ip.payload, cut, ip.protocol) else { return };
+        let whole = self.fragments.push(now, datagram, fragment, ip.payload, cut, ip.protocol);
+        self.notice_contradiction(place, &datagram);
+        let Some(whole) = whole else { return };
         let length = whole.bytes.len() as u32;
         let ip =
             IpPacket { protocol: whole.protocol, payload: &whole.bytes, payload_length: length, fragment: None, ..*ip };
@@ -316,6 +341,7 @@ impl Analyzer {
 
     /// Turns what the tables finished into records.
     fn settle(&mut self) {
+        self.notice_incomplete();
         for orphan in self.fragments.take_orphans() {
             self.count_orphan(&orphan);
         }
@@ -324,13 +350,18 @@ impl Analyzer {
             let found = ended.state.finish();
             self.rows(&ended.key, ended.ordinal, found);
         }
-        for finished in self.tracker.take_finished() {
+        let mut all = std::mem::take(&mut self.finished);
+        self.tracker.take_finished(&mut all);
+        for finished in all.drain(..) {
             let record = self.flow_record(&finished);
-            self.summary.flow(&record);
+            self.summary.flow(&record, &finished);
+            self.watch.flow(&record, &finished);
             self.records.push(Record::Flow(record));
         }
+        self.finished = all;
         for exchange in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
+            self.watch.exchange(&exchange);
             self.records.push(Record::Dns(exchange));
         }
     }

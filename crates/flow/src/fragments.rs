@@ -99,6 +99,8 @@ struct Entry {
     given: bool,
     /// The payload can no longer be put together; its fragments are still counted.
     spoilt: bool,
+    /// Two fragments said different things about the same bytes.
+    contradicts: bool,
 }
 
 /// The table of packets in reassembly.
@@ -111,6 +113,9 @@ pub struct Fragments {
     bytes: usize,
     generations: u64,
     orphans: Vec<Orphan>,
+    /// The latest time, microseconds.
+    now: u64,
+    incomplete: Vec<(u64, Datagram)>,
 }
 
 impl Fragments {
@@ -194,14 +199,39 @@ impl Fragments {
                 break;
             }
             self.order.pop_front();
+            self.note_incomplete(time, &datagram, generation);
             self.give_up(&datagram, generation);
         }
+        self.now = now;
     }
 
     /// Gives up everything, in the order of arrival.
     pub fn finish(&mut self) {
-        while let Some((_, datagram, generation)) = self.order.pop_front() {
+        // What began shortly before the end of the capture may have been completed after it.
+        const TOO_LATE_US: u64 = 2_000_000;
+        while let Some((time, datagram, generation)) = self.order.pop_front() {
+            if self.now.saturating_sub(time) >= TOO_LATE_US {
+                self.note_incomplete(time, &datagram, generation);
+            }
             self.give_up(&datagram, generation);
+        }
+    }
+
+    /// Takes the packets that never became whole though their time is out: when they began, and what they are.
+    pub fn take_incomplete(&mut self) -> Vec<(u64, Datagram)> {
+        std::mem::take(&mut self.incomplete)
+    }
+
+    /// Whether fragments of this packet said different things about the same bytes; once.
+    pub fn take_contradiction(&mut self, datagram: &Datagram) -> bool {
+        self.entries.get_mut(datagram).is_some_and(|entry| std::mem::take(&mut entry.contradicts))
+    }
+
+    /// A packet of which the capture kept too little to tell is not incomplete.
+    fn note_incomplete(&mut self, time: u64, datagram: &Datagram, generation: u64) {
+        let entry = self.entries.get(datagram).filter(|entry| entry.generation == generation);
+        if entry.is_some_and(|entry| !entry.given && !entry.spoilt) {
+            self.incomplete.push((time, *datagram));
         }
     }
 
@@ -227,6 +257,7 @@ impl Fragments {
             total: None,
             given: false,
             spoilt: false,
+            contradicts: false,
         })
     }
 
@@ -275,6 +306,10 @@ impl Entry {
         if self.data.len() < end {
             self.data.resize(end, 0);
         }
+        self.contradicts |= self.ranges.iter().any(|&(from, to)| {
+            let (from, to) = (from.max(start), to.min(end));
+            from < to && self.data[from..to] != bytes[from - start..to - start]
+        });
         self.data[start..end].copy_from_slice(bytes);
         self.merge(start, end);
         if self.ranges.len() > MAX_RANGES {

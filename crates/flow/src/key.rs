@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 use crate::packet::ip::protocol;
 
 /// One end of a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// Network order, IPv4 mapped.
     pub ip: [u8; 16],
@@ -13,8 +13,22 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl Ord for Endpoint {
+    /// As address and port in network order, in wide words: each packet is put in order.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let words = |end: &Self| (u128::from_be_bytes(end.ip), end.port);
+        words(self).cmp(&words(other))
+    }
+}
+
+impl PartialOrd for Endpoint {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// The same for both directions of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The lower end in the order of address, then port (except one-way ICMP, which keeps its sender first).
     pub low: Endpoint,
@@ -28,14 +42,19 @@ pub struct Key {
     pub tunnel: u32,
 }
 
+impl PartialEq for Key {
+    /// In few wide words: each packet is compared.
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
 impl std::hash::Hash for Key {
-    /// In few wide words: each packet is hashed.
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u128(u128::from_ne_bytes(self.low.ip));
-        state.write_u128(u128::from_ne_bytes(self.high.ip));
-        let ports = u64::from(self.low.port) << 16 | u64::from(self.high.port);
-        state.write_u64(ports << 8 | u64::from(self.protocol));
-        state.write_u64(u64::from(self.vlan) << 32 | u64::from(self.tunnel));
+        let (low, high, rest) = self.words();
+        state.write_u128(low);
+        state.write_u128(high);
+        state.write_u128(rest);
     }
 }
 
@@ -66,6 +85,12 @@ impl Direction {
 }
 
 impl Key {
+    const fn words(&self) -> (u128, u128, u128) {
+        let ports = (self.low.port as u128) << 16 | self.high.port as u128;
+        let rest = ports << 72 | (self.protocol as u128) << 64 | (self.vlan as u128) << 32 | self.tunnel as u128;
+        (u128::from_ne_bytes(self.low.ip), u128::from_ne_bytes(self.high.ip), rest)
+    }
+
     /// The key of a packet between two ends, and the packet's direction.
     #[must_use]
     pub fn new(src: Endpoint, dst: Endpoint, protocol: u8, vlan: u32, tunnel: u32) -> (Self, Direction) {

@@ -23,6 +23,10 @@ pub enum Unanalysed {
     Llc(u8),
     /// Not IP: the PPP protocol number.
     Ppp(u16),
+    /// An IEEE 802.11 frame that carries no packet: its type in the lower 2 bits, its subtype above.
+    Wlan(u8),
+    /// An IEEE 802.11 frame whose payload is encrypted.
+    Encrypted,
     /// Cut by the snap length, or sent too short, inside this layer.
     Truncated(Layer),
     /// A field of this layer contradicts another one.
@@ -51,6 +55,8 @@ impl std::fmt::Display for Unanalysed {
             Self::EtherType(number) => write!(f, "ethertype 0x{number:04x}"),
             Self::Llc(number) => write!(f, "llc 0x{number:02x}"),
             Self::Ppp(number) => write!(f, "ppp protocol 0x{number:04x}"),
+            Self::Wlan(number) => write!(f, "802.11 type {} subtype {}", number & 3, number >> 2),
+            Self::Encrypted => f.write_str("encrypted 802.11"),
             Self::Truncated(layer) => write!(f, "truncated {layer}"),
             Self::Malformed(layer) => write!(f, "malformed {layer}"),
             Self::TooDeep => f.write_str("too many layers"),

@@ -259,8 +259,8 @@ impl<S: State> Tracker<S> {
     }
 
     /// Takes the intervals that have finished, in the order in which they did.
-    pub fn take_finished(&mut self) -> Vec<Finished> {
-        std::mem::take(&mut self.finished)
+    pub fn take_finished(&mut self, into: &mut Vec<Finished>) {
+        into.append(&mut self.finished);
     }
 
     /// Flows made so far.

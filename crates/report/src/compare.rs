@@ -91,7 +91,7 @@ const FIGURES: [Figure; 18] = [
     ("TCP retransmitted segments", "%", Good::Less, |report| {
         report.tcp.as_ref().and_then(|tcp| share(tcp.retransmits, tcp.packets))
     }),
-    ("TCP lost segments", "%", Good::Less, |report| {
+    ("TCP segments that were not captured", "%", Good::Less, |report| {
         report.tcp.as_ref().and_then(|tcp| share(tcp.lost_segments, tcp.packets))
     }),
     ("TCP out of order", "%", Good::Less, |report| {

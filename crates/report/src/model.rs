@@ -313,7 +313,7 @@ pub struct Tcp {
 }
 
 /// A flow that stands out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorstFlow {
     pub flow_id: String,
     pub src: String,
@@ -407,7 +407,7 @@ pub struct Tls {
 }
 
 /// A server's certificate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Certificate {
     pub subject: String,
     pub issuer: String,
@@ -432,7 +432,7 @@ pub struct Http {
 }
 
 /// A stream of UDP.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Stream {
     pub flow_id: String,
     pub src: String,

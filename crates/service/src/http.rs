@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router, extract::ConnectInfo};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -37,22 +37,24 @@ impl Default for Limits {
 /// Pause after a connection could not be accepted: what is missing then (files, memory) is not there again at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers until told to stop, and then until what is in hand is answered, for at most [`Limits::drain`].
+/// Answers until told to stop, and then until what is in hand is answered, for at most [`Limits::drain`]. Handlers may ask for
+/// `ConnectInfo<SocketAddr>`, the client's address.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut connections = JoinSet::new();
     while let Some(place) = shutdown.run_until_cancelled(Arc::clone(&places).acquire_owned()).await {
         let Ok(place) = place else { break };
-        let stream = match shutdown.run_until_cancelled(listener.accept()).await {
+        let (stream, peer) = match shutdown.run_until_cancelled(listener.accept()).await {
             None => break,
-            Some(Ok((stream, _))) => stream,
+            Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
                 refused(&error).await;
                 continue;
             }
         };
-        let connection = graceful.watch(connection(stream, router.clone(), limits.head));
+        let connection =
+            graceful.watch(connection(stream, router.clone().layer(Extension(ConnectInfo(peer))), limits.head));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "a connection broke");

@@ -105,12 +105,7 @@ struct Extras {
     confinement: Option<sandbox::Confinement>,
 }
 
-fn start<F>(
-    service: &'static str,
-    options: &Options,
-    extras: Extras,
-    run: impl FnOnce(Context) -> F,
-) -> ExitCode
+fn start<F>(service: &'static str, options: &Options, extras: Extras, run: impl FnOnce(Context) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {

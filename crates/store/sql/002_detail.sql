@@ -35,7 +35,7 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS rx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1))
 ;
 ALTER TABLE dns
-    ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client sent the query again' CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1))
 ;
 ALTER TABLE tls
     ADD COLUMN IF NOT EXISTS protocol       UInt8 COMMENT 'what carried it: 6 = TLS, 17 = QUIC or DTLS',

@@ -102,8 +102,10 @@ impl Writer {
     /// Deletes the rows of a capture that came before a message of the stream.
     pub async fn delete_capture_before(&self, capture_id: Uuid, stream_sequence: u64) -> Result<(), Error> {
         for table in CAPTURE_TABLES {
-            let sql = format!("DELETE FROM {table} WHERE capture_id = {{id:UUID}} AND stream_sequence < {{before:UInt64}}");
-            let delete = self.client.query_raw(&sql).param("id", capture_id.to_string()).param("before", stream_sequence);
+            let sql =
+                format!("DELETE FROM {table} WHERE capture_id = {{id:UUID}} AND stream_sequence < {{before:UInt64}}");
+            let delete =
+                self.client.query_raw(&sql).param("id", capture_id.to_string()).param("before", stream_sequence);
             within(STATEMENT, delete.execute()).await?;
         }
         Ok(())

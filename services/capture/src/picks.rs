@@ -1,4 +1,4 @@
-//! Names: packets that the kernel picked are dissected here, into rows of `dns` and `tls`, and into the names and protocols of flows.
+//! Names: packets that the kernel picked are dissected here, into rows of `dns`, `tls` and `http`, and into the names and protocols of flows.
 //!
 //! The dissectors are those of pcap-worker: [`weir_flow::Analyzer`] sees the picked packets as if they were a capture. Its flows are thrown
 //! away, because the kernel counts better, and its rows get the kernel's flow ids.
@@ -133,14 +133,15 @@ impl Reading {
 
     fn publish(&mut self) {
         let batch = self.dissector.take();
-        let (dns, tls) = (batch.dns.len() as u64, batch.tls.len() as u64);
-        if dns + tls == 0 {
+        let (dns, tls, http) = (batch.dns.len() as u64, batch.tls.len() as u64, batch.http.len() as u64);
+        if dns + tls + http == 0 {
             return;
         }
         counter!("weir_capture_rows_total", "table" => "dns").increment(dns);
         counter!("weir_capture_rows_total", "table" => "tls").increment(tls);
+        counter!("weir_capture_rows_total", "table" => "http").increment(http);
         if !(self.rows)(batch) {
-            counter!("weir_capture_rows_unpublished_total").increment(dns + tls);
+            counter!("weir_capture_rows_unpublished_total").increment(dns + tls + http);
         }
     }
 }

@@ -8,6 +8,7 @@ use weir_flow::analyzer::Summary;
 use weir_flow::{Analyzer, Config, Frame, Record};
 
 use crate::capture_file::{CaptureFile, Damage, Format, Limits, OpenError, Packet, Progress, Stop};
+use crate::report::Tally;
 
 /// How far an analysis is, and the order to end it; shared with other threads.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +76,8 @@ pub struct Analysis {
     pub summary: Summary,
     /// Where the file broke, if it did.
     pub damage: Option<Damage>,
+    /// What its records say together.
+    pub(crate) tally: Tally,
 }
 
 /// An analysis that did not.
@@ -116,6 +119,7 @@ pub fn analyse(
 ) -> Result<Analysis, Failure> {
     let mut file = CaptureFile::open(source, limits, &live.file).map_err(Failure::Open)?;
     let mut analyzer = Analyzer::new(config);
+    let mut tally = Tally::default();
     // The analyzer's number of each interface of the file; 0 = not asked for yet, or without a name.
     let mut interfaces: Vec<u32> = Vec::new();
     let damage = loop {
@@ -137,18 +141,19 @@ pub fn analyse(
             Err(Stop::Bomb(bomb)) => return Err(Failure::Bomb(bomb.to_string())),
             Err(Stop::Source(error)) => return Err(Failure::Source(error)),
         }
-        deliver(analyzer.take_records(), &mut sink)?;
+        deliver(analyzer.take_records(), &mut tally, &mut sink)?;
     };
     while analyzer.finish_some() {
-        deliver(analyzer.take_records(), &mut sink)?;
+        deliver(analyzer.take_records(), &mut tally, &mut sink)?;
     }
-    deliver(analyzer.take_records(), &mut sink)?;
+    deliver(analyzer.take_records(), &mut tally, &mut sink)?;
     Ok(Analysis {
         format: file.format(),
         compression: file.compression().name(),
         interfaces: file.interfaces().to_vec(),
         summary: analyzer.into_summary(),
         damage,
+        tally,
     })
 }
 
@@ -162,6 +167,14 @@ fn frame<'a>(packet: &Packet<'a>, interface: u32) -> Frame<'a> {
     }
 }
 
-fn deliver(records: Vec<Record>, sink: &mut impl FnMut(Record) -> Result<(), Cancelled>) -> Result<(), Failure> {
-    records.into_iter().try_for_each(sink).map_err(|Cancelled| Failure::Cancelled)
+fn deliver(
+    records: impl Iterator<Item = Record>,
+    tally: &mut Tally,
+    sink: &mut impl FnMut(Record) -> Result<(), Cancelled>,
+) -> Result<(), Failure> {
+    for record in records {
+        tally.record(&record);
+        sink(record).map_err(|Cancelled| Failure::Cancelled)?;
+    }
+    Ok(())
 }

@@ -39,6 +39,7 @@ impl Batcher {
             Record::Dns(dns) => dns.encoded_len(),
             Record::Tls(tls) => tls.encoded_len(),
             Record::Http(http) => http.encoded_len(),
+            Record::Finding(finding) => finding.encoded_len(),
         };
         let full = self.records == MAX_RECORDS || (self.records > 0 && self.bytes + bytes > MAX_BYTES);
         let finished = if full { self.finish() } else { None };
@@ -49,6 +50,7 @@ impl Batcher {
             Record::Dns(dns) => self.batch.dns.push(dns),
             Record::Tls(tls) => self.batch.tls.push(tls),
             Record::Http(http) => self.batch.http.push(http),
+            Record::Finding(finding) => self.batch.findings.push(finding),
         }
         finished
     }

@@ -60,6 +60,10 @@ pub struct Config {
         default_value_t = weir_flow::tracker::Limits::default().flows
     )]
     pub max_flows: usize,
+    /// Bytes that the tables of an analysis hold together, about: flows, streams, fragments, DNS queries. What is given up at this bound
+    /// is counted in the report
+    #[arg(long, env = "WEIR_PCAP_WORKER_MAX_MEMORY", value_name = "BYTES", default_value_t = 512 << 20)]
+    pub max_memory: usize,
     /// Bytes of heap and stacks that the kernel gives this process; one that wants more ends, and its job is tried again
     #[arg(long, env = "WEIR_PCAP_WORKER_MEMORY_LIMIT_BYTES", value_name = "BYTES", default_value_t = 4 << 30)]
     pub memory_limit_bytes: u64,
@@ -85,7 +89,7 @@ impl Config {
     #[must_use]
     pub fn analyzer(&self, producer: [u8; 16]) -> weir_flow::Config {
         let tracker = weir_flow::tracker::Limits { flows: self.max_flows, ..Default::default() };
-        weir_flow::Config { producer, tracker, ..Default::default() }
+        weir_flow::Config { producer, tracker, ..Default::default() }.within(self.max_memory)
     }
 
     /// What the process may do once it works: speak with NATS, and compute.

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 use uuid::Uuid;
 use weir_bus::{Bucket, Bus, Message, Objects, names};
+use weir_flow::findings::Thresholds;
 use weir_proto::capture::State;
 use weir_proto::{AnalyseCapture, Batch, Capture, DeadLetter, Source};
 
@@ -152,6 +153,7 @@ impl Worker {
             return Err(Ended::Transient(anyhow::anyhow!("each time the worker died while it analysed the capture")));
         }
         self.remove_rows(names, &capture.previous_analysis_id).await?;
+        let thresholds = thresholds(&capture.thresholds)?;
         let running = state.change(|capture| {
             capture.set_state(State::Running);
             capture.analysis_id = names.analysis_id.as_bytes().to_vec();
@@ -162,22 +164,30 @@ impl Worker {
         });
         running.await?.ok_or(Ended::Obsolete)?;
         info!(name = job.name, bytes = job.size_bytes, attempt = message.delivered, "analysing");
-        let analysis = work::run(self, message, state, names).await?;
+        let analysis = work::run(self, message, state, names, thresholds).await?;
         let reporting = state.change(|capture| "report".clone_into(&mut capture.phase));
         reporting.await?.ok_or(Ended::Obsolete)?;
-        self.store_report(&analysis, names, job).await?;
-        self.finish(state, State::Done, |capture| {
-            describe(capture, &analysis);
-        })
-        .await?;
-        let packets = analysis.summary.frames.packets;
-        info!(packets, flows = analysis.summary.flows, damage = ?analysis.damage, "analysed");
+        let end = end(&analysis);
+        let (packets, flows) = (end.packets, analysis.summary.flows);
+        self.store_report(analysis, names, job, capture.thresholds).await?;
+        self.finish(state, State::Done, |capture| describe(capture, &end)).await?;
+        info!(packets, flows, damage = end.error, "analysed");
         Ok(())
     }
 
-    async fn store_report(&self, analysis: &Analysis, names: &Names, job: &AnalyseCapture) -> Result<(), Ended> {
-        let about =
-            report::About { capture_id: Some(names.capture_id), name: job.name.clone(), size_bytes: job.size_bytes };
+    async fn store_report(
+        &self,
+        analysis: Analysis,
+        names: &Names,
+        job: &AnalyseCapture,
+        thresholds: String,
+    ) -> Result<(), Ended> {
+        let about = report::About {
+            capture_id: Some(names.capture_id),
+            name: job.name.clone(),
+            size_bytes: job.size_bytes,
+            thresholds,
+        };
         let json = report::to_json(&report::report(about, analysis)).map_err(|error| Ended::Permanent(error.into()))?;
         let name = format!("{}/report.json", names.capture_id);
         self.artifacts.put(&name, &mut json.as_bytes()).await?;
@@ -236,14 +246,32 @@ fn pause(delivered: u32) -> Duration {
     Duration::from_secs(u64::from(delivered.min(12)) * 5)
 }
 
-fn describe(capture: &mut Capture, analysis: &Analysis) {
+/// The thresholds that were asked for.
+fn thresholds(json: &str) -> Result<Box<Thresholds>, Ended> {
+    if json.is_empty() {
+        return Ok(Box::default());
+    }
+    Thresholds::from_json(json.as_bytes()).map(Box::new).map_err(|error| Ended::Permanent(error.into()))
+}
+
+/// What a capture is said to be once it is analysed.
+fn end(analysis: &Analysis) -> Capture {
     let summary = &analysis.summary;
-    capture.packets = summary.frames.packets;
-    capture.bytes = summary.frames.bytes;
-    capture.first_packet = summary.first_time.unwrap_or(0);
-    capture.last_packet = summary.last_time.unwrap_or(0);
+    Capture {
+        packets: summary.frames.packets,
+        bytes: summary.frames.bytes,
+        first_packet: summary.first_time.unwrap_or(0),
+        last_packet: summary.last_time.unwrap_or(0),
+        error: analysis.damage.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ..Capture::default()
+    }
+}
+
+fn describe(capture: &mut Capture, end: &Capture) {
+    (capture.packets, capture.bytes) = (end.packets, end.bytes);
+    (capture.first_packet, capture.last_packet) = (end.first_packet, end.last_packet);
     capture.bytes_read = capture.size_bytes;
-    capture.error = analysis.damage.as_ref().map(ToString::to_string).unwrap_or_default();
+    capture.error.clone_from(&end.error);
 }
 
 /// Each statement about a capture is a producer of its own: made again, it is another one, with another time.

@@ -18,8 +18,8 @@
 
 pub mod analysis;
 pub mod batches;
-mod carve;
 pub mod capture_file;
+mod carve;
 pub mod config;
 mod job;
 pub mod metrics;
@@ -80,6 +80,7 @@ fn read_open(config: &Config, file: File, path: &Path) -> anyhow::Result<String>
     let live = analysis::Live::default();
     let analysis = analysis::analyse(file, config.limits(), config.analyzer([0; 16]), &live, |_| Ok(()))
         .with_context(|| format!("cannot analyse {}", path.display()))?;
-    let about = report::About { capture_id: None, name: path.display().to_string(), size_bytes };
-    Ok(report::to_json(&report::report(about, &analysis))?)
+    let about =
+        report::About { capture_id: None, name: path.display().to_string(), size_bytes, thresholds: String::new() };
+    Ok(report::to_json(&report::report(about, analysis))?)
 }

@@ -1,17 +1,25 @@
 //! The report of an analysis: what a person or a program wants to know of a capture without asking for rows.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use uuid::Uuid;
-use weir_flow::analyzer::{DnsSummary, Summary, TlsSummary, Top, Totals};
+use weir_flow::analyzer::{DnsSummary, Service, Summary, TlsSummary, Top, Totals};
+use weir_flow::findings::{Finding, Findings, Severity};
 use weir_flow::packet::Unanalysed;
+use weir_flow::statistics::Series;
 use weir_report::{
-    Capture, CodeCount, Damage, Dns, FlowCounts, GivenUp, NameCount, NotAnalysed, OfProtocol, OnLink, Report, Talker,
-    Tls, VERSION,
+    Capture, CodeCount, Conversation, Damage, Dns, FlowCounts, GivenUp, NameCount, NotAnalysed, OfProtocol, OfService,
+    OnLink, Report, Talker, Timeline, Tls, VERSION,
 };
 
 use crate::analysis::Analysis;
+
+mod spread;
+mod tally;
+
+pub(crate) use tally::Tally;
 
 /// Interfaces that are listed.
 const MAX_INTERFACES: usize = 1000;
@@ -27,11 +35,20 @@ pub struct About {
     pub name: String,
     /// Of the file.
     pub size_bytes: u64,
+    /// Thresholds that differ from the defaults, as JSON; empty = none.
+    pub thresholds: String,
 }
 
 /// The report of an analysis that came to its end.
 #[must_use]
-pub fn report(about: About, analysis: &Analysis) -> Report {
+pub fn report(about: About, analysis: Analysis) -> Report {
+    let mut report = frame(about, &analysis);
+    analysis.tally.fill(&mut report);
+    report
+}
+
+/// All but what is made of records.
+fn frame(about: About, analysis: &Analysis) -> Report {
     let summary = &analysis.summary;
     Report {
         version: VERSION,
@@ -45,29 +62,29 @@ pub fn report(about: About, analysis: &Analysis) -> Report {
         },
         totals: totals(summary),
         health: None,
-        findings: Vec::new(),
-        findings_left_out: 0,
-        timeline: None,
+        findings: findings(&summary.findings),
+        findings_left_out: summary.findings.left_out.values().sum(),
+        timeline: timeline(&summary.series),
         links: summary
             .links
             .iter()
-            .map(|(link, &Totals { packets, bytes })| OnLink { link_type: link.0, packets, bytes })
+            .map(|(link, &Totals { packets, bytes, .. })| OnLink { link_type: link.0, packets, bytes })
             .collect(),
         protocols: summary
             .protocols
             .iter()
-            .map(|(&protocol, &Totals { packets, bytes })| OfProtocol { protocol, packets, bytes })
+            .map(|(&protocol, &Totals { packets, bytes, .. })| OfProtocol { protocol, packets, bytes })
             .collect(),
-        services: Vec::new(),
+        services: services(&summary.services),
         flows: FlowCounts {
             flows: summary.flows,
             records: summary.flow_records,
             evicted: summary.evicted_flows,
             packets_in_tunnels: summary.inner.packets,
-            one_way: None,
+            one_way: Some(summary.findings.one_way_flows),
         },
         talkers: talkers(&summary.talkers),
-        conversations: Vec::new(),
+        conversations: conversations(&summary.pairs),
         tcp: None,
         dns: dns(&summary.dns),
         tls: tls(&summary.tls, summary.unfollowed_streams),
@@ -80,7 +97,8 @@ pub fn report(about: About, analysis: &Analysis) -> Report {
         }),
         not_analysed: not_analysed(summary),
         given_up: given_up(summary),
-        thresholds: serde_json::Map::new(),
+        // They were read before the analysis began; what is no object has no thresholds.
+        thresholds: serde_json::from_str(&about.thresholds).unwrap_or_default(),
     }
 }
 
@@ -116,8 +134,74 @@ fn address(ip: [u8; 16]) -> String {
 }
 
 fn talkers(talkers: &Top<[u8; 16]>) -> Vec<Talker> {
-    let talker = |(ip, Totals { packets, bytes })| Talker { ip: address(ip), packets, bytes };
+    let talker = |(ip, Totals { packets, bytes, .. })| Talker { ip: address(ip), packets, bytes };
     talkers.first(TOP).into_iter().map(talker).collect()
+}
+
+fn conversations(pairs: &Top<([u8; 16], [u8; 16])>) -> Vec<Conversation> {
+    let conversation = |((src, dst), Totals { flows, packets, bytes })| Conversation {
+        src_ip: address(src),
+        dst_ip: address(dst),
+        flows,
+        packets,
+        bytes,
+    };
+    pairs.first(TOP).into_iter().map(conversation).collect()
+}
+
+fn services(services: &Top<Service>) -> Vec<OfService> {
+    let name = |service| match service {
+        Service::App(name) => name.to_owned(),
+        Service::Port(6, port) => format!("tcp/{port}"),
+        Service::Port(17, port) => format!("udp/{port}"),
+        Service::Port(1, _) => "icmp".to_owned(),
+        Service::Port(58, _) => "icmpv6".to_owned(),
+        Service::Port(number, _) => format!("ip/{number}"),
+    };
+    let service =
+        |(service, Totals { flows, packets, bytes })| OfService { service: name(service), flows, packets, bytes };
+    services.first(TOP).into_iter().map(service).collect()
+}
+
+/// Absent where there is no packet.
+fn timeline(series: &Series) -> Option<Timeline> {
+    let buckets = series.buckets();
+    (!buckets.is_empty()).then(|| Timeline {
+        start: rfc3339(series.start()),
+        step_us: series.width(),
+        packets: buckets.iter().map(|bucket| bucket.packets).collect(),
+        bytes: buckets.iter().map(|bucket| bucket.bytes).collect(),
+        retransmits: Some(buckets.iter().map(|bucket| bucket.retransmissions).collect()),
+    })
+}
+
+/// The most harmful first, then the surest, then in the order of time.
+fn findings(findings: &Findings) -> Vec<weir_report::Finding> {
+    let mut list: Vec<&Finding> = findings.list.iter().collect();
+    list.sort_by(|a, b| (b.severity, b.confidence).partial_cmp(&(a.severity, a.confidence)).unwrap_or(Ordering::Equal));
+    list.into_iter().map(finding).collect()
+}
+
+fn finding(finding: &Finding) -> weir_report::Finding {
+    weir_report::Finding {
+        kind: finding.kind.name().to_owned(),
+        severity: match finding.severity {
+            Severity::Info => weir_report::Severity::Info,
+            Severity::Warning => weir_report::Severity::Warning,
+            Severity::Critical => weir_report::Severity::Critical,
+        },
+        confidence: finding.confidence,
+        time: Some(rfc3339(finding.time)),
+        end_time: Some(rfc3339(finding.end_time)),
+        summary: finding.summary.clone(),
+        next: finding.kind.next().to_owned(),
+        flow_ids: finding.flow_ids.iter().map(ToString::to_string).collect(),
+        packets: finding.packets.clone(),
+        src_ip: finding.src_ip.map(address),
+        dst_ip: finding.dst_ip.map(address),
+        dst_port: finding.dst_port,
+        evidence: finding.evidence.clone(),
+    }
 }
 
 fn dns(dns: &DnsSummary) -> Dns {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument as _, debug, warn};
 use weir_bus::{Error, Message, names};
+use weir_flow::findings::Thresholds;
 use weir_proto::Batch;
 
 use crate::analysis::{Analysis, Cancelled, Failure, Live, analyse};
@@ -29,6 +30,7 @@ pub(crate) async fn run(
     message: &Message,
     state: &CaptureState,
     names: &Names,
+    thresholds: Box<Thresholds>,
 ) -> Result<Analysis, Ended> {
     let object = match worker.uploads.get(&names.capture_id.to_string()).await {
         Ok(object) => object,
@@ -41,7 +43,9 @@ pub(crate) async fn run(
     let (sender, receiver) = mpsc::channel(QUEUE);
     let analysis = tokio::task::spawn_blocking({
         let (live, names) = (live.clone(), names.clone());
-        let (limits, config) = (worker.config.limits(), worker.config.analyzer(*names.analysis_id.as_bytes()));
+        let limits = worker.config.limits();
+        let mut config = worker.config.analyzer(*names.analysis_id.as_bytes());
+        config.thresholds = thresholds;
         let span = tracing::Span::current();
         move || {
             let _entered = span.entered();

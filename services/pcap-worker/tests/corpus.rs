@@ -14,15 +14,18 @@ use weir_pcap_worker::analysis::{Analysis, Failure, Live, analyse};
 use weir_pcap_worker::capture_file::Limits;
 
 /// Captures in which what is counted here is not what tshark counts: the field that differs, and why.
-const EXPLAINED: [(&str, &str, &str); 10] = [
+const EXPLAINED: [(&str, &str, &str); 13] = [
     ("bsd-tcpdump_brcm-tag.pcap", "packets", TSHARK_CANNOT_READ),
     ("bsd-tcpdump_brcm-tag.pcap", "bytes", TSHARK_CANNOT_READ),
     ("bsd-tcpdump_geneve.pcap", "tcp_streams", NETWORK_IDS_DIFFER),
     ("bsd-tcpdump_icmp-cksum-oobr-1.pcap", "udp_streams", QUOTED_BY_ICMP),
     ("gpl-wireshark_dns-ooo.pcap", "dns_answers", PUT_IN_ORDER),
-    ("gpl-wireshark_quic-fragmented-handshakes.pcapng.gz", "client_hellos", ENCRYPTED_BY_QUIC),
-    ("gpl-wireshark_quic-fragmented-handshakes.pcapng.gz", "sni", ENCRYPTED_BY_QUIC),
+    ("gpl-wireshark_http-ooo2.pcap", "http_requests", PUT_IN_ORDER),
+    ("gpl-wireshark_tcp-badsegments.pcap", "http_requests", PUT_IN_ORDER),
+    ("gpl-wireshark_tls12-dsb.pcapng", "http_requests", SECRETS_IN_FILE),
+    ("gpl-wireshark_tls12-dsb.pcapng", "http_responses", SECRETS_IN_FILE),
     ("lgpl-ndpi_KakaoTalk_chat.pcap", "dns_answers", QUOTED_BY_ICMP),
+    ("own-first3000-ns.pcap", "http_responses", BODY_NOT_COMPLETE),
     ("own-icmp-frag.pcap", "tcp_streams", QUOTED_BY_ICMP),
     ("own-icmp-frag.pcap", "udp_streams", QUOTED_BY_ICMP),
 ];
@@ -31,8 +34,13 @@ const NETWORK_IDS_DIFFER: &str = "each direction has its own network identifier,
 const QUOTED_BY_ICMP: &str = "tshark counts the packet that an ICMP error quotes; it was sent earlier, or elsewhere";
 const PUT_IN_ORDER: &str =
     "the segments are out of order: tshark reads no message from them unless told to put them in order";
-const ENCRYPTED_BY_QUIC: &str =
-    "the hello is encrypted with keys that follow from the connection id; QUIC is not dissected";
+const SECRETS_IN_FILE: &str = "the file has the secrets of its TLS connections, with which tshark decrypts them";
+const HEAD_NOT_COMPLETE: &str =
+    "the capture lacks segments of heads: tshark counts a request when it has its head, Weir with its first line";
+const CRYPTO_OUT_OF_ORDER: &str =
+    "tshark 4.0 reads no hello from CRYPTO frames that are out of order, as some browsers send them on purpose";
+const BODY_NOT_COMPLETE: &str =
+    "the capture ends within the bodies: tshark counts a response when it has its body, Weir with its head";
 
 fn corpus() -> Option<PathBuf> {
     let path = std::env::var_os("WEIR_CORPUS").map(PathBuf::from);
@@ -60,7 +68,7 @@ fn seen(path: &Path) -> Result<Counts> {
     let summary = analysis?.summary;
     let mut streams: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
     let mut names: BTreeMap<&str, u64> = BTreeMap::new();
-    let (mut queries, mut answers) = (0, 0);
+    let (mut queries, mut answers, mut requests, mut responses) = (0, 0, 0, 0);
     for record in &records {
         match record {
             Record::Flow(flow) => drop(streams.entry(flow.protocol).or_default().insert(flow.flow_id)),
@@ -70,7 +78,11 @@ fn seen(path: &Path) -> Result<Counts> {
                 queries += u64::from(dns.has_query);
                 answers += u64::from(dns.rcode.is_some());
             }
-            Record::Tls(_) | Record::Dns(_) => {}
+            Record::Http(http) => {
+                requests += u64::from(!http.method.is_empty());
+                responses += u64::from(http.status.is_some());
+            }
+            _ => {}
         }
     }
     let flows = records.iter().filter_map(|record| match record {
@@ -87,6 +99,8 @@ fn seen(path: &Path) -> Result<Counts> {
         ("udp_streams", count(17).to_string()),
         ("dns_queries", queries.to_string()),
         ("dns_answers", answers.to_string()),
+        ("http_requests", requests.to_string()),
+        ("http_responses", responses.to_string()),
         ("client_hellos", summary.tls.hellos.to_string()),
         ("sni", joined(names.iter().map(|(name, count)| (*name, *count)))),
     ]))
@@ -103,6 +117,8 @@ fn expected(truth: &Value) -> Counts {
         ("udp_streams", number(&truth["udp_streams"])),
         ("dns_queries", count("dns_queries")),
         ("dns_answers", count("dns_responses")),
+        ("http_requests", count("http_requests")),
+        ("http_responses", count("http_responses")),
         ("client_hellos", count("tls_hs_1")),
         ("sni", joined(names.map(|(name, count)| (name.as_str(), count.as_u64().unwrap_or(0))))),
     ])
@@ -144,17 +160,18 @@ fn the_counts_of_a_large_capture_are_those_of_its_truth() -> Result<()> {
     let explained = BTreeMap::from([
         ("udp_streams", QUOTED_BY_ICMP),
         ("dns_answers", QUOTED_BY_ICMP),
-        ("client_hellos", ENCRYPTED_BY_QUIC),
-        ("sni", ENCRYPTED_BY_QUIC),
+        ("client_hellos", CRYPTO_OUT_OF_ORDER),
+        ("sni", CRYPTO_OUT_OF_ORDER),
+        ("http_requests", HEAD_NOT_COMPLETE),
+        ("http_responses", BODY_NOT_COMPLETE),
     ]);
+    let mut wrong = Vec::new();
     for (field, value) in seen {
-        assert_eq!(
-            value != expected[field],
-            explained.contains_key(field),
-            "{field} is {value}, truth {}",
-            expected[field]
-        );
+        if (value != expected[field]) != explained.contains_key(field) {
+            wrong.push(format!("{field} is {value}, truth {}", expected[field]));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 

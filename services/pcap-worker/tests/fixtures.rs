@@ -35,6 +35,7 @@ fn records(name: &str) -> Result<Records> {
             Record::Dns(dns) => records.dns.push(dns),
             Record::Tls(tls) => records.tls.push(tls),
             Record::Http(http) => records.http.push(http),
+            Record::Finding(_) => {}
         }
         Ok(())
     })?;
@@ -97,6 +98,9 @@ fn a_client_hello_names_its_server_unless_the_capture_cut_it() -> Result<()> {
         assert_eq!(hellos[0].alpn, ["h2", "http/1.1"]);
         assert_eq!((hellos[0].version, hellos[0].dst_port), (0x0304, 443));
         assert!(hellos[0].ja4.starts_with("t13d"), "{}", hellos[0].ja4);
+        assert_eq!((hellos[0].chosen_version, hellos[0].alert), (0x0304, 0), "{name}");
+        let name_of_server = flow(&records(name)?, |flow| flow.dst_port == 443)?.dst_name.clone();
+        assert_eq!(name_of_server, "weir.example");
     }
     assert_eq!(records("any-sll2-snap96.pcap")?.tls, []);
     Ok(())
@@ -104,7 +108,7 @@ fn a_client_hello_names_its_server_unless_the_capture_cut_it() -> Result<()> {
 
 #[test]
 fn a_request_stands_with_its_response() -> Result<()> {
-    for name in RECORDINGS {
+    for name in ["ethernet-ns.pcap", "any-sll.pcap"] {
         let http = records(name)?.http;
         assert_eq!(http.len(), 1, "{name}");
         let row = &http[0];
@@ -112,6 +116,8 @@ fn a_request_stands_with_its_response() -> Result<()> {
         assert_eq!((row.status, row.dst_port), (Some(204), 80), "{name}");
         assert!(row.latency_us.is_some_and(|latency| latency < 1_000_000), "{name}");
     }
+    // A snap length of 96 ends behind the method.
+    assert_eq!(records("any-sll2-snap96.pcap")?.http, []);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use weir_proto::Capture;
 use weir_service::{Context, Health, Shutdown};
 use weir_store::Reader;
 
-use crate::{Config, Error, feed::Feed, routes};
+use crate::{Config, Error, captures::Rates, feed::Feed, routes};
 
 /// The service behind the requests.
 pub(crate) struct App {
@@ -22,6 +22,8 @@ pub(crate) struct App {
     pub(crate) events: Feed,
     /// What containers use.
     pub(crate) stats: Feed,
+    /// How often clients upload.
+    pub(crate) rates: Rates,
     bus: Bus,
     queries: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
@@ -39,6 +41,7 @@ impl App {
             queries: places(config.max_queries),
             uploads: places(config.max_uploads),
             requests: places(config.max_requests),
+            rates: Rates::new(config.uploads_per_hour),
             config,
             health: context.health.clone(),
             shutdown: context.shutdown.clone(),

@@ -14,6 +14,12 @@ use crate::{
     upload::{Progress, Stopped},
 };
 
+mod expiry;
+mod limits;
+
+pub(crate) use expiry::{expire, has_expired, queue_again};
+pub(crate) use limits::Rates;
+
 /// How often a change is tried again when somebody else changed the same capture in between.
 const TRIES: usize = 10;
 
@@ -22,11 +28,11 @@ const TRIES: usize = 10;
 /// Let it run to its end when the client goes away: it then removes what it stored.
 pub(crate) async fn upload(
     app: &App,
-    name: &str,
+    (name, owner): (&str, &str),
     mut input: impl AsyncRead + Unpin + Send,
     progress: &Progress,
 ) -> Result<Capture, Error> {
-    let result = store(app, name, &mut input, progress).await;
+    let result = store(app, (name, owner), &mut input, progress).await;
     let outcome = match &result {
         Ok((_, true)) => "new",
         Ok((_, false)) => "known",
@@ -117,7 +123,7 @@ pub(crate) async fn delete(app: &App, id: Uuid) -> Result<bool, Error> {
 
 async fn store(
     app: &App,
-    name: &str,
+    (name, owner): (&str, &str),
     input: &mut (impl AsyncRead + Unpin + Send),
     progress: &Progress,
 ) -> Result<(Capture, bool), Error> {
@@ -133,7 +139,10 @@ async fn store(
         Err(error @ BusError::Full { .. }) => return Err(Error::StoreFull(error)),
         Err(error) => return Err(error.into()),
     };
+    let expires_at = if app.config.report_ttl == 0 { 0 } else { now() + app.config.report_ttl * 1_000_000 };
     let capture = Capture {
+        owner: owner.to_owned(),
+        expires_at,
         capture_id: id.as_bytes().to_vec(),
         name: name.to_owned(),
         sha256: progress.sha256().to_vec(),
@@ -144,6 +153,10 @@ async fn store(
         analysis_id: Uuid::new_v4().as_bytes().to_vec(),
         ..Capture::default()
     };
+    if let Err(refused) = limits::check(app, &capture).await {
+        uploads.delete(&id.to_string()).await?;
+        return Err(refused);
+    }
     match register(app, &capture).await {
         Ok(None) => Ok((capture, true)),
         Ok(Some(known)) => {
@@ -189,9 +202,9 @@ async fn claim_hash(app: &App, capture: &Capture) -> Result<Option<Capture>, Err
             None => hashes.create(&key, &capture.capture_id).await,
             Some(entry) => {
                 let known = Uuid::from_slice(&entry.value).unwrap_or_default();
-                match find(app, known).await? {
+                match find(app, known).await?.filter(|known| known.value.state() != State::Expired) {
                     Some(known) => return Ok(Some(known.value)),
-                    // It was deleted, and its hash not yet.
+                    // It was deleted or expired, and its hash not yet.
                     None => hashes.update(&key, &capture.capture_id, entry.revision).await,
                 }
             }
@@ -205,9 +218,74 @@ async fn claim_hash(app: &App, capture: &Capture) -> Result<Option<Capture>, Err
     Err(BusError::Conflict { key }.into())
 }
 
+/// Ends the analysis of a capture. Its state tells when that has happened.
+pub(crate) async fn cancel(app: &App, id: Uuid) -> Result<Option<Capture>, Error> {
+    change(app, id, |capture| match capture.state() {
+        State::Queued | State::Running | State::Unspecified => {
+            capture.cancel = true;
+            Ok(())
+        }
+        State::Done => Err(Error::HasEnded { state: "done" }),
+        State::Failed => Err(Error::HasEnded { state: "failed" }),
+        State::Expired => Err(Error::HasEnded { state: "expired" }),
+    })
+    .await
+}
+
+/// Has a capture analysed again. Its rows are replaced: the worker removes the old ones before it sends the first new one.
+pub(crate) async fn analyse_again(app: &App, id: Uuid, thresholds: &str) -> Result<Option<Capture>, Error> {
+    let analysis_id = Uuid::new_v4().as_bytes().to_vec();
+    let changed = change(app, id, |capture| {
+        match capture.state() {
+            // Rows that are on their way belong to the analysis that is to be replaced.
+            State::Done | State::Failed if capture.stored => {}
+            State::Done | State::Failed | State::Running | State::Unspecified => {
+                return Err(Error::InHand { state: "running" });
+            }
+            State::Queued => return Err(Error::InHand { state: "queued" }),
+            State::Expired => return Err(Error::HasEnded { state: "expired" }),
+        }
+        capture.previous_analysis_id = std::mem::replace(&mut capture.analysis_id, analysis_id.clone());
+        capture.set_state(State::Queued);
+        capture.stored = false;
+        capture.error.clear();
+        (capture.bytes_read, capture.attempts, capture.finished_at) = (0, 0, 0);
+        thresholds.clone_into(&mut capture.thresholds);
+        Ok(())
+    });
+    let Some(capture) = changed.await? else { return Ok(None) };
+    send_record(app, &capture).await?;
+    // Where this fails the capture is queued without a job; it gets one later (`queue_again`).
+    send_job(app, &capture).await?;
+    Ok(Some(capture))
+}
+
+/// Changes the state of a capture, whoever else does at the same time; none where there is no such capture.
+async fn change(
+    app: &App,
+    id: Uuid,
+    change: impl Fn(&mut Capture) -> Result<(), Error>,
+) -> Result<Option<Capture>, Error> {
+    let captures = app.captures().await?;
+    let key = names::capture_key(id);
+    for _ in 0..TRIES {
+        let Some(Entry { mut value, revision }) = find(app, id).await? else { return Ok(None) };
+        change(&mut value)?;
+        value.observed_at = now().max(value.observed_at + 1);
+        match captures.update(&key, &value, revision).await {
+            Ok(_) => return Ok(Some(value)),
+            Err(BusError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(BusError::Conflict { key }.into())
+}
+
 async fn remove(app: &App, capture: &Capture) -> Result<(), Error> {
     let id = id_of(capture);
     app.captures().await?.put(&names::capture_key(id), capture).await?;
+    // What a worker still sends before it has seen the mark counts as taken.
+    app.bus()?.send(names::RECORDS_PCAP, &weir_bus::purge(id, capture.analysis_id.clone())).await?;
     let hashes = app.hashes().await?;
     let key = hash_key(&capture.sha256);
     if hashes.get(&key).await?.is_some_and(|entry| entry.value == capture.capture_id) {

@@ -25,6 +25,18 @@ pub struct Config {
     /// Seconds an upload may stand still before it is given up
     #[arg(long, env = "WEIR_UPLOAD_IDLE_SECONDS", value_name = "SECONDS", default_value_t = 60)]
     pub upload_idle_seconds: u64,
+    /// Captures that one client (its address) may have at one time; 0 = as many as there is room for
+    #[arg(long, env = "WEIR_CAPTURES_PER_CLIENT", value_name = "COUNT", default_value_t = 0)]
+    pub captures_per_client: u64,
+    /// Bytes of the captures that one client may have at one time; 0 = as many as there is room for
+    #[arg(long, env = "WEIR_CAPTURE_BYTES_PER_CLIENT", value_name = "BYTES", default_value_t = 0)]
+    pub capture_bytes_per_client: u64,
+    /// Captures that one client may upload in an hour; 0 = any number
+    #[arg(long, env = "WEIR_UPLOADS_PER_HOUR", value_name = "COUNT", default_value_t = 0)]
+    pub uploads_per_hour: u32,
+    /// Seconds after which a capture expires: its file, report and rows are removed; 0 = never
+    #[arg(long, env = "WEIR_REPORT_TTL", value_name = "SECONDS", default_value_t = 0)]
+    pub report_ttl: u64,
     /// Queries that may run at one time; more are answered with 503 and when to try again
     #[arg(long, env = "WEIR_MAX_QUERIES", value_name = "COUNT", default_value_t = 16)]
     pub max_queries: usize,

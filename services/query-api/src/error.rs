@@ -94,6 +94,47 @@ pub enum Error {
         /// queued, running, failed
         state: &'static str,
     },
+    /// There is nothing to end.
+    #[error("the capture is {state}: there is nothing to cancel")]
+    HasEnded {
+        /// done, failed, expired
+        state: &'static str,
+    },
+    /// It is being analysed.
+    #[error("the capture is {state}: wait for its end, or cancel it, before it is analysed again")]
+    InHand {
+        /// queued, running
+        state: &'static str,
+    },
+    /// The report has a form that this version does not read.
+    #[error("the report was made by another version: have the capture analysed again")]
+    ReportVersion,
+    /// One client has as much as one may have.
+    #[error("{what}: delete some captures, or raise {option}")]
+    Quota {
+        /// How much there is, and how much there may be.
+        what: String,
+        /// The variable with the limit.
+        option: &'static str,
+    },
+    /// One client uploads too often.
+    #[error("this client may upload {per_hour} captures in an hour (WEIR_UPLOADS_PER_HOUR): try again later")]
+    UploadRate {
+        /// How many.
+        per_hour: u32,
+    },
+    /// No worker answers.
+    #[error("no pcap-worker is there to read the capture: try again in a moment")]
+    NoWorker,
+    /// The worker could not do it.
+    #[error("the packets cannot be read: {0}")]
+    Carving(String),
+    /// The filter means too much.
+    #[error("the filter means more than {limit} flows: ask for a narrower one, or for a time range without a filter")]
+    TooManyFlows {
+        /// How many there may be.
+        limit: usize,
+    },
     /// No room for more captures.
     #[error("there is no room for another capture: delete some, or raise WEIR_UPLOADS_MAX_BYTES")]
     StoreFull(#[source] weir_bus::Error),
@@ -166,6 +207,14 @@ impl Error {
             Self::BrokenUpload { .. } => ("upload-broken-off", S::BAD_REQUEST, "the upload broke off"),
             Self::NotACapture(_) => ("not-a-capture", S::UNSUPPORTED_MEDIA_TYPE, "not a capture"),
             Self::NotReady { .. } => ("capture-not-ready", S::NOT_FOUND, "not there yet"),
+            Self::HasEnded { .. } => ("capture-has-ended", S::CONFLICT, "nothing to cancel"),
+            Self::InHand { .. } => ("capture-in-hand", S::CONFLICT, "not at an end yet"),
+            Self::ReportVersion => ("report-version", S::CONFLICT, "a report of another version"),
+            Self::Quota { .. } => ("capture-quota", S::INSUFFICIENT_STORAGE, "as much as one client may have"),
+            Self::UploadRate { .. } => ("upload-rate", S::TOO_MANY_REQUESTS, "too many uploads"),
+            Self::NoWorker => ("no-worker", S::SERVICE_UNAVAILABLE, "nobody can read captures"),
+            Self::Carving(_) => ("carving-failed", S::INTERNAL_SERVER_ERROR, "the packets cannot be read"),
+            Self::TooManyFlows { .. } => ("too-many-flows", S::UNPROCESSABLE_ENTITY, "the filter means too much"),
             Self::StoreFull(_) => ("no-room", S::INSUFFICIENT_STORAGE, "no room left"),
             Self::Overloaded { .. } => ("overloaded", S::SERVICE_UNAVAILABLE, "too much at one time"),
             Self::ClickHouseAway(_) => ("clickhouse-away", S::SERVICE_UNAVAILABLE, "ClickHouse is away"),

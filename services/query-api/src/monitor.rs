@@ -5,17 +5,19 @@ use std::{sync::Arc, time::Duration};
 use weir_bus::names;
 use weir_service::Shutdown;
 
-use crate::{App, metrics};
+use crate::{App, captures, metrics};
 
 /// How often they are asked.
 const EVERY: Duration = Duration::from_secs(2);
 /// How often the store is searched for what is left of uploads that were cut off with their service.
 const SWEEP: Duration = Duration::from_mins(10);
+/// How often captures are looked through for those whose time has come, at least.
+const AGE: Duration = Duration::from_mins(5);
 /// An upload to which nothing was added for so long has ended; no shorter than twice the time that one may stand still.
 const SWEPT_AFTER: Duration = Duration::from_mins(10);
 
 pub(crate) async fn run(app: Arc<App>, shutdown: Shutdown) {
-    tokio::join!(nats(&app, &shutdown), clickhouse(&app, &shutdown), sweep(&app, &shutdown));
+    tokio::join!(nats(&app, &shutdown), clickhouse(&app, &shutdown), sweep(&app, &shutdown), age(&app, &shutdown));
 }
 
 async fn nats(app: &App, shutdown: &Shutdown) {
@@ -59,6 +61,27 @@ async fn sweep(app: &App, shutdown: &Shutdown) {
         match uploads.sweep(idle).await {
             Ok(swept) => metrics::swept(swept),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "uploads that were cut off stay"),
+        }
+    }
+}
+
+/// Expires captures, and queues those that were left without a job.
+async fn age(app: &App, shutdown: &Shutdown) {
+    // Often enough that a short life is kept to by a few percent.
+    let expiry = Duration::from_secs(app.config.report_ttl / 20).clamp(Duration::from_secs(1), AGE);
+    let mut every = tokio::time::interval(expiry);
+    let mut lost = tokio::time::interval(AGE);
+    loop {
+        let done = tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = every.tick() => captures::expire(app).await.map(drop),
+            _ = lost.tick() => captures::queue_again(app).await,
+        };
+        // NATS is away: the condition says so.
+        if let Err(error) = done
+            && app.any_bus().is_connected()
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "captures cannot be looked through");
         }
     }
 }

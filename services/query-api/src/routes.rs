@@ -57,6 +57,8 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(captures::report))
         .routes(routes!(captures::events))
         .routes(routes!(captures::packets))
+        .routes(routes!(captures::cancel))
+        .routes(routes!(captures::analyse))
         .routes(routes!(containers::list))
         .routes(routes!(containers::get))
         .routes(routes!(containers::stats))

@@ -172,9 +172,9 @@ where
 }
 
 /// Whether a file that begins so can be a capture: pcap in both byte orders with micro- and nanoseconds, or as Kuznetzov modified it,
-/// pcapng, or gzip or zstd around one. A file that is damaged further on is pcap-worker's to judge.
+/// pcapng, or gzip, zstd, lz4 or xz around one. A file that is damaged further on is pcap-worker's to judge.
 fn is_capture(head: &[u8]) -> bool {
-    const MAGICS: [[u8; 4]; 8] = [
+    const MAGICS: [[u8; 4]; 10] = [
         [0xd4, 0xc3, 0xb2, 0xa1],
         [0xa1, 0xb2, 0xc3, 0xd4],
         [0x4d, 0x3c, 0xb2, 0xa1],
@@ -183,6 +183,8 @@ fn is_capture(head: &[u8]) -> bool {
         [0xa1, 0xb2, 0xcd, 0x34],
         [0x0a, 0x0d, 0x0d, 0x0a],
         [0x28, 0xb5, 0x2f, 0xfd],
+        [0x04, 0x22, 0x4d, 0x18],
+        [0xfd, 0x37, 0x7a, 0x58],
     ];
     MAGICS.iter().any(|magic| head == magic) || head.starts_with(&[0x1f, 0x8b])
 }

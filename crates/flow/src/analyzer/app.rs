@@ -32,6 +32,18 @@ pub(super) struct Found {
     pub(super) refused: bool,
 }
 
+impl Found {
+    /// Whether there is nothing to do about it, as with nearly all packets.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.sessions.is_empty()
+            && self.exchanges.is_empty()
+            && self.app.is_empty()
+            && self.name.is_none()
+            && !self.refused
+    }
+}
+
 /// A flow's payload, until nothing more is to be found in it.
 #[derive(Debug, Default)]
 pub(super) struct FlowState {
@@ -290,7 +302,7 @@ impl Stream {
                     // What is inside may be TLS.
                     self.talk = Talk::Unknown;
                     for side in &mut self.sides {
-                        side.unknown = 0;
+                        (side.unknown, side.began_with_syn) = (0, false);
                     }
                     if !rest.is_empty() {
                         self.recognise(index, time, rest, false, found);
@@ -314,8 +326,12 @@ impl Stream {
             }
             Talk::Unknown => {
                 let side = &mut self.sides[index];
-                side.start = Vec::new();
+                let start = std::mem::take(&mut side.start);
                 side.began_with_syn = false;
+                // A method, and no more was captured.
+                if start.ends_with(b" ") && http::start(&[&start[..], b"/"].concat()) == Start::Request {
+                    found.app = "http";
+                }
             }
             Talk::Done => {}
         }
@@ -368,6 +384,13 @@ impl Stream {
         match verdict {
             Verdict::Known(name) => {
                 found.app = name;
+                if name == "socks" {
+                    // What is asked for follows, and may be TLS.
+                    for side in &mut self.sides {
+                        (side.unknown, side.began_with_syn) = (0, false);
+                    }
+                    return;
+                }
                 if let Talk::Unknown = self.talk {
                     self.talk = Talk::Done;
                     return;
@@ -388,3 +411,6 @@ impl Side {
         self.unknown >= if self.began_with_syn { 1 } else { MAX_PIECES }
     }
 }
+
+#[cfg(test)]
+mod tests;

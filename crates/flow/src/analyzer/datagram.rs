@@ -59,6 +59,7 @@ impl Analyzer {
             let answer = Answer { time, rcode: message.rcode, answers: message.answers };
             self.exchanges.answer(by, record, answer);
         } else {
+            self.watch.query(self.summary.frames.packets, &record);
             self.exchanges.query(by, record);
         }
     }
@@ -77,8 +78,21 @@ impl Analyzer {
         self.found(place.time, &key, direction, found);
     }
 
+    /// Gives the ends of a new flow the names that DNS gave them to each other.
+    pub(super) fn name_ends(&mut self, time: u64, key: &Key) {
+        if self.resolved.is_empty() {
+            return;
+        }
+        let Some(entry) = self.tracker.get_mut(key) else { return };
+        let (src, dst) = (key.src(entry.initiator()).ip, key.dst(entry.initiator()).ip);
+        entry.facts.names = [self.resolved.name(time, dst, src), self.resolved.name(time, src, dst)];
+    }
+
     /// Takes what a packet of a flow brought.
     pub(super) fn found(&mut self, time: u64, key: &Key, direction: Direction, mut found: Found) {
+        if found.is_empty() {
+            return;
+        }
         let name = found.name.take().or_else(|| {
             let session = found.sessions.first().filter(|session| !session.hello.sni.is_empty())?;
             Some((session.from_first, session.hello.sni.clone()))
@@ -137,6 +151,7 @@ impl Analyzer {
             alert: u32::from(answer.alert),
         };
         self.summary.hello(&record);
+        self.watch.hello(&record);
         self.records.push(Record::Tls(record));
     }
 

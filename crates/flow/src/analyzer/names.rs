@@ -20,6 +20,9 @@ impl Default for Names {
 
 impl Names {
     pub(super) fn number(&mut self, name: &str) -> u32 {
+        if name.is_empty() {
+            return 0;
+        }
         if let Some(number) = self.index.get(name) {
             return *number;
         }

@@ -7,7 +7,11 @@ use weir_proto::{Dns, Flow, Http, Tls};
 
 use super::Frame;
 use crate::dns::Message;
+use crate::findings::Findings;
+use crate::packet::ip::protocol;
 use crate::packet::{IpPacket, LinkType, Unanalysed};
+use crate::statistics::{Bursts, Series};
+use crate::tracker::Finished;
 
 /// What can be counted apart, within a bound; what comes after that many is counted together.
 pub trait Countable: std::hash::Hash + Eq + Ord + Clone {
@@ -19,6 +23,24 @@ impl Countable for [u8; 16] {
     const MAX_DISTINCT: usize = 200_000;
 }
 
+/// Two addresses.
+impl Countable for ([u8; 16], [u8; 16]) {
+    const MAX_DISTINCT: usize = 100_000;
+}
+
+impl Countable for Service {
+    const MAX_DISTINCT: usize = 10_000;
+}
+
+/// What a flow is used for: the protocol that was seen in it, else the port of the responder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Service {
+    /// A protocol that was seen, for example `tls`.
+    App(&'static str),
+    /// IANA number of the protocol and port; 0 where it has no ports.
+    Port(u8, u16),
+}
+
 /// A name has up to a kilobyte.
 impl Countable for String {
     const MAX_DISTINCT: usize = 20_000;
@@ -27,6 +49,8 @@ impl Countable for String {
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Flows; 0 where packets are counted and not flows.
+    pub flows: u64,
     /// Frames or packets.
     pub packets: u64,
     /// Bytes on the wire: of frames with their link header, of packets from the IP header on.
@@ -37,6 +61,12 @@ impl Totals {
     fn add(&mut self, bytes: u64) {
         self.packets += 1;
         self.bytes += bytes;
+    }
+
+    const fn add_all(&mut self, other: Self) {
+        self.flows += other.flows;
+        self.packets += other.packets;
+        self.bytes += other.bytes;
     }
 }
 
@@ -56,12 +86,16 @@ impl<K> Default for Top<K> {
 
 impl<K: Countable> Top<K> {
     fn add(&mut self, name: &K, bytes: u64) {
-        if let Some(totals) = self.counts.get_mut(name) {
-            totals.add(bytes);
+        self.add_all(name, Totals { flows: 0, packets: 1, bytes });
+    }
+
+    fn add_all(&mut self, name: &K, totals: Totals) {
+        if let Some(sum) = self.counts.get_mut(name) {
+            sum.add_all(totals);
         } else if self.counts.len() < K::MAX_DISTINCT {
-            self.counts.insert(name.clone(), Totals { packets: 1, bytes });
+            self.counts.insert(name.clone(), totals);
         } else {
-            self.other.add(bytes);
+            self.other.add_all(totals);
         }
     }
 
@@ -151,8 +185,22 @@ pub struct Summary {
     pub fragments: u64,
     /// Fragments whose first one never came.
     pub orphan_fragments: u64,
+    /// Fragmented packets that never became whole.
+    pub incomplete_packets: u64,
+    /// Fragments that overlap others of their packet with other content.
+    pub contradicting_fragments: u64,
     /// Addresses by the bytes that they sent and received, without what is inside tunnels.
     pub talkers: Top<[u8; 16]>,
+    /// Pairs of addresses, the initiator first, by their flows that are in no tunnel.
+    pub pairs: Top<([u8; 16], [u8; 16])>,
+    /// Flows by what they are used for, without those inside tunnels.
+    pub services: Top<Service>,
+    /// Throughput over time.
+    pub series: Series,
+    /// The busiest moments.
+    pub bursts: Bursts,
+    /// What a person should look at.
+    pub findings: Findings,
     /// Frames that made no flow, by reason.
     pub unanalysed: BTreeMap<Unanalysed, u64>,
     /// Packets inside tunnels that made no flow of their own, by reason.
@@ -172,6 +220,7 @@ pub struct Summary {
     /// HTTP.
     pub http: HttpSummary,
     previous_time: u64,
+    by_protocol: Vec<Totals>,
 }
 
 impl Summary {
@@ -184,19 +233,38 @@ impl Summary {
         self.clock_steps_back += u64::from(time < self.previous_time);
         self.previous_time = time;
         self.cut_frames += u64::from((frame.data.len() as u64) < bytes);
+        self.series.frame(time, bytes);
+        self.bursts.frame(self.frames.packets, time, bytes);
+    }
+
+    /// To be called after the last frame.
+    pub(super) fn finish(&mut self) {
+        self.bursts.finish();
+        for (number, totals) in std::mem::take(&mut self.by_protocol).into_iter().enumerate() {
+            if totals.packets > 0 {
+                self.protocols.insert(number as u8, totals);
+            }
+        }
     }
 
     pub(super) fn ip(&mut self, ip: &IpPacket<'_>, depth: usize) {
         let bytes = u64::from(ip.length);
-        self.protocols.entry(ip.protocol).or_default().add(bytes);
+        let number = usize::from(ip.protocol);
+        if number >= self.by_protocol.len() {
+            self.by_protocol.resize(number + 1, Totals::default());
+        }
+        self.by_protocol[number].add(bytes);
         self.fragments += u64::from(ip.fragment.is_some());
         if depth > 0 {
             return self.inner.add(bytes);
         }
-        self.talkers.add(&ip.src, bytes);
-        if ip.src != ip.dst {
-            self.talkers.add(&ip.dst, bytes);
-        }
+        let class = match ip.protocol {
+            protocol::TCP => 0,
+            protocol::UDP => 1,
+            protocol::ICMP | protocol::ICMPV6 => 2,
+            _ => 3,
+        };
+        self.series.packet(class, bytes);
     }
 
     pub(super) fn unanalysed(&mut self, reason: Unanalysed) {
@@ -207,8 +275,24 @@ impl Summary {
         *self.unanalysed_inside.entry(reason).or_default() += 1;
     }
 
-    pub(super) fn flow(&mut self, _record: &Flow) {
+    /// An interval of a flow. Counted here and not per packet, each address is looked up once for many.
+    pub(super) fn flow(&mut self, record: &Flow, finished: &Finished) {
         self.flow_records += 1;
+        if finished.key.tunnel != 0 {
+            return;
+        }
+        let (src, dst) = (finished.key.src(finished.initiator).ip, finished.key.dst(finished.initiator).ip);
+        let totals = Totals {
+            flows: u64::from(!finished.continued),
+            packets: record.tx_packets + record.rx_packets,
+            bytes: record.tx_bytes + record.rx_bytes,
+        };
+        self.talkers.add_all(&src, totals);
+        if src != dst {
+            self.talkers.add_all(&dst, totals);
+        }
+        self.pairs.add_all(&(src, dst), totals);
+        self.services.add_all(&service(finished), totals);
     }
 
     pub(super) fn dns_message(&mut self, message: &Message) {
@@ -245,5 +329,14 @@ impl Summary {
         self.tls.hellos += 1;
         *self.tls.versions.entry(record.version).or_default() += 1;
         self.tls.names.add(&record.sni, 0);
+    }
+}
+
+fn service(finished: &Finished) -> Service {
+    let number = finished.key.protocol;
+    match (finished.app, number) {
+        ("", protocol::ICMP | protocol::ICMPV6) => Service::Port(number, 0),
+        ("", _) => Service::Port(number, finished.ports.1),
+        (app, _) => Service::App(app),
     }
 }

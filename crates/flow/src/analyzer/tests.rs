@@ -162,7 +162,7 @@ proptest! {
             streams: StreamLimits { bytes: 200 },
             ..Config::default()
         };
-        let (records, summary) = run_with(config, &frames);
+        let (records, summary) = run_with(config.clone(), &frames);
         prop_assert_eq!(summary.frames.packets, frames.len() as u64);
         let outside: u64 = flows(&records)
             .filter(|flow| flow.tunnel.is_empty())

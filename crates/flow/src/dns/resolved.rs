@@ -33,6 +33,12 @@ impl Resolved {
         }
     }
 
+    /// Whether no answer said anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
     /// The number of the name that `address` has for `client` at this time; 0 = none.
     #[must_use]
     pub fn name(&self, time: u64, client: Address, address: Address) -> u32 {

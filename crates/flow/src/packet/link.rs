@@ -3,6 +3,9 @@
 use super::{Layer, Unanalysed};
 use crate::bytes::{after, array_at, u8_at, u16_at, u32_at};
 
+mod rare;
+mod wlan;
+
 /// Number of a link type, as in the header of a capture file.
 ///
 /// The upper bits of the field in a file hold the length of the frame check sequence and are not part of the number.
@@ -14,6 +17,12 @@ impl LinkType {
     pub const NULL: Self = Self(0);
     /// Ethernet, also 802.3 with LLC.
     pub const ETHERNET: Self = Self(1);
+    /// IEEE 802.5.
+    pub const TOKEN_RING: Self = Self(6);
+    /// `ARCnet` as BSDs capture it.
+    pub const ARCNET_BSD: Self = Self(7);
+    /// SLIP with the direction and the compressed header of BSDs.
+    pub const SLIP: Self = Self(8);
     /// PPP, with or without its HDLC address and control bytes.
     pub const PPP: Self = Self(9);
     /// FDDI with LLC.
@@ -28,12 +37,54 @@ impl LinkType {
     pub const RAW: Self = Self(101);
     /// Cisco HDLC.
     pub const C_HDLC: Self = Self(104);
+    /// IEEE 802.11.
+    pub const WLAN: Self = Self(105);
+    /// Linux's classical IP over ATM.
+    pub const ATM_CLIP: Self = Self(106);
+    /// Frame relay.
+    pub const FRAME_RELAY: Self = Self(107);
     /// `OpenBSD` loopback: address family in network order.
     pub const LOOP: Self = Self(108);
     /// `OpenBSD`'s view into `IPsec`.
     pub const ENC: Self = Self(109);
     /// Linux cooked capture v1.
     pub const LINUX_SLL: Self = Self(113);
+    /// IEEE 802.11 after the header of Prism cards, or that of AVS.
+    pub const PRISM: Self = Self(119);
+    /// IP over Fibre Channel (RFC 2625).
+    pub const FIBRE_CHANNEL: Self = Self(122);
+    /// ATM as `SunATM` captures it.
+    pub const SUN_ATM: Self = Self(123);
+    /// IEEE 802.11 after a radiotap header.
+    pub const RADIOTAP: Self = Self(127);
+    /// `ARCnet` as Linux captures it.
+    pub const ARCNET_LINUX: Self = Self(129);
+    /// IP over IEEE 1394 as macOS captures it.
+    pub const IEEE_1394: Self = Self(138);
+    /// IEEE 802.11 after the header of AVS.
+    pub const AVS: Self = Self(163);
+    /// PPP as `pppd` captures it.
+    pub const PPPD: Self = Self(166);
+    /// Any link type after per-packet information.
+    pub const PPI: Self = Self(192);
+    /// Ethernet after 4 bytes of Hilscher's netANALYZER.
+    pub const NETANALYZER: Self = Self(240);
+    /// The same with preamble and delimiter.
+    pub const NETANALYZER_TRANSPARENT: Self = Self(241);
+    /// IP over `InfiniBand`.
+    pub const IPOIB: Self = Self(242);
+    /// Any link type after the header of macOS.
+    pub const PKTAP: Self = Self(258);
+    /// Ethernet with preamble and delimiter.
+    pub const MPACKET: Self = Self(274);
+    /// Ethernet with the tag of a Broadcom switch after the addresses.
+    pub const BRCM_TAG: Self = Self(281);
+    /// Ethernet with the tag of a Broadcom switch before the addresses.
+    pub const BRCM_TAG_PREPEND: Self = Self(282);
+    /// Ethernet with the tag of a Marvell switch.
+    pub const DSA: Self = Self(284);
+    /// The same with an `EtherType` of its own.
+    pub const EDSA: Self = Self(285);
     /// The packet filter's log of BSDs.
     pub const PFLOG: Self = Self(117);
     /// Juniper's own header before Ethernet.
@@ -82,6 +133,11 @@ pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanaly
         LinkType::ETHERNET => walk.ethernet(),
         LinkType::LINUX_SLL => walk.typed_at(14, 16),
         LinkType::LINUX_SLL2 => walk.typed_at(0, 20),
+        LinkType::WLAN => walk.wlan(false),
+        LinkType::RADIOTAP => walk.radiotap(),
+        LinkType::PRISM | LinkType::AVS => walk.prism(),
+        LinkType::PPI => walk.ppi(),
+        LinkType::PKTAP => walk.pktap(),
         LinkType::NULL | LinkType::LOOP => walk.family(),
         LinkType::RAW | LinkType::IPV4 | LinkType::IPV6 => walk.raw(),
         raw if LinkType::RAW_BSD.contains(&raw) => walk.raw(),
@@ -99,8 +155,36 @@ pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanaly
         LinkType::JUNIPER_ETHER => walk.juniper(),
         LinkType::NFLOG => walk.nflog(),
         LinkType::IPNET => walk.from(24).raw(),
+        LinkType::TOKEN_RING => walk.token_ring(),
+        LinkType::ARCNET_BSD => walk.arcnet(2),
+        LinkType::ARCNET_LINUX => walk.arcnet(4),
+        LinkType::SLIP => walk.from(16).raw(),
+        LinkType::ATM_CLIP => walk.atm_clip(),
+        LinkType::FRAME_RELAY => walk.frame_relay(),
+        LinkType::FIBRE_CHANNEL => walk.from(16).llc(),
+        LinkType::SUN_ATM => walk.from(4).llc(),
+        LinkType::IEEE_1394 => walk.typed_at(16, 18),
+        LinkType::PPPD => walk.pppd(),
+        LinkType::NETANALYZER | LinkType::BRCM_TAG_PREPEND => walk.from(4).ethernet(),
+        LinkType::NETANALYZER_TRANSPARENT => walk.from(12).ethernet(),
+        LinkType::IPOIB => walk.infiniband(),
+        LinkType::MPACKET => walk.from(8).ethernet(),
+        LinkType::BRCM_TAG | LinkType::DSA => walk.tagged(4),
+        LinkType::EDSA => walk.tagged(8),
         LinkType(number) => Err(Unanalysed::LinkType(number)),
     }
+}
+
+/// What follows the link layer of a frame that is not IP, for example an ARP packet; nothing for link types that carry IP only.
+pub(crate) fn not_ip(link_type: LinkType, frame: &[u8]) -> Option<&[u8]> {
+    let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
+    let found = match link_type {
+        LinkType::ETHERNET => walk.ethernet(),
+        LinkType::LINUX_SLL => walk.typed_at(14, 16),
+        LinkType::LINUX_SLL2 => walk.typed_at(0, 20),
+        _ => return None,
+    };
+    matches!(found, Err(Unanalysed::EtherType(_))).then(|| walk.rest())
 }
 
 /// The network layer of an Ethernet frame inside a tunnel.
@@ -133,6 +217,20 @@ impl<'a> Walk<'a> {
     const fn from(&mut self, offset: usize) -> &mut Self {
         self.offset = offset;
         self
+    }
+
+    const fn skip(&mut self, length: usize) -> &mut Self {
+        self.offset += length;
+        self
+    }
+
+    /// A frame of another link type after a header that said so; one such header in another is hostile.
+    fn inside(&mut self, link_type: LinkType) -> Result<Network<'a>, Unanalysed> {
+        if matches!(link_type, LinkType::PPI | LinkType::PKTAP) {
+            return Err(Unanalysed::TooDeep);
+        }
+        let found = network(link_type, self.rest())?;
+        Ok(Network { offset: self.offset + found.offset, ..found })
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -351,7 +449,30 @@ mod tests {
 
     #[test]
     fn every_link_type_leads_to_the_network_layer() {
-        let cases: [(LinkType, &[&[u8]]); 21] = [
+        let snap: &[u8] = &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
+        let cases: [(LinkType, &[&[u8]]); 43] = [
+            (LinkType::WLAN, &[&[0x08, 1], &[0; 22], snap]),
+            (LinkType::WLAN, &[&[0x88, 3], &[0; 30], snap]),
+            (LinkType::WLAN, &[&[0x88, 1], &[0; 22], &[0x80, 0], &[0; 14], snap]),
+            (LinkType::RADIOTAP, &[&[0, 0, 8, 0, 0, 0, 0, 0], &[0x08, 2], &[0; 22], snap]),
+            (LinkType::RADIOTAP, &[&[0, 0, 9, 0, 2, 0, 0, 0, 0x20], &[0x88, 2], &[0; 26], snap]),
+            (LinkType::PRISM, &[&[0; 144], &[0x08, 1], &[0; 22], snap]),
+            (LinkType::AVS, &[&[0x80, 0x21, 0x10, 1, 0, 0, 0, 64], &[0; 56], &[0x08, 1], &[0; 22], snap]),
+            (LinkType::PPI, &[&[0, 0, 12, 0, 105, 0, 0, 0], &[0; 4], &[0x08, 1], &[0; 22], snap]),
+            (LinkType::PKTAP, &[&[16, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0], &[0; 4], &MAC, &[8, 0]]),
+            (LinkType::TOKEN_RING, &[&[0; 14], snap]),
+            (LinkType::TOKEN_RING, &[&[0; 8], &[0x80; 6], &[4, 0, 0, 0], snap]),
+            (LinkType::ARCNET_BSD, &[&[1, 2, 212, 0, 0, 1]]),
+            (LinkType::ARCNET_LINUX, &[&[1, 2, 0, 0, 240]]),
+            (LinkType::SLIP, &[&[0; 16]]),
+            (LinkType::FRAME_RELAY, &[&[0x18, 0x41, 3, 0xcc]]),
+            (LinkType::FRAME_RELAY, &[&[0x18, 0x41, 3, 0, 0x80, 0, 0, 0, 8, 0]]),
+            (LinkType::FRAME_RELAY, &[&[0x18, 0x41, 8, 0]]),
+            (LinkType::FIBRE_CHANNEL, &[&[0; 16], snap]),
+            (LinkType::IEEE_1394, &[&[0; 16], &[8, 0]]),
+            (LinkType::PPPD, &[&[1, 3, 0, 0x21]]),
+            (LinkType::IPOIB, &[&[0; 40], &[8, 0, 0, 0]]),
+            (LinkType::BRCM_TAG, &[&MAC, &[0; 4], &[8, 0]]),
             (LinkType::ETHERNET, &[&MAC, &[8, 0]]),
             (LinkType::ETHERNET, &[&MAC, &[0, 12], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]]),
             (LinkType::ETHERNET, &[&MAC, &[0, 12], &[6, 6, 3]]),

@@ -108,6 +108,11 @@ fn gre(data: &[u8]) -> Result<Network<'_>, Unanalysed> {
         0x6558 => link::ethernet(rest),
         // ERSPAN type II has a header of 8 bytes where a sequence number is present, type I none.
         0x88be => link::ethernet(after(rest, bit(0x1000, 8))),
+        // ERSPAN type III: 12 bytes, and 8 more where its last bit says so.
+        0x22eb => {
+            let more = u8_at(rest, 11).ok_or(TRUNCATED)? & 1 == 1;
+            link::ethernet(after(rest, if more { 20 } else { 12 }))
+        }
         0x880b => link::ppp(rest),
         other => link::typed(other, rest),
     }
@@ -235,6 +240,9 @@ mod tests {
             (47, &[&[0, 0, 8, 0]], "gre"),
             (47, &[&[0xb0, 0, 8, 0], &[9; 12]], "gre"),
             (47, &[&[0, 0, 0x65, 0x58], &ETHERNET], "gre"),
+            (47, &[&[0x10, 0, 0x88, 0xbe], &[9; 4], &[9; 8], &ETHERNET], "gre"),
+            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[8; 12], &ETHERNET], "gre"),
+            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[9; 20], &ETHERNET], "gre"),
             (47, &[&[0x30, 0x81, 0x88, 0x0b], &[9; 12], &[0xff, 3, 0, 0x21]], "gre"),
             (97, &[&[0x30, 0], &ETHERNET], "etherip"),
         ] {

@@ -72,15 +72,6 @@ impl Segment {
     }
 }
 
-impl Marks {
-    /// Answers that leave a series of duplicate acknowledgements as it is.
-    pub(super) const fn is_other_answer(self) -> bool {
-        self.contains(Self::KEEP_ALIVE_ACK)
-            || self.contains(Self::ZERO_WINDOW_PROBE_ACK)
-            || self.contains(Self::ZERO_WINDOW_PROBE)
-    }
-}
-
 /// A connection that is followed.
 #[derive(Debug, Default)]
 pub struct Connection {
@@ -118,9 +109,9 @@ impl Connection {
         let step = Step { time, segment, first_rtt_us: self.handshake.complete_us };
         let [tx, rx] = &mut self.sides;
         let (sender, receiver) = if from == TX { (tx, rx) } else { (rx, tx) };
-        if sender.is_captured_twice(step) {
-            self.count(from, Marks::CAPTURED_TWICE);
-            return Marks::CAPTURED_TWICE;
+        if sender.is_doubled(step) {
+            self.count(from, Marks::DOUBLED);
+            return Marks::DOUBLED;
         }
         let mut marks = sender.judge_acknowledgement(receiver, segment);
         marks.insert(sender.judge_sequence(receiver, step, marks));
@@ -131,9 +122,8 @@ impl Connection {
             if marks.contains(Marks::ZERO_WINDOW_PROBE_ACK) {
                 receiver.probe_was_taken(segment.acknowledgement);
             }
-            let (unseen, ranges) = receiver.take_acknowledgement(time, segment.acknowledgement, is_newest);
-            marks.insert_if(unseen, Marks::ACKED_UNSEEN);
-            lost = ranges;
+            lost = receiver.take_acknowledgement(time, segment.acknowledgement, is_newest);
+            marks.insert_if(lost > 0, Marks::ACKED_UNSEEN);
         }
         sender.sent(receiver, step, marks);
         sender.acknowledged(step, marks);
@@ -298,9 +288,10 @@ impl Handshake {
             self.syn_from = from;
             self.granted_us = None;
         } else if segment.is_syn_ack() {
-            self.completed_by = segment.sequence.wrapping_add(1);
-            if self.granted_us.is_none() && self.syn_from != from {
-                self.granted_us = self.since_syn(time);
+            // In a simultaneous open (RFC 9293 section 3.5) both sides send one.
+            if self.syn_from != from {
+                self.completed_by = segment.sequence.wrapping_add(1);
+                self.granted_us = self.granted_us.or(self.since_syn(time));
             }
         } else if self.granted_us.is_some()
             && self.syn_from == from

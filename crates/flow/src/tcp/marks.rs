@@ -33,8 +33,9 @@ impl Marks {
     pub const WINDOW_UPDATE: Self = Self(1 << 12);
     /// Fills the window of the receiver to its last byte.
     pub const WINDOW_FULL: Self = Self(1 << 13);
-    /// The capture holds this packet for a second time (a mirror port, several interfaces); nothing else was looked at.
-    pub const CAPTURED_TWICE: Self = Self(1 << 14);
+    /// The same packet for a second time: the network doubled it, or the capture did (a mirror port, several interfaces). Its sender sent it
+    /// once, so nothing else was looked at.
+    pub const DOUBLED: Self = Self(1 << 14);
     /// Reports with SACK that bytes arrived twice (RFC 2883).
     pub const DUPLICATE_SACK: Self = Self(1 << 15);
     /// A SYN on ports whose connection before has another sequence number.
@@ -56,7 +57,7 @@ impl Marks {
         (Self::ZERO_WINDOW_PROBE_ACK, "zero_window_probe_ack"),
         (Self::WINDOW_UPDATE, "window_update"),
         (Self::WINDOW_FULL, "window_full"),
-        (Self::CAPTURED_TWICE, "captured_twice"),
+        (Self::DOUBLED, "doubled"),
         (Self::DUPLICATE_SACK, "duplicate_sack"),
         (Self::PORTS_REUSED, "reused_ports"),
     ];

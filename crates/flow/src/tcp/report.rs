@@ -30,7 +30,7 @@ pub struct Counts {
     /// Probes of a window of zero.
     pub zero_window_probes: u32,
     /// Packets that the capture holds a second time.
-    pub captured_twice: u32,
+    pub doubled: u32,
     /// Microseconds during which this side took nothing.
     pub zero_window_us: u64,
 }
@@ -48,7 +48,7 @@ impl Counts {
         self.window_full += one(Marks::WINDOW_FULL);
         self.keep_alives += one(Marks::KEEP_ALIVE);
         self.zero_window_probes += one(Marks::ZERO_WINDOW_PROBE);
-        self.captured_twice += one(Marks::CAPTURED_TWICE);
+        self.doubled += one(Marks::DOUBLED);
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Side {
     timestamp: u32,
     /// A recovery that duplicate acknowledgements began lasts until this is acknowledged.
     recover: u32,
+    /// Highest byte that this side reported with SACK to have beyond `ack`.
+    sacked: u32,
     /// Round trip to the other side, smoothed.
     pub(super) smoothed_rtt_us: u32,
     /// Most bytes under way in the interval.
@@ -35,6 +37,7 @@ pub(super) struct Side {
     /// The window is that of a SYN, which is never shifted.
     first_window: bool,
     has_timestamp: bool,
+    has_sacked: bool,
     recovers: bool,
     pub(super) is_closed: bool,
     /// The last segment was one.
@@ -79,7 +82,7 @@ impl Side {
     }
 
     /// Whether the capture holds this packet already.
-    pub(super) fn is_captured_twice(&mut self, step: Step<'_>) -> bool {
+    pub(super) fn is_doubled(&mut self, step: Step<'_>) -> bool {
         self.recent.contains_or_add(step)
     }
 
@@ -176,7 +179,7 @@ impl Side {
         let since_ack = step.time.saturating_sub(other.ack_time);
         let fast_us = FAST_US.max(2 * u64::from(step.first_rtt_us.unwrap_or(0)));
         let asked_for = other.duplicate_acks >= 2 && other.ack == segment.sequence && since_ack < fast_us;
-        if asked_for || self.is_recovering(segment, step.time) {
+        if asked_for || self.is_recovering(segment, step.time) || self.is_reported_missing(other, step) {
             let mut marks = Marks::RETRANSMISSION;
             marks.insert(Marks::FAST);
             return marks;
@@ -189,6 +192,14 @@ impl Side {
         self.recovers
             && after(self.recover, segment.sequence)
             && time.saturating_sub(self.data_time) < SHORTEST_TIMEOUT_US
+    }
+
+    /// A host that hears with SACK what is missing sends it again before any timer runs out, be it after three reports or after some time
+    /// (RFC 6675, RFC 8985).
+    fn is_reported_missing(&self, other: &Self, step: Step<'_>) -> bool {
+        other.has_sacked
+            && after(other.sacked, step.segment.sequence)
+            && step.time.saturating_sub(self.data_time) < SHORTEST_TIMEOUT_US
     }
 
     /// Whether a segment that came late left its sender before the one that moved `next`. The sender's clock tells where its ticks do;
@@ -204,11 +215,11 @@ impl Side {
         step.time.saturating_sub(self.next_time) < late_us
     }
 
-    /// Whether an acknowledgement of the other side is for bytes that are not there; forgets what is missing below it, and says how many
-    /// ranges of it were.
-    pub(super) fn take_acknowledgement(&mut self, time: u64, ack: u32, is_newest: bool) -> (bool, u32) {
+    /// Takes an acknowledgement of the other side. Gives how many ranges below it are not there, and forgets them; `is_newest` says that
+    /// it is not the last one again.
+    pub(super) fn take_acknowledgement(&mut self, time: u64, ack: u32, is_newest: bool) -> u32 {
         if !self.sends {
-            return (false, 0);
+            return 0;
         }
         if self.recovers && !after(self.recover, ack) {
             self.recovers = false;
@@ -218,7 +229,7 @@ impl Side {
         }
         let lost = self.holes.acknowledged(ack);
         let beyond = after(ack, self.next);
-        (lost > 0 || beyond, lost + u32::from(beyond && is_newest))
+        lost + u32::from(beyond && is_newest)
     }
 
     fn sample(&mut self, rtt_us: u32) {
@@ -285,7 +296,7 @@ impl Side {
         }
         if marks.contains(Marks::DUPLICATE_ACK) {
             self.duplicate_acks = self.duplicate_acks.saturating_add(1);
-        } else if !marks.is_other_answer() || (self.acks && segment.acknowledgement != self.ack) {
+        } else if segment.acknowledgement != self.ack {
             self.duplicate_acks = 0;
         }
         self.window = segment.window;
@@ -295,6 +306,19 @@ impl Side {
             self.acks = true;
             self.ack = segment.acknowledgement;
             self.ack_time = time;
+            self.report(segment);
+        }
+    }
+
+    fn report(&mut self, segment: &Segment) {
+        if self.has_sacked && !after(self.sacked, self.ack) {
+            self.has_sacked = false;
+        }
+        if let Some((_, end)) = segment.options.sack
+            && after(end, self.ack)
+            && (!self.has_sacked || after(end, self.sacked))
+        {
+            (self.sacked, self.has_sacked) = (end, true);
         }
     }
 

@@ -162,14 +162,14 @@ fn a_keep_alive_and_its_answer_are_no_retransmission_and_no_duplicate() {
 }
 
 #[test]
-fn the_same_packet_captured_twice_changes_nothing() {
+fn the_same_packet_doubled_changes_nothing() {
     let mut wire = Wire::established();
     let data = Segment { sequence: 100, acknowledgement: 500, length: 10, flags: ACK, window: 1000, ..DEFAULT };
     assert!(wire.connection.segment(20 * MS, TX, &Segment { id: 7, ..data }).is_empty());
-    assert_eq!(wire.connection.segment(20 * MS, TX, &Segment { id: 7, ..data }), Marks::CAPTURED_TWICE);
+    assert_eq!(wire.connection.segment(20 * MS, TX, &Segment { id: 7, ..data }), Marks::DOUBLED);
     assert_eq!(names(wire.connection.segment(20 * MS, TX, &Segment { id: 8, ..data })), ["retransmission"]);
     let counts = wire.connection.take_report(30 * MS).counts[TX];
-    assert_eq!((counts.captured_twice, counts.retransmits), (1, 1));
+    assert_eq!((counts.doubled, counts.retransmits), (1, 1));
 }
 
 #[test]

@@ -49,7 +49,9 @@ fn run_with(limits: Limits, packets: &[Observation]) -> Vec<Finished> {
         tracker.observe(packet);
     }
     while tracker.finish_some() {}
-    tracker.take_finished()
+    let mut finished = Vec::new();
+    tracker.take_finished(&mut finished);
+    finished
 }
 
 fn sums(records: &[Finished]) -> (u64, u64) {

@@ -7,7 +7,7 @@ use weir_capture_common::{
     picks::{Head, Kind},
 };
 use weir_flow::{Analyzer, Config, Frame, Record, dns, packet::LinkType, tracker};
-use weir_proto::{Batch, Dns, Source, Tls};
+use weir_proto::{Batch, Dns, Http, Source, Tls};
 
 use super::{
     generations::Generations,
@@ -33,12 +33,14 @@ pub(super) struct Dissector {
     flow_ids: Generations<Tuple, u64>,
     dns: Vec<Dns>,
     tls: Vec<Tls>,
+    http: Vec<Http>,
 }
 
 impl Dissector {
     pub(super) fn new(seed: u64, known: Arc<Known>) -> Self {
         let flow_ids = Generations::new(MAX_FLOWS, Duration::from_mins(5));
-        Self { analyzer: analyzer(), packets: 0, seed, known, flow_ids, dns: Vec::new(), tls: Vec::new() }
+        let (dns, tls, http) = (Vec::new(), Vec::new(), Vec::new());
+        Self { analyzer: analyzer(), packets: 0, seed, known, flow_ids, dns, tls, http }
     }
 
     /// Takes a packet.
@@ -89,6 +91,7 @@ impl Dissector {
             source: Source::Ebpf.into(),
             dns: std::mem::take(&mut self.dns),
             tls: std::mem::take(&mut self.tls),
+            http: std::mem::take(&mut self.http),
             ..Batch::default()
         }
     }
@@ -102,12 +105,15 @@ impl Dissector {
     }
 
     fn settle(&mut self, now: u64) {
-        for record in self.analyzer.take_records() {
+        let records: Vec<Record> = self.analyzer.take_records().collect();
+        for record in records {
             match record {
-                // The kernel has counted all of its packets, not only those that were picked.
-                Record::Flow(_) => {}
+                // The kernel has counted all of a flow's packets, not only those that were picked; and those alone are no ground for
+                // suspicion.
+                Record::Flow(_) | Record::Finding(_) => {}
                 Record::Dns(row) => self.dns_row(row, now),
                 Record::Tls(row) => self.tls_row(row, now),
+                Record::Http(row) => self.http_row(row, now),
             }
         }
     }
@@ -125,6 +131,17 @@ impl Dissector {
             self.known.address(client, address, &row.qname, now);
         }
         self.dns.push(row);
+    }
+
+    fn http_row(&mut self, mut row: Http, now: u64) {
+        row.flow_id = self.flow_id(
+            [row.src_ip_high, row.src_ip_low, row.dst_ip_high, row.dst_ip_low],
+            [row.src_port, row.dst_port],
+            TCP,
+            now,
+        );
+        self.known.app(row.flow_id, "http", now);
+        self.http.push(row);
     }
 
     fn tls_row(&mut self, mut row: Tls, now: u64) {
@@ -152,6 +169,7 @@ impl Dissector {
     }
 }
 
+const TCP: u32 = 6;
 const UDP: u32 = 17;
 
 fn tuple(head: &Head) -> Tuple {

@@ -1,6 +1,9 @@
-//! gzip and zstd around a capture, and the limits on what comes out of them.
+//! gzip, zstd, lz4 and xz around a capture, and the limits on what comes out of them.
 
 use std::io::{self, Cursor, Read};
+
+use liblzma::read::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
 
 use super::error::{Bomb, OpenError};
 use super::input::{Counted, Progress, ReadError};
@@ -31,6 +34,10 @@ pub enum Compression {
     Gzip,
     /// RFC 8878, one or several frames.
     Zstd,
+    /// The frame format of LZ4, one or several frames.
+    Lz4,
+    /// The xz format, one or several streams.
+    Xz,
 }
 
 impl Compression {
@@ -41,6 +48,8 @@ impl Compression {
             Self::None => "",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Xz => "xz",
         }
     }
 
@@ -49,6 +58,8 @@ impl Compression {
         match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A frame, or one to be skipped before it.
+            [0x04, 0x22, 0x4d, 0x18, ..] => Self::Lz4,
+            [0xfd, b'7', b'z', b'X', ..] => Self::Xz,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
@@ -63,6 +74,8 @@ pub(super) fn decompressed(
 ) -> Result<(Box<dyn Read + Send>, Compression), OpenError> {
     /// Memory that one frame may ask for, as a power of two: what `zstd -d` accepts without being asked.
     const MAX_WINDOW_LOG: u32 = 27;
+    /// Memory that an xz stream may ask for: `xz -9` asks for 65 MiB.
+    const MAX_XZ_MEMORY: u64 = 128 << 20;
     let mut source = Counted::new(source, progress.clone());
     let start = first_bytes(&mut source).map_err(|error| OpenError::from_read(ReadError::from(error)))?;
     let compression = Compression::of(&start);
@@ -78,8 +91,26 @@ pub(super) fn decompressed(
             decoder.window_log_max(MAX_WINDOW_LOG).map_err(OpenError::Decompress)?;
             guarded(Box::new(decoder))
         }
+        Compression::Lz4 => guarded(Box::new(Frames(lz4_flex::frame::FrameDecoder::new(whole)))),
+        Compression::Xz => {
+            let stream = Stream::new_stream_decoder(MAX_XZ_MEMORY, CONCATENATED);
+            let stream = stream.map_err(|error| OpenError::Decompress(error.into()))?;
+            guarded(Box::new(XzDecoder::new_stream(whole, stream)))
+        }
     };
     Ok((reader, compression))
+}
+
+/// All frames of an LZ4 file: the decoder ends at each, and goes on with the next where it is asked again.
+struct Frames<R: Read>(lz4_flex::frame::FrameDecoder<R>);
+
+impl<R: Read> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => self.0.read(buffer),
+            count => Ok(count),
+        }
+    }
 }
 
 /// Up to four bytes.

@@ -77,6 +77,18 @@ impl Order {
     }
 }
 
+fn lz4(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 6);
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(bytes).unwrap();
@@ -161,6 +173,10 @@ fn compression_is_told_by_the_first_bytes_and_members_may_follow_each_other() {
         zstd(&file),
         [zstd(first), zstd(second)].concat(),
         [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd(&file)].concat(),
+        lz4(&file),
+        [lz4(first), lz4(second)].concat(),
+        xz(&file),
+        [xz(first), xz(second)].concat(),
     ] {
         let (packets, stop) = read(packed).unwrap();
         assert_eq!((packets.len(), stop.is_none()), (2, true));

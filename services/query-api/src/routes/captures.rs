@@ -1,11 +1,11 @@
 //! Uploaded captures.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Json,
     body::Body,
-    extract::{FromRequest as _, Multipart, Request, State},
+    extract::{ConnectInfo, FromRequest as _, Multipart, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{
         IntoResponse, Response,
@@ -18,8 +18,15 @@ use tokio_util::io::ReaderStream;
 use tracing::{Instrument as _, Span};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
-use weir_bus::{Error as BusError, names};
 use weir_proto::{Capture as Stored, capture::State as StoredState};
+
+mod jobs;
+mod packets;
+mod report;
+
+pub(super) use jobs::*;
+pub(super) use packets::*;
+pub(super) use report::*;
 
 use crate::{
     App, Error, captures, cursor,
@@ -76,6 +83,10 @@ pub(super) struct CaptureStatus {
     bytes_read: u64,
     /// The same as a part of the whole, from 0 to 1
     progress: f64,
+    /// What goes on: `waiting`, `reading`, `report`, `storing`; null = nothing
+    phase: Option<&'static str>,
+    /// Somebody asked to end the analysis, and a worker will
+    cancelling: bool,
     /// Times that a worker took it
     attempts: u32,
     packets: u64,
@@ -102,6 +113,8 @@ impl From<&Stored> for CaptureStatus {
             error: Some(stored.error.clone()).filter(|error| !error.is_empty()),
             bytes_read: read,
             progress: read as f64 / stored.size_bytes.max(1) as f64,
+            phase: phase(stored),
+            cancelling: stored.cancel,
             attempts: stored.attempts,
             packets: stored.packets,
             bytes: stored.bytes,
@@ -111,6 +124,18 @@ impl From<&Stored> for CaptureStatus {
             finished_at: Moment::known(stored.finished_at),
             expires_at: Moment::known(stored.expires_at),
         }
+    }
+}
+
+fn phase(stored: &Stored) -> Option<&'static str> {
+    match state_of(stored) {
+        CaptureState::Queued => Some("waiting"),
+        CaptureState::Running => Some(match (stored.state(), stored.phase.as_str()) {
+            (StoredState::Done | StoredState::Failed, _) => "storing",
+            (_, "report") => "report",
+            _ => "reading",
+        }),
+        CaptureState::Done | CaptureState::Failed | CaptureState::Expired => None,
     }
 }
 
@@ -165,6 +190,8 @@ pub(super) async fn upload(
 ) -> Result<Response, Error> {
     let place = app.upload_place()?;
     app.bus()?;
+    let owner = owner(&request);
+    app.rates.take(&owner, Instant::now())?;
     let limit = app.config.max_upload_bytes;
     if length(request.headers()).is_some_and(|length| length > limit) && !is_multipart(request.headers()) {
         return Err(Error::TooLarge { what: "a capture", limit });
@@ -174,9 +201,9 @@ pub(super) async fn upload(
         async move {
             let _place = place;
             if is_multipart(request.headers()) {
-                receive_form(&app, parameters.name, request).await
+                receive_form(&app, parameters.name, &owner, request).await
             } else {
-                receive(&app, parameters.name, request.into_body().into_data_stream()).await
+                receive(&app, parameters.name, &owner, request.into_body().into_data_stream()).await
             }
         }
         .instrument(Span::current()),
@@ -187,24 +214,30 @@ pub(super) async fn upload(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(capture)).into_response())
 }
 
-async fn receive<S, E>(app: &App, name: Option<String>, body: S) -> Result<Stored, Error>
+/// Who limits count for: the address that the connection comes from.
+fn owner(request: &Request) -> String {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer.map_or_else(String::new, |ConnectInfo(peer)| peer.ip().to_canonical().to_string())
+}
+
+async fn receive<S, E>(app: &App, name: Option<String>, owner: &str, body: S) -> Result<Stored, Error>
 where
     S: futures::Stream<Item = Result<bytes::Bytes, E>> + Unpin + Send,
     E: std::fmt::Display,
 {
     let name = clean(name.as_deref().unwrap_or(""));
     let (incoming, progress) = Incoming::new(body, app.config.max_upload_bytes, app.config.upload_idle());
-    captures::upload(app, &name, incoming, &progress).await
+    captures::upload(app, (&name, owner), incoming, &progress).await
 }
 
-async fn receive_form(app: &App, name: Option<String>, request: Request) -> Result<Stored, Error> {
+async fn receive_form(app: &App, name: Option<String>, owner: &str, request: Request) -> Result<Stored, Error> {
     let wrong = |error: &dyn std::fmt::Display| Error::Body(format!("the multipart body cannot be read: {error}"));
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| wrong(&error.body_text()))?;
     while let Some(field) = form.next_field().await.map_err(|error| wrong(&error.body_text()))? {
         // Fields that are no files belong to the page that sent the form.
         if field.file_name().is_some() || field.name() == Some("file") {
             let name = name.or_else(|| field.file_name().map(ToOwned::to_owned));
-            return receive(app, name, field).await;
+            return receive(app, name, owner, field).await;
         }
     }
     Err(Error::Body("the multipart body has no file".into()))
@@ -280,50 +313,6 @@ pub(super) async fn delete(State(app): State<Arc<App>>, Segment(text): Segment) 
     if task.await.map_err(Error::internal)?? { Ok(StatusCode::NO_CONTENT) } else { Err(no_capture(&text)) }
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ReportParameters {
-    /// `json`
-    #[serde(default)]
-    format: ReportFormat,
-}
-
-/// The form of a report.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ReportFormat {
-    /// For programs
-    #[default]
-    Json,
-}
-
-/// The report of a capture
-///
-/// A problem of the type `urn:weir:problem:capture-not-ready` says that the capture is not done.
-#[utoipa::path(
-    get, path = "/api/v1/captures/{capture_id}/report", tag = "captures",
-    params(("capture_id" = Uuid, Path), ReportParameters),
-    responses((status = 200, description = "What the analysis found", body = serde_json::Value))
-)]
-pub(super) async fn report(
-    State(app): State<Arc<App>>,
-    Segment(id): Segment,
-    Parameters(ReportParameters { format: ReportFormat::Json }): Parameters<ReportParameters>,
-) -> Result<Response, Error> {
-    let stored = find(&app, &id).await?;
-    let state = state_of(&stored);
-    if state != CaptureState::Done {
-        return Err(Error::NotReady { state: state.name() });
-    }
-    let name = captures::report_name(captures::id_of(&stored));
-    match app.objects(names::ARTIFACTS).await?.get(&name).await {
-        Ok(object) => Ok(([(header::CONTENT_TYPE, "application/json")], stream(object)).into_response()),
-        Err(BusError::NoObject { .. }) => Err(Error::NotFound { what: "report of capture", name: id }),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The course of a capture, as server-sent events
 ///
 /// Each event `capture` has the capture as its data, the first one as it is now. The last one is that of its end; an event `deleted`
@@ -349,36 +338,6 @@ pub(super) async fn events(
         }
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PacketsParameters {}
-
-/// The capture itself, as it was uploaded
-#[utoipa::path(
-    get, path = "/api/v1/captures/{capture_id}/packets", tag = "captures", params(("capture_id" = Uuid, Path)),
-    responses((status = 200, description = "The uploaded bytes", body = Vec<u8>, content_type = "application/octet-stream"))
-)]
-pub(super) async fn packets(
-    State(app): State<Arc<App>>,
-    Segment(id): Segment,
-    Parameters(PacketsParameters {}): Parameters<PacketsParameters>,
-) -> Result<Response, Error> {
-    let stored = find(&app, &id).await?;
-    match app.objects(names::UPLOADS).await?.get(&captures::id_of(&stored).to_string()).await {
-        Ok(object) => {
-            let headers = [
-                (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-                (header::CONTENT_LENGTH, object.info().size.to_string()),
-                (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", file_name(&stored))),
-            ];
-            Ok((headers, stream(object)).into_response())
-        }
-        Err(BusError::NoObject { .. }) => Err(Error::NotFound { what: "file of capture", name: id }),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// A name that every system and every header can hold.

@@ -1,5 +1,6 @@
 //! The API as clients see it, on a real NATS and a real `ClickHouse`.
 
+mod analyses;
 mod captures;
 mod containers;
 mod document;

@@ -1,0 +1,7 @@
+//! Figures over time in fixed memory, whatever the length of a capture.
+
+mod bursts;
+mod series;
+
+pub use bursts::{Burst, Bursts};
+pub use series::{Bucket, Series};

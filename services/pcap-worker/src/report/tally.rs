@@ -1,0 +1,410 @@
+//! What the records of an analysis say together: the sections of a report that are about flows and exchanges. All tables are bounded;
+//! what comes after they are full is counted in [`Tally::given_up`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+
+use weir_flow::Record;
+use weir_proto::{Dns, EndReason, Flow, Http, Ip, Tls};
+use weir_report::health::Measured;
+use weir_report::{Certificate, CodeCount, DnsServer, Domain, GivenUp, NameCount, Report, Stream, Tcp, WorstFlow};
+
+use super::spread::Histogram;
+use super::{TOP, rfc3339};
+
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+/// Rows of a table of things that strangers name.
+const MAX_NAMES: usize = 5_000;
+const SYN: u32 = 2;
+
+/// Counts records.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    tcp: TcpTally,
+    streams: Counted<u64, Stream>,
+    jitter: Histogram,
+    latency: Histogram,
+    repeats: u64,
+    queries: u64,
+    failed_queries: u64,
+    domains: Counted<String, Asked>,
+    servers: Counted<String, Asked>,
+    tls: TlsTally,
+    http: HttpTally,
+}
+
+#[derive(Debug, Default)]
+struct TcpTally {
+    sums: Tcp,
+    handshake: Histogram,
+    rtt: Histogram,
+    response: Histogram,
+    worst: Counted<u64, WorstFlow>,
+}
+
+/// What was asked of a server or about a domain.
+#[derive(Debug, Default)]
+struct Asked {
+    queries: u64,
+    failed: u64,
+    unanswered: u64,
+    latency: Histogram,
+}
+
+#[derive(Debug, Default)]
+struct TlsTally {
+    chosen: Counted<String, u64>,
+    ciphers: Counted<String, u64>,
+    alerts: Counted<String, u64>,
+    ja4: Counted<String, u64>,
+    certificates: Counted<(u64, String), Certificate>,
+}
+
+#[derive(Debug, Default)]
+struct HttpTally {
+    requests: u64,
+    unanswered: u64,
+    methods: Counted<String, u64>,
+    hosts: Counted<String, u64>,
+    statuses: BTreeMap<u16, u64>,
+    latency: Histogram,
+}
+
+impl Tally {
+    /// Counts a record.
+    pub(crate) fn record(&mut self, record: &Record) {
+        if let Record::Flow(flow) = record {
+            self.flow(flow);
+        } else if let Record::Dns(dns) = record {
+            self.dns(dns);
+        } else if let Record::Tls(tls) = record {
+            self.tls.add(tls);
+        } else if let Record::Http(http) = record {
+            self.http.add(http);
+        }
+    }
+
+    fn flow(&mut self, flow: &Flow) {
+        let (packets, bytes) = (flow.tx_packets + flow.rx_packets, flow.tx_bytes + flow.rx_bytes);
+        if flow.protocol == TCP {
+            self.tcp.add(flow);
+        } else if flow.protocol == UDP
+            && let Some(jitter) = flow.tx_jitter_us.max(flow.rx_jitter_us)
+        {
+            self.jitter.add(jitter);
+            self.streams.with(flow.flow_id, MAX_NAMES, |stream: &mut Stream| {
+                (stream.src, stream.dst) = ends(flow);
+                stream.flow_id = flow.flow_id.to_string();
+                stream.packets += packets;
+                stream.bytes += bytes;
+                stream.jitter_us = stream.jitter_us.max(u64::from(jitter));
+            });
+        }
+    }
+
+    fn dns(&mut self, dns: &Dns) {
+        if !dns.has_query {
+            return;
+        }
+        // The row of the first query has the answer.
+        if dns.repeats > 0 {
+            self.repeats += 1;
+            return;
+        }
+        // SERVFAIL, NOTIMP, REFUSED: the server did not do its work. NXDOMAIN is an answer.
+        let failed = u64::from(matches!(dns.rcode, Some(2 | 4 | 5)));
+        let unanswered = u64::from(dns.rcode.is_none());
+        self.queries += 1;
+        self.failed_queries += failed + unanswered;
+        if let Some(latency) = dns.latency_us {
+            self.latency.add(latency);
+        }
+        let server = address(dns.dst_ip_high, dns.dst_ip_low);
+        for (table, name) in [(&mut self.domains, domain(&dns.qname)), (&mut self.servers, server)] {
+            table.with(name, MAX_NAMES, |asked| {
+                asked.queries += 1;
+                asked.failed += failed;
+                asked.unanswered += unanswered;
+                if let Some(latency) = dns.latency_us {
+                    asked.latency.add(latency);
+                }
+            });
+        }
+    }
+
+    /// What the score is made of.
+    fn measured(&self) -> Measured {
+        let tcp = &self.tcp.sums;
+        let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+        Measured {
+            // What was sent again needlessly had not been lost.
+            loss: share(tcp.retransmits.saturating_sub(tcp.spurious_retransmits), tcp.packets),
+            retransmission: share(tcp.retransmits, tcp.packets),
+            rtt_us: self.tcp.rtt.percentile(50),
+            dns_failed: share(self.failed_queries, self.queries),
+            jitter_us: self.jitter.percentile(95),
+        }
+    }
+
+    /// Fills in the sections of a report that are made of records, and the score; findings are to be in it already.
+    pub(crate) fn fill(self, report: &mut Report) {
+        let findings = report.findings.iter().map(|finding| (finding.severity, finding.confidence));
+        report.health = weir_report::health::health(&self.measured(), findings);
+        report.given_up.extend(self.given_up());
+        let Self { tcp, streams, latency, repeats, domains, servers, tls, http, .. } = self;
+        if tcp.sums.flows > 0 {
+            report.tcp = Some(tcp.finish());
+        }
+        report.streams = streams.first(|stream| stream.jitter_us, |_, stream| stream);
+        report.dns.latency = latency.spread();
+        report.dns.repeats = Some(repeats);
+        report.dns.domains = domains.first(
+            |asked| asked.queries,
+            |domain, asked| {
+                let (median_us, p95_us) = (asked.latency.percentile(50), asked.latency.percentile(95));
+                let Asked { queries, failed, unanswered, .. } = asked;
+                Domain { domain, queries, failed, unanswered, median_us, p95_us }
+            },
+        );
+        report.dns.servers = servers.first(
+            |asked| asked.queries,
+            |ip, asked| {
+                let (median_us, p95_us) = (asked.latency.percentile(50), asked.latency.percentile(95));
+                let Asked { queries, failed, unanswered, .. } = asked;
+                DnsServer { ip, queries, failed, unanswered, median_us, p95_us }
+            },
+        );
+        report.tls.chosen_versions = names(tls.chosen);
+        report.tls.ciphers = names(tls.ciphers);
+        report.tls.alerts = names(tls.alerts);
+        report.tls.ja4 = names(tls.ja4);
+        // All weigh the same, so that those that expire first come first.
+        report.tls.certificates = tls.certificates.first(|_| 1, |_, certificate| certificate);
+        report.http = http.finish();
+    }
+
+    fn given_up(&self) -> Vec<GivenUp> {
+        let tables = [
+            ("records of further TCP flows with trouble", self.tcp.worst.other),
+            ("records of further streams of UDP", self.streams.other),
+            ("queries about further domains", self.domains.other),
+            ("queries to further servers", self.servers.other),
+            ("client hellos of further clients", self.tls.ja4.other),
+            ("further certificates", self.tls.certificates.other),
+            ("requests to further hosts", self.http.hosts.other),
+        ];
+        let meaning =
+            "a table of the report was full; what came late may be missing among the top ones, the sums are whole";
+        tables
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| GivenUp { what: what.to_owned(), count, meaning: meaning.to_owned() })
+            .collect()
+    }
+}
+
+impl TcpTally {
+    fn add(&mut self, flow: &Flow) {
+        let last = flow.end_reason() != EndReason::Active;
+        let both = |tx: Option<u64>, rx: Option<u64>| tx.unwrap_or(0) + rx.unwrap_or(0);
+        let packets = flow.tx_packets + flow.rx_packets;
+        let retransmits = both(flow.tx_retransmits, flow.rx_retransmits);
+        let out_of_order = both(flow.tx_out_of_order, flow.rx_out_of_order);
+        let zero_windows = both(flow.tx_zero_windows, flow.rx_zero_windows);
+        let lost_segments = both(flow.tx_lost_segments, flow.rx_lost_segments);
+        let sums = &mut self.sums;
+        sums.packets += packets;
+        sums.retransmits += retransmits;
+        sums.out_of_order += out_of_order;
+        sums.zero_windows += zero_windows;
+        sums.lost_segments += lost_segments;
+        sums.fast_retransmits += both(flow.tx_fast_retransmits, flow.rx_fast_retransmits);
+        sums.spurious_retransmits += both(flow.tx_spurious_retransmits, flow.rx_spurious_retransmits);
+        sums.duplicate_acks += both(flow.tx_duplicate_acks, flow.rx_duplicate_acks);
+        sums.syn_retransmits += flow.syn_retransmits.unwrap_or(0);
+        sums.handshakes += u64::from(flow.handshake_us.is_some());
+        if last {
+            let silent = flow.rx_packets == 0;
+            sums.flows += 1;
+            sums.resets += u64::from(flow.end_reason() == EndReason::Rst);
+            sums.unanswered += u64::from(silent && flow.tcp_flags_tx & SYN != 0);
+        }
+        let times = [
+            (&mut self.handshake, flow.handshake_us),
+            (&mut self.rtt, flow.rtt_us),
+            (&mut self.response, flow.response_us),
+        ];
+        for (histogram, value) in times {
+            if let Some(value) = value {
+                histogram.add(value);
+            }
+        }
+        if retransmits + out_of_order + zero_windows + lost_segments == 0 {
+            return;
+        }
+        self.worst.with(flow.flow_id, MAX_NAMES, |worst| {
+            (worst.src, worst.dst) = ends(flow);
+            worst.flow_id = flow.flow_id.to_string();
+            worst.name.clone_from(&flow.dst_name);
+            worst.packets += packets;
+            worst.bytes += flow.tx_bytes + flow.rx_bytes;
+            worst.retransmits += retransmits;
+            worst.out_of_order += out_of_order;
+            worst.zero_windows += zero_windows;
+            worst.lost_segments += lost_segments;
+            worst.rtt_us = flow.rtt_us.map(u64::from).or(worst.rtt_us);
+        });
+    }
+
+    fn finish(self) -> Tcp {
+        let trouble = |flow: &WorstFlow| flow.retransmits + flow.out_of_order + flow.zero_windows + flow.lost_segments;
+        Tcp {
+            handshake: self.handshake.spread(),
+            rtt: self.rtt.spread(),
+            response: self.response.spread(),
+            worst: self.worst.first(trouble, |_, worst| worst),
+            ..self.sums
+        }
+    }
+}
+
+impl TlsTally {
+    fn add(&mut self, tls: &Tls) {
+        let one = |count: &mut u64| *count += 1;
+        if !tls.ja4.is_empty() {
+            self.ja4.with(tls.ja4.clone(), MAX_NAMES, one);
+        }
+        if tls.chosen_version != 0 {
+            self.chosen.with(format!("0x{:04x}", tls.chosen_version), MAX_NAMES, one);
+        }
+        if tls.cipher != 0 {
+            self.ciphers.with(format!("0x{:04x}", tls.cipher), MAX_NAMES, one);
+        }
+        if tls.alert != 0 {
+            self.alerts.with(format!("{} (level {})", tls.alert % 256, tls.alert / 256), MAX_NAMES, one);
+        }
+        if !tls.subject.is_empty() || tls.not_after != 0 {
+            self.certificates.with((tls.not_after, tls.subject.clone()), MAX_NAMES, |certificate| {
+                *certificate = Certificate {
+                    subject: tls.subject.clone(),
+                    issuer: tls.issuer.clone(),
+                    not_after: (tls.not_after != 0).then(|| rfc3339(tls.not_after)),
+                    server: address(tls.dst_ip_high, tls.dst_ip_low),
+                    expired: tls.not_after != 0 && tls.not_after < tls.time,
+                };
+            });
+        }
+    }
+}
+
+impl HttpTally {
+    fn add(&mut self, http: &Http) {
+        let one = |count: &mut u64| *count += 1;
+        self.requests += 1;
+        self.methods.with(http.method.clone(), MAX_NAMES, one);
+        self.hosts.with(http.authority.clone(), MAX_NAMES, one);
+        match http.status {
+            Some(status) => *self.statuses.entry(status as u16).or_default() += 1,
+            None => self.unanswered += 1,
+        }
+        if let Some(latency) = http.latency_us {
+            self.latency.add(latency);
+        }
+    }
+
+    fn finish(self) -> Option<weir_report::Http> {
+        (self.requests > 0).then(|| weir_report::Http {
+            requests: self.requests,
+            unanswered: self.unanswered,
+            methods: names(self.methods),
+            statuses: self.statuses.into_iter().map(|(value, count)| CodeCount { value, count }).collect(),
+            hosts: names(self.hosts),
+            latency: self.latency.spread(),
+        })
+    }
+}
+
+/// A table with a bound.
+#[derive(Debug)]
+struct Counted<K, V> {
+    rows: HashMap<K, V>,
+    /// What came for a row after the table was full.
+    other: u64,
+}
+
+impl<K, V> Default for Counted<K, V> {
+    fn default() -> Self {
+        Self { rows: HashMap::new(), other: 0 }
+    }
+}
+
+impl<K: Hash + Ord + Clone, V: Default> Counted<K, V> {
+    fn with(&mut self, key: K, most: usize, count: impl FnOnce(&mut V)) {
+        if self.rows.len() >= most && !self.rows.contains_key(&key) {
+            self.other += 1;
+        } else {
+            count(self.rows.entry(key).or_default());
+        }
+    }
+
+    /// The rows with the largest weight, then by key, so that a report follows from the capture alone.
+    fn first<T>(self, weight: impl Fn(&V) -> u64, row: impl Fn(K, V) -> T) -> Vec<T> {
+        let mut rows: Vec<_> = self.rows.into_iter().collect();
+        rows.sort_by(|(a_key, a), (b_key, b)| (weight(b), a_key).cmp(&(weight(a), b_key)));
+        rows.truncate(TOP);
+        rows.into_iter().map(|(key, value)| row(key, value)).collect()
+    }
+}
+
+fn names(table: Counted<String, u64>) -> Vec<NameCount> {
+    table.first(|count| *count, |value, count| NameCount { value, count })
+}
+
+fn address(high: u64, low: u64) -> String {
+    Ip::new(high, low).canonical().to_string()
+}
+
+fn ends(flow: &Flow) -> (String, String) {
+    let end = |ip: Ip, port: u32| std::net::SocketAddr::new(ip.canonical(), port as u16).to_string();
+    let src = end(Ip::new(flow.src_ip_high, flow.src_ip_low), flow.src_port);
+    (src, end(Ip::new(flow.dst_ip_high, flow.dst_ip_low), flow.dst_port))
+}
+
+/// What a name is registered below, as far as its form tells: two labels, or three below `co.uk` and the like.
+fn domain(name: &str) -> String {
+    let labels: Vec<&str> = name.rsplit('.').take(3).collect();
+    let short = |at: usize, most: usize| labels.get(at).is_some_and(|label| label.len() <= most);
+    let count = if short(0, 2) && short(1, 3) { 3 } else { 2 };
+    let mut labels: Vec<&str> = labels.into_iter().take(count).collect();
+    labels.reverse();
+    labels.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_domain_is_what_a_name_is_registered_below() {
+        for (name, expected) in [
+            ("www.example.org", "example.org"),
+            ("a.b.example.co.uk", "example.co.uk"),
+            ("localhost", "localhost"),
+            (".", "."),
+            ("1.0.0.127.in-addr.arpa", "in-addr.arpa"),
+        ] {
+            assert_eq!(domain(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_full_table_counts_what_it_does_not_keep() {
+        let mut table = Counted::<u32, u64>::default();
+        for key in [1, 2, 3, 1, 3] {
+            table.with(key, 2, |count| *count += 1);
+        }
+        assert_eq!(table.other, 2);
+        assert_eq!(table.first(|count| *count, |key, count| (key, count)), [(1, 2), (2, 1)]);
+    }
+}

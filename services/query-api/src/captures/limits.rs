@@ -1,0 +1,100 @@
+//! What one client may have. A client is its address: there are no users.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use weir_proto::Capture;
+
+use super::list;
+use crate::{App, Error};
+
+/// Clients that are remembered; beyond that the one that was silent for longest is forgotten.
+const MAX_CLIENTS: usize = 10_000;
+const HOUR: Duration = Duration::from_hours(1);
+
+/// How often each client uploads: a bucket that holds as many uploads as one may have in an hour, and fills up evenly.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    per_hour: u32,
+    clients: Mutex<HashMap<String, Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Rates {
+    /// So many in an hour; 0 = any number.
+    pub(crate) fn new(per_hour: u32) -> Self {
+        Self { per_hour, clients: Mutex::default() }
+    }
+
+    /// Counts an upload, unless it is one too many.
+    pub(crate) fn take(&self, client: &str, now: Instant) -> Result<(), Error> {
+        let per_hour = self.per_hour;
+        if per_hour == 0 {
+            return Ok(());
+        }
+        let most = f64::from(per_hour);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= MAX_CLIENTS && !clients.contains_key(client) {
+            let silent = clients.iter().min_by_key(|(_, bucket)| bucket.at).map(|(client, _)| client.clone());
+            clients.remove(&silent.unwrap_or_default());
+        }
+        let bucket = clients.entry(client.to_owned()).or_insert(Bucket { left: most, at: now });
+        let filled = most * now.saturating_duration_since(bucket.at).as_secs_f64() / HOUR.as_secs_f64();
+        bucket.left = (bucket.left + filled).min(most);
+        bucket.at = now;
+        if bucket.left < 1.0 {
+            return Err(Error::UploadRate { per_hour });
+        }
+        bucket.left -= 1.0;
+        Ok(())
+    }
+}
+
+/// Whether the client that sent a capture may have it too.
+pub(super) async fn check(app: &App, new: &Capture) -> Result<(), Error> {
+    let (most, most_bytes) = (app.config.captures_per_client, app.config.capture_bytes_per_client);
+    if most == 0 && most_bytes == 0 {
+        return Ok(());
+    }
+    let all = list(app).await?;
+    // The same bytes again are no capture more.
+    if all.iter().any(|capture| capture.sha256 == new.sha256) {
+        return Ok(());
+    }
+    let kept = all.iter().filter(|capture| capture.owner == new.owner && !super::has_expired(capture));
+    let (count, bytes) = kept.fold((0u64, 0u64), |(count, bytes), capture| (count + 1, bytes + capture.size_bytes));
+    if most > 0 && count >= most {
+        let what = format!("this client has {count} captures, and may have {most}");
+        return Err(Error::Quota { what, option: "WEIR_CAPTURES_PER_CLIENT" });
+    }
+    if most_bytes > 0 && bytes + new.size_bytes > most_bytes {
+        let what =
+            format!("with this capture this client had {} bytes, and it may have {most_bytes}", bytes + new.size_bytes);
+        return Err(Error::Quota { what, option: "WEIR_CAPTURE_BYTES_PER_CLIENT" });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_waits_may_upload_again() {
+        let rates = Rates::new(2);
+        let start = Instant::now();
+        assert!(rates.take("a", start).is_ok() && rates.take("a", start).is_ok());
+        assert!(rates.take("a", start).is_err());
+        assert!(rates.take("b", start).is_ok(), "another client is not held back");
+        assert!(rates.take("a", start + HOUR / 2).is_ok());
+        assert!(rates.take("a", start + HOUR / 2).is_err());
+    }
+}
