@@ -51,7 +51,8 @@ const fn points(severity: Severity) -> f64 {
 pub fn health(measured: &Measured, findings: impl IntoIterator<Item = (Severity, f64)>) -> Option<Health> {
     let percent = |share: Option<f64>| share.map(|share| share * 100.0);
     let milliseconds = |us: Option<u64>| us.map(|us| us as f64 / 1000.0);
-    let anomalies = findings.into_iter().map(|(severity, confidence)| points(severity) * confidence).sum::<f64>();
+    // Not `sum`, which is -0 where there is nothing.
+    let anomalies = findings.into_iter().fold(0.0, |sum, (severity, confidence)| sum + points(severity) * confidence);
     let values = [
         (LOSS, percent(measured.loss)),
         (RETRANSMISSION, percent(measured.retransmission)),
