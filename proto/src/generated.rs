@@ -251,7 +251,7 @@ pub struct Dns {
     pub dst_port: u32,
     #[prost(uint32, tag = "16")]
     pub protocol: u32,
-    /// Times that the client sent the query again.
+    /// Times that the client had sent the same query before, while it waited.
     #[prost(uint32, tag = "17")]
     pub repeats: u32,
 }

@@ -22,14 +22,13 @@ pub(crate) async fn run(options: &Report) -> Result<bool> {
     }
     let answer = api.send(api.get(&format!("/captures/{capture}/report")).query(&query)).await?;
     let report = answer.bytes().await.context("the answer broke off")?;
-    match &options.output {
-        Some(path) => std::fs::write(path, &report).with_context(|| format!("cannot write {}", path.display()))?,
-        None => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(&report)?;
-            if !report.ends_with(b"\n") {
-                out.write_all(b"\n")?;
-            }
+    if let Some(path) = &options.output {
+        std::fs::write(path, &report).with_context(|| format!("cannot write {}", path.display()))?;
+    } else {
+        let mut out = std::io::stdout().lock();
+        out.write_all(&report)?;
+        if !report.ends_with(b"\n") {
+            out.write_all(b"\n")?;
         }
     }
     Ok(true)
