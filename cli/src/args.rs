@@ -122,7 +122,7 @@ pub(crate) struct Span {
 
 #[derive(Debug, Args)]
 pub(crate) struct Upload {
-    /// Capture files: pcap or pcapng, also compressed with gzip or zstd
+    /// Capture files: pcap or pcapng, also compressed with gzip, zstd, lz4 or xz
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Wait until they are analysed and their rows can be asked for

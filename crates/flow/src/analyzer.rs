@@ -34,6 +34,8 @@ pub struct Config {
     pub dns: dns::Limits,
     /// Bounds of reassembly of streams.
     pub streams: StreamLimits,
+    /// Only the side that begins is seen, as where the kernel picks packets: hellos and requests do not wait for their answers.
+    pub one_sided: bool,
     /// From where on something is a finding.
     pub thresholds: Box<Thresholds>,
 }
@@ -334,7 +336,10 @@ impl Analyzer {
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
-        let found = entry.state.segment(direction, place.time, tcp, budget);
+        let mut found = entry.state.segment(direction, place.time, tcp, budget);
+        if self.config.one_sided {
+            entry.state.settle(&mut found);
+        }
         self.held_bytes = self.held_bytes + tracker::State::held_bytes(&entry.state) - before;
         self.found(place.time, &key, direction, found);
     }

@@ -1,4 +1,4 @@
-//! Capture files as a stream: pcap and pcapng, as they are or in gzip or zstd, told by their first bytes and never by their name.
+//! Capture files as a stream: pcap and pcapng, as they are or in gzip, zstd, lz4 or xz, told by their first bytes and never by their name.
 //!
 //! Nothing is read ahead of the current packet but a buffer, and nothing that the file claims is allocated before it is checked, so a file
 //! of any size is read in the same memory.

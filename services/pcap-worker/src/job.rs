@@ -166,7 +166,10 @@ impl Worker {
         info!(name = job.name, bytes = job.size_bytes, attempt = message.delivered, "analysing");
         let analysis = work::run(self, message, state, names, thresholds).await?;
         let reporting = state.change(|capture| "report".clone_into(&mut capture.phase));
-        reporting.await?.ok_or(Ended::Obsolete)?;
+        // Who asked in time is heard, although nothing is left to be read.
+        if reporting.await?.ok_or(Ended::Obsolete)?.cancel {
+            return Err(Ended::Cancelled);
+        }
         let end = end(&analysis);
         let (packets, flows) = (end.packets, analysis.summary.flows);
         self.store_report(analysis, names, job, capture.thresholds).await?;

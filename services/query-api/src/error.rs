@@ -86,7 +86,7 @@ pub enum Error {
         reason: String,
     },
     /// Not a format that is read.
-    #[error("this is no pcap or pcapng, plain or in gzip or zstd: it begins with {0}")]
+    #[error("this is no pcap or pcapng, plain or in gzip, zstd, lz4 or xz: it begins with {0}")]
     NotACapture(String),
     /// The report is not there yet.
     #[error("the capture is {state}: its report is there when it is done")]

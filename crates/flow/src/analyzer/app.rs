@@ -149,6 +149,16 @@ impl FlowState {
         (found, None)
     }
 
+    /// Adds what waits only for the other side.
+    pub(super) fn settle(&mut self, found: &mut Found) {
+        match &mut self.content {
+            Content::Stream(stream) => stream.settle(found),
+            Content::Quic(connection) => connection.finish(&mut found.sessions),
+            Content::Dtls(datagrams) => datagrams.finish(&mut found.sessions),
+            Content::New | Content::Quiet(_) | Content::Rtp(..) | Content::Http | Content::Done => {}
+        }
+    }
+
     /// The flow is over.
     pub(super) fn finish(&mut self) -> Found {
         let mut found = Found::default();
@@ -334,6 +344,15 @@ impl Stream {
                 }
             }
             Talk::Done => {}
+        }
+    }
+
+    fn settle(&mut self, found: &mut Found) {
+        match &mut self.talk {
+            // A hello may be followed by another one.
+            Talk::Tls(connection) => connection.finish(&mut found.sessions),
+            Talk::Http { .. } => self.finish(found),
+            Talk::Unknown | Talk::Dns(_) | Talk::Done => {}
         }
     }
 

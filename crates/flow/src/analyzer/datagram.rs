@@ -69,7 +69,10 @@ impl Analyzer {
         let (key, direction, _) = key(place, ip, transport);
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let before = entry.state.held_bytes();
-        let (found, jitter_us) = entry.state.datagram(direction, place.time, payload);
+        let (mut found, jitter_us) = entry.state.datagram(direction, place.time, payload);
+        if self.config.one_sided {
+            entry.state.settle(&mut found);
+        }
         self.held_bytes = self.held_bytes + entry.state.held_bytes() - before;
         if jitter_us.is_some() {
             let side = usize::from(direction != entry.initiator());

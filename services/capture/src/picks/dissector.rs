@@ -193,7 +193,7 @@ fn analyzer() -> Analyzer {
     };
     let dns = dns::Limits { pending: 8192, timeout_us: 10_000_000 };
     let streams = weir_flow::analyzer::StreamLimits { bytes: 16 << 20 };
-    Analyzer::new(Config { tracker, dns, streams, ..Config::default() })
+    Analyzer::new(Config { tracker, dns, streams, one_sided: true, ..Config::default() })
 }
 
 #[cfg(test)]

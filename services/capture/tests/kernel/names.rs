@@ -72,6 +72,7 @@ impl Reading {
         for batch in self.rows.try_iter() {
             all.dns.extend(batch.dns);
             all.tls.extend(batch.tls);
+            all.http.extend(batch.http);
         }
         (self.flows.try_iter().flatten().collect(), all)
     }
@@ -208,6 +209,10 @@ fn exchanges_and_hellos_are_rows_with_the_ids_of_their_flows() {
         let flow = of(row.flow_id);
         assert_eq!((flow.app.as_str(), flow.dst_port, flow.src_port), ("dns", 53, row.src_port));
     }
+    let requests: Vec<_> =
+        rows.http.iter().map(|row| (row.method.as_str(), row.authority.as_str(), row.path.as_str())).collect();
+    assert_eq!(requests, [("GET", "h.example", "/x")]);
+    assert_eq!(of(rows.http[0].flow_id).dst_port, u32::from(http));
     let app = |port: u16| flows.iter().find(|flow| flow.dst_port == u32::from(port)).map(|flow| flow.app.as_str());
     assert_eq!((app(http), app(ssh), app(other)), (Some("http"), Some("ssh"), Some("")));
 }

@@ -17,7 +17,7 @@ pub enum OpenError {
     #[error("the file ends within its header")]
     HeaderCut,
     /// The first bytes are those of no capture.
-    #[error("the file is neither pcap nor pcapng, as it is or in gzip or zstd: it begins with {:02x} {:02x} {:02x} {:02x}", .0[0], .0[1], .0[2], .0[3])]
+    #[error("the file is neither pcap nor pcapng, as it is or in gzip, zstd, lz4 or xz: it begins with {:02x} {:02x} {:02x} {:02x}", .0[0], .0[1], .0[2], .0[3])]
     NotACapture([u8; 4]),
     /// Compressed data within compressed data.
     #[error("the file is compressed twice")]

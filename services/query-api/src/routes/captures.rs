@@ -169,7 +169,7 @@ struct Form {
 
 /// Upload a capture
 ///
-/// The body is the capture itself, or a multipart form whose first file it is: pcap or pcapng, plain or in gzip or zstd. It streams; what
+/// The body is the capture itself, or a multipart form whose first file it is: pcap or pcapng, plain or in gzip, zstd, lz4 or xz. It streams; what
 /// is cut off, empty, too large or no capture leaves nothing behind. The same bytes again give the capture that is there.
 #[utoipa::path(
     post, path = "/api/v1/captures", tag = "captures", params(UploadParameters),
