@@ -39,6 +39,8 @@ impl Engine {
         command.arg("--host").arg(format!("unix://{}", directory.join("docker.sock").display()));
         // The host's own bridge, filters and forwarding are none of its business.
         command.args(["--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
+        // A Ctrl-C is for this program, which stops the containers first.
+        command.process_group(0);
         let part = Part::start("dockerd", command, &directory).await?;
         let engine = Self { directory, part };
         let started = tokio::time::Instant::now();

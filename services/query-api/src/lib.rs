@@ -3,7 +3,7 @@
 //! 1. [`server`] takes the connection; every request gets a span that continues the caller's trace, a place among the requests in hand,
 //!    and passes [`guard`]: is it meant for us (Host), does a page of another origin try something (Origin), does it carry the token.
 //! 2. [`routes`] holds one file a resource. Parameters are read by [`extract`], so that what is wrong with them is a [`Problem`].
-//! 3. Flows and containers become SQL of our own: a time range ([`time`]), a [`filter`] as a condition with parameters, a [`cursor`].
+//! 3. Flows and containers become SQL of our own: a time range ([`time`]), a [`weir_filter`] as a condition with parameters, a [`cursor`].
 //!    SQL of strangers goes through [`sql`] first.
 //! 4. `ClickHouse` answers as a user that can only read. Typed answers are collected (they have a `limit`); answers of `/query` are
 //!    passed on as they come, and a client that goes away ends its query.

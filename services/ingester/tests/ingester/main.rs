@@ -3,6 +3,7 @@
 mod containers;
 mod crashes;
 mod duplicates;
+mod purges;
 mod support;
 mod surroundings;
 mod tables;
