@@ -93,7 +93,9 @@ async fn an_oom_is_told_and_stays_with_the_life() {
     let Some(watching) = Watching::start_or_skip(&engine.host(), &[]).await else { return };
     watching.ready().await;
     let host = HostConfig { memory: Some(16 << 20), memory_swap: Some(16 << 20), ..HostConfig::default() };
-    let id = engine.run("greedy", "dd if=/dev/zero of=/dev/null bs=100M count=1", host).await;
+    // The engine hears of it by a file of the cgroup, and not always when that is gone at once: the shell outlives its child.
+    let command = "dd if=/dev/zero of=/dev/null bs=100M count=1; code=$?; sleep 2; exit $code";
+    let id = engine.run("greedy", command, host).await;
     let life = watching
         .records("end", |records| {
             let life = records.lives(&id).first().map(|life| (*life).clone())?;
