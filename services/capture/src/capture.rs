@@ -163,7 +163,6 @@ impl Thread {
                 Err(RecvTimeoutError::Timeout) => {
                     self.attachments.retry(&mut self.kernel);
                     self.report(Drain::run)?;
-                    self.keep_checkpoint()?;
                     // From now, not from when it was due: after a suspend there is one drain, not many.
                     next = Instant::now() + tick;
                 }
@@ -210,6 +209,8 @@ impl Thread {
         let mut batch = Batch { flows: Vec::new(), sink: &mut self.sink, reported: &mut self.reported };
         drain(&mut self.drain, &mut self.table, now, &mut |interval| batch.push(record::flow(&interval, &context)))?;
         batch.publish();
+        // Before anybody is told: after a kill, what was told must not be unknown to the next life.
+        self.keep_checkpoint()?;
         metrics::ledger(&self.kernel.ledger()?, &self.reported);
         metrics::table(self.drain.live(), self.table.capacity());
         for (reason, packets) in self.kernel.drops()? {
