@@ -13,6 +13,7 @@
 mod generated;
 
 mod address;
+mod names;
 
 pub use address::Ip;
 pub use generated::*;

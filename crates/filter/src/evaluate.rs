@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt::Write as _, net::Ipv6Addr};
 
 use regex::{Regex, RegexBuilder};
-use weir_proto::{EndReason, Flow, Ip};
+use weir_proto::{Flow, Ip};
 
 use crate::{
     Error,
@@ -211,7 +211,7 @@ impl Subject for FlowSubject<'_> {
             "tunnel" => text(&flow.tunnel),
             "tcp_flags_tx" => small(flow.tcp_flags_tx),
             "tcp_flags_rx" => small(flow.tcp_flags_rx),
-            "toString(end_reason)" => text(end_reason(flow.end_reason())),
+            "toString(end_reason)" => text(flow.end_reason().name()),
             "handshake_us" => flow.handshake_us.and_then(small),
             "rtt_us" => flow.rtt_us.and_then(small),
             "tx_retransmits + rx_retransmits" => sum(flow.tx_retransmits, flow.rx_retransmits),
@@ -225,18 +225,6 @@ impl Subject for FlowSubject<'_> {
             "drop_reason" => text(&flow.drop_reason),
             _ => None,
         }
-    }
-}
-
-fn end_reason(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Unspecified => "",
-        EndReason::Active => "active",
-        EndReason::Idle => "idle",
-        EndReason::Fin => "fin",
-        EndReason::Rst => "rst",
-        EndReason::Evicted => "evicted",
-        EndReason::Eof => "eof",
     }
 }
 
@@ -261,7 +249,7 @@ mod tests {
             rx_bytes: 900,
             dst_name: "www.Example.org".into(),
             interface: "eth0".into(),
-            end_reason: EndReason::Fin.into(),
+            end_reason: weir_proto::EndReason::Fin.into(),
             rtt_us: Some(1500),
             ..Flow::default()
         }

@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 
 pub use health::Health;
 pub use tokio_util::sync::CancellationToken as Shutdown;
+pub use weir_telemetry::chain;
 
 /// Exit code for a bad option or variable, as in `sysexits.h`.
 pub const EX_USAGE: u8 = 64;

@@ -140,14 +140,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &tracing::field::Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            // Writing to a String cannot fail.
-            let _written = write!(text, ": {cause}");
-            source = cause.source();
-        }
-        self.0.insert(field.name().to_owned(), text.into());
+        self.0.insert(field.name().to_owned(), crate::chain(value).into());
     }
 }
 

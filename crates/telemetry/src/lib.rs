@@ -7,6 +7,7 @@
 //!
 //! Nobody else in Weir depends on `opentelemetry`.
 
+mod chain;
 mod format;
 pub mod propagation;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+pub use chain::chain;
 pub use format::LogFormat;
 
 /// Buckets for durations in seconds: from a local queue to a stuck peer.

@@ -119,13 +119,7 @@ impl Error {
     /// The whole chain on one line.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = self.source();
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        text
+        weir_service::chain(self)
     }
 
     /// Sorts the client's error of a request.

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tracing::warn;
 use weir_bus::{Bucket, Bus, names};
 use weir_proto::Container;
-use weir_service::{Health, Shutdown};
+use weir_service::{Health, Shutdown, chain};
 
 use crate::metrics;
 
@@ -141,14 +141,4 @@ impl Identities {
         }
         true
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

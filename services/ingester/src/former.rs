@@ -19,7 +19,7 @@ use crate::{
     cut::{self, Plan},
     error::Error,
     identities::Identities,
-    metrics, watchdog,
+    metrics,
     windows::{Taken, Windows},
 };
 
@@ -206,7 +206,7 @@ fn dead_letter(message: &Message, position: &Position, error: &DecodeError) -> D
         position,
         names::RECORDS,
         message.subject(),
-        format!("{}: {}", error.reason(), watchdog::chain(error)),
+        format!("{}: {}", error.reason(), weir_service::chain(error)),
         message.headers(),
         message.payload(),
     )

@@ -7,7 +7,7 @@ use std::{
 
 use tracing::warn;
 use weir_bus::Bus;
-use weir_service::{Context, Health, Shutdown};
+use weir_service::{Context, Health, Shutdown, chain};
 use weir_store::{Error, Options, Writer, schema};
 
 /// How often the engines are looked at.
@@ -123,16 +123,4 @@ pub(crate) async fn schema(options: &Options, status: &Status, context: &Context
             () = tokio::time::sleep(AGAIN) => {}
         }
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

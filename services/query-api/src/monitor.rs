@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use weir_bus::names;
-use weir_service::Shutdown;
+use weir_service::{Shutdown, chain};
 
 use crate::{App, captures, metrics};
 
@@ -91,16 +91,4 @@ async fn tick(every: &mut tokio::time::Interval, shutdown: &Shutdown) -> bool {
         () = shutdown.cancelled() => false,
         _ = every.tick() => true,
     }
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use serde_json::{Map, Value};
-use weir_proto::{EndReason, Flow, Ip};
+use weir_proto::{Flow, Ip};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) static COLUMNS: &[Column] = columns! {
     "rx_packets" Number |flow| Cell::Number(flow.rx_packets);
     "tcp_flags_tx" Number |flow| number(flow.tcp_flags_tx);
     "tcp_flags_rx" Number |flow| number(flow.tcp_flags_rx);
-    "end_reason" Text |flow| text(end_reason(flow));
+    "end_reason" Text |flow| text(flow.end_reason().name());
     "handshake_us" Number |flow| measured(flow.handshake_us.map(u64::from));
     "rtt_us" Number |flow| measured(flow.rtt_us.map(u64::from));
     "tx_retransmits" Number |flow| measured(flow.tx_retransmits);
@@ -96,19 +96,6 @@ pub(crate) fn timestamp(micros: u64) -> String {
         .map_or_else(String::new, |time| format!("{time:.6}"))
 }
 
-/// One of `active`, `idle`, `fin`, `rst`, `evicted`, `eof`.
-pub(crate) fn end_reason(flow: &Flow) -> &'static str {
-    match flow.end_reason() {
-        EndReason::Unspecified => "",
-        EndReason::Active => "active",
-        EndReason::Idle => "idle",
-        EndReason::Fin => "fin",
-        EndReason::Rst => "rst",
-        EndReason::Evicted => "evicted",
-        EndReason::Eof => "eof",
-    }
-}
-
 pub(crate) fn ip(high: u64, low: u64) -> std::net::IpAddr {
     Ipv6Addr::from(Ip::new(high, low)).to_canonical()
 }
@@ -141,7 +128,7 @@ mod tests {
             dst_ip_high: 0x2001_0db8_0000_0000,
             dst_ip_low: 7,
             rtt_us: Some(5),
-            end_reason: EndReason::Rst.into(),
+            end_reason: weir_proto::EndReason::Rst.into(),
             ..Flow::default()
         };
         let object = object(&flow, "here");

@@ -6,7 +6,7 @@ use weir_proto::Flow;
 
 use super::{
     Writer,
-    columns::{end_reason, ip, timestamp},
+    columns::{ip, timestamp},
 };
 
 pub(super) struct Lines {
@@ -48,7 +48,7 @@ fn line(flow: &Flow) -> String {
         size(flow.tx_bytes),
         flow.rx_packets,
         size(flow.rx_bytes),
-        end_reason(flow),
+        flow.end_reason().name(),
         flow.app,
     )
 }

@@ -10,7 +10,7 @@ use weir_proto::Flow;
 
 use super::{
     Writer,
-    columns::{end_reason, ip},
+    columns::ip,
     lines::{end, protocol, size},
 };
 
@@ -81,7 +81,7 @@ impl Live {
                 size(*tx_bytes),
                 size(*rx_bytes),
                 size(*rate),
-                end_reason(flow),
+                flow.end_reason().name(),
                 end(ip(flow.src_ip_high, flow.src_ip_low), flow.src_port, &flow.src_name),
                 end(ip(flow.dst_ip_high, flow.dst_ip_low), flow.dst_port, &flow.dst_name),
             )

@@ -93,7 +93,7 @@ impl Delivery {
                 Ok(status) if status.is_success() => return Outcome::Delivered,
                 Ok(status) if is_final(status) => return Outcome::Refused(format!("the receiver answers {status}")),
                 Ok(status) => format!("the receiver answers {status}"),
-                Err(error) => chain(&error),
+                Err(error) => weir_service::chain(&error),
             };
             if attempts >= self.hook.attempts {
                 return Outcome::Refused(format!("{attempts} attempts, the last: {reason}"));
@@ -132,16 +132,6 @@ fn signature(secret: &str, timestamp: &str, body: &[u8]) -> String {
     mac.update(b".");
     mac.update(body);
     hex(&mac.finalize().into_bytes())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

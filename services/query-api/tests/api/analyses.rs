@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::Parser as _;
 use prost::Message as _;
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
@@ -11,19 +10,6 @@ use weir_bus::{Bucket, Bus, names};
 use weir_proto::{Capture, CarvePackets, capture::State};
 
 use crate::support::{Weir, problem, until};
-
-#[derive(clap::Parser)]
-struct BusOptions {
-    #[command(flatten)]
-    nats: weir_bus::Options,
-}
-
-async fn bus(weir: &Weir) -> Bus {
-    let options = BusOptions::parse_from(["test", &format!("--nats-url={}", weir.nats.url())]);
-    let bus = Bus::connect(&options.nats, "test").await.unwrap();
-    until("the bus is there", || async { bus.is_connected() }).await;
-    bus
-}
 
 async fn states(bus: &Bus) -> Bucket<Capture> {
     bus.bucket(names::CAPTURES).await.unwrap()
@@ -81,7 +67,7 @@ fn report(name: &str, packets: u64) -> Value {
 #[tokio::test]
 async fn a_report_has_the_form_that_is_asked_for_and_runs_nothing_of_a_stranger() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let (first, second) = (upload(&weir, 1).await, upload(&weir, 2).await);
     let path = format!("/api/v1/captures/{first}/report");
     assert_eq!(problem(weir.get(&path).send().await.unwrap()).await, (404, "capture-not-ready".into()));
@@ -122,7 +108,7 @@ async fn a_report_has_the_form_that_is_asked_for_and_runs_nothing_of_a_stranger(
 #[tokio::test]
 async fn an_analysis_is_cancelled_and_done_again_with_other_thresholds() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let id = upload(&weir, 1).await;
     let path = |what: &str| format!("/api/v1/captures/{id}/{what}");
     let mut jobs = bus.jobs(Duration::from_mins(1)).await.unwrap();
@@ -157,7 +143,7 @@ async fn an_analysis_is_cancelled_and_done_again_with_other_thresholds() {
 #[tokio::test]
 async fn the_packets_of_a_filter_are_asked_for_by_its_flows() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let id = upload(&weir, 1).await;
     finish(&bus, id, &report("a", 1)).await;
     weir.clickhouse
@@ -212,7 +198,7 @@ async fn the_packets_of_a_filter_are_asked_for_by_its_flows() {
 #[tokio::test]
 async fn a_capture_whose_time_has_come_goes_with_all_that_belongs_to_it() {
     let Some(weir) = Weir::start_with(&["--report-ttl=2"]).await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let id = upload(&weir, 1).await;
     let path = format!("/api/v1/captures/{id}");
     until("it has expired", || async { weir.json(&path).await["state"] == "expired" }).await;

@@ -1,6 +1,5 @@
 use std::{io, time::Duration};
 
-use clap::Parser as _;
 use reqwest::{Body, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -8,24 +7,10 @@ use tokio::{
     net::TcpStream,
 };
 use uuid::Uuid;
-use weir_bus::{Bus, names};
+use weir_bus::names;
 use weir_proto::{Capture, capture::State};
 
 use crate::support::{Weir, problem, until};
-
-/// The options of the bus as a service has them.
-#[derive(clap::Parser)]
-struct BusOptions {
-    #[command(flatten)]
-    nats: weir_bus::Options,
-}
-
-async fn bus(weir: &Weir) -> Bus {
-    let options = BusOptions::parse_from(["test", &format!("--nats-url={}", weir.nats.url())]);
-    let bus = Bus::connect(&options.nats, "test").await.unwrap();
-    until("the bus is there", || async { bus.is_connected() }).await;
-    bus
-}
 
 /// A capture without packets, and as many bytes behind its head as asked for.
 fn pcap(seed: u8, bytes: usize) -> Vec<u8> {
@@ -63,7 +48,7 @@ async fn upload(weir: &Weir, bytes: Vec<u8>) -> Value {
 #[tokio::test]
 async fn an_upload_is_kept_named_and_queued() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let bytes = pcap(1, 3 << 20);
     let capture = upload(&weir, bytes.clone()).await;
     let id: Uuid = capture["capture_id"].as_str().unwrap().parse().unwrap();
@@ -210,7 +195,7 @@ async fn an_upload_that_breaks_off_or_stands_still_leaves_nothing() {
 #[tokio::test]
 async fn what_a_killed_service_leaves_of_an_upload_is_swept_away() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let whole = upload(&weir, pcap(12, 500_000)).await;
     let before = stored(&weir, "OBJ_weir-uploads").await;
     let uploads = bus.objects(names::UPLOADS).await.unwrap();
@@ -250,7 +235,7 @@ async fn a_full_store_is_said_and_keeps_nothing_of_what_did_not_fit() {
 #[tokio::test]
 async fn a_deleted_capture_is_gone_and_can_come_again() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let first = upload(&weir, pcap(10, 500_000)).await;
     let path = format!("/api/v1/captures/{}", first["capture_id"].as_str().unwrap());
     assert_eq!(weir.delete(&path).send().await.unwrap().status(), StatusCode::NO_CONTENT);
@@ -277,7 +262,7 @@ async fn a_deleted_capture_is_gone_and_can_come_again() {
 #[tokio::test]
 async fn the_course_of_a_capture_is_told_until_its_end() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let capture = upload(&weir, pcap(11, 1000)).await;
     let id = capture["capture_id"].as_str().unwrap();
     let mut response = weir.get(&format!("/api/v1/captures/{id}/events")).send().await.unwrap();

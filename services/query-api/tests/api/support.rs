@@ -6,6 +6,7 @@ use clap::Parser as _;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
+use weir_bus::Bus;
 use weir_engines::{
     clickhouse::Limits,
     testing::{ClickHouse, Nats},
@@ -15,6 +16,13 @@ use weir_service::{Context, Health, Shutdown};
 
 /// How long a state may take to come.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The options of the bus as a service has them.
+#[derive(clap::Parser)]
+struct BusOptions {
+    #[command(flatten)]
+    nats: weir_bus::Options,
+}
 
 /// The service and its engines; all of it ends when it is dropped.
 pub(crate) struct Weir {
@@ -70,6 +78,14 @@ impl Weir {
         let weir = Self { nats, clickhouse, client: Client::new(), url, health, shutdown, service };
         until("the service is ready", || async { weir.health.is_ready() }).await;
         Some(weir)
+    }
+
+    /// The bus as another service has it.
+    pub(crate) async fn bus(&self) -> Bus {
+        let options = BusOptions::parse_from(["test", &format!("--nats-url={}", self.nats.url())]);
+        let bus = Bus::connect(&options.nats, "test").await.unwrap();
+        until("the bus is there", || async { bus.is_connected() }).await;
+        bus
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {

@@ -63,6 +63,6 @@ fn checked(thresholds: Map<String, Value>) -> Result<String, Error> {
     let json = Value::Object(thresholds).to_string();
     match Thresholds::from_json(json.as_bytes()) {
         Ok(_) => Ok(json),
-        Err(error) => Err(Error::Body(crate::monitor::chain(&error))),
+        Err(error) => Err(Error::Body(weir_service::chain(&error))),
     }
 }
