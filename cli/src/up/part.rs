@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A part that ran this long has not ended soon.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// After this long a part that the rest can do without, and that says why it is not ready, counts as off.
+/// A part that the rest can do without, and that has said for this long why it is not ready, counts as off.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The same for one that says nothing.
@@ -152,16 +152,19 @@ async fn once(spec: &Spec, log: &Log, teller: &Teller, orders: &Orders) -> End {
 async fn watch(spec: &Spec, teller: &Teller) -> String {
     let started = Instant::now();
     let mut was_ready = false;
+    let mut answers_since = None;
     let mut unwell_since = None;
     let mut told: Option<(Option<String>, bool)> = None;
     loop {
-        let (reason, patience) = match (spec.probe)().await {
-            Answer::Ready => (None, PATIENCE),
-            Answer::NotReady(reason) => (Some(reason), PATIENCE),
-            Answer::Silent(reason) => (Some(reason), PATIENCE_WITH_SILENCE),
+        let (reason, overdue) = match (spec.probe)().await {
+            Answer::Ready => (None, false),
+            Answer::NotReady(reason) => {
+                (Some(reason), answers_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE)
+            }
+            Answer::Silent(reason) => (Some(reason), started.elapsed() > PATIENCE_WITH_SILENCE),
         };
         // One that was ready once is missed.
-        let off = reason.is_some() && spec.optional && !was_ready && started.elapsed() > patience;
+        let off = overdue && spec.optional && !was_ready;
         let state = (reason, off);
         if told.as_ref() != Some(&state) {
             teller
