@@ -72,6 +72,17 @@ impl Weir {
         Some(weir)
     }
 
+    /// A connection to its bus.
+    pub(crate) async fn bus(&self) -> weir_bus::Bus {
+        let options = weir_bus::Options {
+            nats_url: self.nats.url(),
+            nats_credentials: None,
+            records_max_bytes: 1 << 20,
+            uploads_max_bytes: 1 << 20,
+        };
+        weir_bus::Bus::connect(&options, "test").await.unwrap()
+    }
+
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.client.get(format!("{}{path}", self.url))
     }
