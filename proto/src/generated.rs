@@ -150,6 +150,19 @@ pub struct Flow {
     pub src_executable: ::prost::alloc::string::String,
     #[prost(string, tag = "47")]
     pub dst_executable: ::prost::alloc::string::String,
+    /// What an end is on its own side of this host's address translation, where that is something else; 0 = it is not translated.
+    #[prost(fixed64, tag = "200")]
+    pub src_nat_ip_high: u64,
+    #[prost(fixed64, tag = "201")]
+    pub src_nat_ip_low: u64,
+    #[prost(fixed64, tag = "202")]
+    pub dst_nat_ip_high: u64,
+    #[prost(fixed64, tag = "203")]
+    pub dst_nat_ip_low: u64,
+    #[prost(uint32, tag = "204")]
+    pub src_nat_port: u32,
+    #[prost(uint32, tag = "205")]
+    pub dst_nat_port: u32,
     /// SYN of the initiator sent again.
     #[prost(uint64, optional, tag = "60")]
     pub syn_retransmits: ::core::option::Option<u64>,

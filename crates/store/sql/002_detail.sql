@@ -32,7 +32,11 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS tx_window_full          Nullable(UInt64) COMMENT 'segments of src that filled the window of dst' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS rx_window_full          Nullable(UInt64) CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS tx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS rx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS rx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS src_nat_ip              IPv6 COMMENT 'what src is on its own side of the address translation of the host, as conntrack says; :: = not translated' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS src_nat_port            UInt16 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_nat_ip              IPv6 COMMENT 'the same of dst' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_nat_port            UInt16 CODEC(ZSTD(1))
 ;
 ALTER TABLE dns
     ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1))

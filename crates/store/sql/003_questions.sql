@@ -1,5 +1,8 @@
 -- Who containers are in more detail, and the questions that one asks about them, as views. The conventions are those of 001_initial.sql.
 --
+-- A flow that the host translates has a record on each side of the translation where both sides are captured, and one where only the outer
+-- side is. Sums take the records on the container's own side if there is one in their interval, else the others.
+--
 -- A view over flows has `time`, the beginning of five minutes: the sorting key of flows begins with it, so that a condition on it reads
 -- only what it must.
 
@@ -20,6 +23,8 @@ ALTER TABLE containers
 ALTER TABLE container_events ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
 ;
 ALTER TABLE container_stats ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
+;
+ALTER TABLE flows ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
 ;
 -- Who had which address from when until when. `scope` is the host; it is empty in a second row of those lives during which no other container
 -- of any host had the address: a capture does not say where it was made.
@@ -64,8 +69,8 @@ SELECT f.* REPLACE
     if(f.dst_container_id = '' AND d.until >= f.start_time, d.image, f.dst_image) AS dst_image
 )
 FROM flows AS f
-ASOF LEFT JOIN (SELECT * EXCEPT host FROM container_addresses) AS s ON s.scope = if(f.source = 'pcap', '', f.host) AND s.ip = f.src_ip AND s.started_at <= f.end_time
-ASOF LEFT JOIN (SELECT * EXCEPT host FROM container_addresses) AS d ON d.scope = if(f.source = 'pcap', '', f.host) AND d.ip = f.dst_ip AND d.started_at <= f.end_time
+ASOF LEFT JOIN (SELECT * EXCEPT host FROM container_addresses) AS s ON s.scope = if(f.source = 'pcap', '', f.host) AND s.ip = if(f.src_nat_ip = toIPv6('::'), f.src_ip, f.src_nat_ip) AND s.started_at <= f.end_time
+ASOF LEFT JOIN (SELECT * EXCEPT host FROM container_addresses) AS d ON d.scope = if(f.source = 'pcap', '', f.host) AND d.ip = if(f.dst_nat_ip = toIPv6('::'), f.dst_ip, f.dst_nat_ip) AND d.started_at <= f.end_time
 ;
 -- What containers did in the minute before the kernel killed for memory, or they ended.
 CREATE VIEW IF NOT EXISTS flows_before_death AS
@@ -114,10 +119,10 @@ destinations AS
         max(end_time) AS last_time,
         groupUniqArray(16)(dst_ip) AS ips,
         groupUniqArray(16)(dst_port) AS ports,
-        uniqExact(flow_id) AS flows,
-        sum(tx_bytes) AS tx_bytes,
-        sum(rx_bytes) AS rx_bytes
-    FROM flows
+        if(countIf(own) > 0, uniqExactIf(flow_id, own), uniqExact(flow_id)) AS flows,
+        if(countIf(own) > 0, sumIf(f.tx_bytes, own), sum(f.tx_bytes)) AS tx_bytes,
+        if(countIf(own) > 0, sumIf(f.rx_bytes, own), sum(f.rx_bytes)) AS rx_bytes
+    FROM (SELECT *, src_nat_ip = toIPv6('::') AS own FROM flows) AS f
     WHERE source = 'ebpf' AND src_container != '' AND dst_container_id = ''
         AND NOT (dst_ip BETWEEN toIPv6('::ffff:0.0.0.0') AND toIPv6('::ffff:0.255.255.255'))
         AND NOT (dst_ip BETWEEN toIPv6('::ffff:10.0.0.0') AND toIPv6('::ffff:10.255.255.255'))
@@ -160,17 +165,16 @@ SELECT
     dst_container,
     src_container_id,
     dst_container_id,
-    uniqExact(flow_id) AS flows,
-    sum(f.tx_packets + f.rx_packets) AS packets,
-    sum(f.tx_bytes + f.rx_bytes) AS bytes,
-    sum(ifNull(f.tx_retransmits, 0)) AS tx_retransmits,
-    sum(ifNull(f.rx_retransmits, 0)) AS rx_retransmits
-FROM flows_named AS f
+    if(countIf(own) > 0, uniqExactIf(flow_id, own), uniqExact(flow_id)) AS flows,
+    if(countIf(own) > 0, sumIf(f.tx_packets + f.rx_packets, own), sum(f.tx_packets + f.rx_packets)) AS packets,
+    if(countIf(own) > 0, sumIf(f.tx_bytes + f.rx_bytes, own), sum(f.tx_bytes + f.rx_bytes)) AS bytes,
+    if(countIf(own) > 0, sumIf(ifNull(f.tx_retransmits, 0), own), sum(ifNull(f.tx_retransmits, 0))) AS tx_retransmits,
+    if(countIf(own) > 0, sumIf(ifNull(f.rx_retransmits, 0), own), sum(ifNull(f.rx_retransmits, 0))) AS rx_retransmits
+FROM (SELECT *, src_nat_ip = toIPv6('::') AND dst_nat_ip = toIPv6('::') AS own FROM flows_named) AS f
 WHERE source = 'ebpf' AND protocol = 6 AND src_container_id != '' AND dst_container_id != ''
 GROUP BY time, host, src_container, dst_container, src_container_id, dst_container_id
 ;
--- Bytes of each compose project: with others, and within it. A flow through a published port has a record on each side of the
--- translation; only the one with the container's own address counts.
+-- Bytes of each compose project: with others, and within it.
 CREATE VIEW IF NOT EXISTS project_traffic AS
 WITH members AS
 (
@@ -180,26 +184,42 @@ WITH members AS
     GROUP BY host, container_id
 )
 SELECT
-    toStartOfHour(toStartOfFiveMinutes(start_time)) AS hour,
-    part.1 AS project,
-    sum(part.2) AS tx_bytes,
-    sum(part.3) AS rx_bytes,
-    sum(part.4) AS internal_bytes,
-    uniqExact(flow_id) AS flows
+    hour,
+    project,
+    sum(if(own.4 > 0, own.1, other.1)) AS tx_bytes,
+    sum(if(own.4 > 0, own.2, other.2)) AS rx_bytes,
+    sum(if(own.4 > 0, own.3, other.3)) AS internal_bytes,
+    uniqExactIfMerge(if(own.4 > 0, own_flows, other_flows)) AS flows
 FROM
 (
     SELECT
-        f.start_time AS start_time,
-        f.flow_id AS flow_id,
-        if(empty(s.ips) OR has(s.ips, f.src_ip), toString(s.project), '') AS src_project,
-        if(empty(d.ips) OR has(d.ips, f.dst_ip), toString(d.project), '') AS dst_project,
-        arrayJoin(arrayFilter(p -> p.1 != '', if(src_project = dst_project,
-            [(src_project, toUInt64(0), toUInt64(0), f.tx_bytes + f.rx_bytes)],
-            [(src_project, f.tx_bytes, f.rx_bytes, toUInt64(0)), (dst_project, f.rx_bytes, f.tx_bytes, toUInt64(0))]))) AS part
-    FROM flows_named AS f
-    LEFT JOIN members AS s ON s.host = f.host AND s.container_id = f.src_container_id
-    LEFT JOIN members AS d ON d.host = f.host AND d.container_id = f.dst_container_id
-    WHERE f.source = 'ebpf'
+        toStartOfHour(toStartOfFiveMinutes(start_time)) AS hour,
+        part.1 AS project,
+        (sumIf(part.2, part.6), sumIf(part.3, part.6), sumIf(part.4, part.6), countIf(part.6)) AS own,
+        (sumIf(part.2, NOT part.6), sumIf(part.3, NOT part.6), sumIf(part.4, NOT part.6)) AS other,
+        uniqExactIfState(flow_id, part.6) AS own_flows,
+        uniqExactIfState(flow_id, NOT part.6) AS other_flows
+    FROM
+    (
+        SELECT
+            f.start_time AS start_time,
+            f.flow_id AS flow_id,
+            f.host AS host,
+            toString(s.project) AS src_project,
+            toString(d.project) AS dst_project,
+            empty(s.ips) OR has(s.ips, f.src_ip) AS src_own,
+            empty(d.ips) OR has(d.ips, f.dst_ip) AS dst_own,
+            -- Project, bytes to others, from others and within, container, and whether the record is of its own side.
+            arrayJoin(arrayFilter(p -> p.1 != '', if(src_project = dst_project,
+                [(src_project, toUInt64(0), toUInt64(0), f.tx_bytes + f.rx_bytes, toString(f.src_container_id), src_own AND dst_own)],
+                [(src_project, f.tx_bytes, f.rx_bytes, toUInt64(0), toString(f.src_container_id), src_own),
+                 (dst_project, f.rx_bytes, f.tx_bytes, toUInt64(0), toString(f.dst_container_id), dst_own)]))) AS part
+        FROM flows_named AS f
+        LEFT JOIN members AS s ON s.host = f.host AND s.container_id = f.src_container_id
+        LEFT JOIN members AS d ON d.host = f.host AND d.container_id = f.dst_container_id
+        WHERE f.source = 'ebpf'
+    )
+    GROUP BY hour, host, project, part.5
 )
 GROUP BY hour, project
 ;
@@ -227,11 +247,12 @@ SELECT
     p.protocol AS protocol,
     min(p.start_time) AS first_time,
     max(p.end_time) AS last_time,
-    uniqExact(p.flow_id) AS flows,
-    sum(p.bytes) AS bytes
+    if(countIf(p.own) > 0, uniqExactIf(p.flow_id, p.own), uniqExact(p.flow_id)) AS flows,
+    if(countIf(p.own) > 0, sumIf(p.bytes, p.own), sum(p.bytes)) AS bytes
 FROM
 (
     SELECT host, start_time, end_time, flow_id, dst_port AS port, protocol, tx_bytes + rx_bytes AS bytes,
+        src_nat_ip = toIPv6('::') AND dst_nat_ip = toIPv6('::') AS own,
         arrayJoin([
             (toString(dst_container_id), src_ip, toString(src_container), toString(src_name)),
             (toString(src_container_id), dst_ip, toString(dst_container), toString(dst_name))]) AS sides,
@@ -240,7 +261,7 @@ FROM
     WHERE source = 'ebpf' AND (src_container_id != '' OR dst_container_id != '')
     UNION ALL
     SELECT f.host AS host, f.start_time AS start_time, f.end_time AS end_time, f.flow_id AS flow_id, f.dst_port AS port, f.protocol AS protocol,
-        f.tx_bytes + f.rx_bytes AS bytes, ('', f.src_ip, '', '') AS sides, toString(a.container_id) AS container_id, f.src_ip AS peer_ip,
+        f.tx_bytes + f.rx_bytes AS bytes, true AS own, ('', f.src_ip, '', '') AS sides, toString(a.container_id) AS container_id, f.src_ip AS peer_ip,
         toString(f.src_container) AS peer_container, toString(f.src_name) AS peer_name, true AS after_end
     FROM flows AS f
     ASOF INNER JOIN container_addresses AS a ON a.scope = f.host AND a.ip = f.dst_ip AND a.started_at <= f.end_time
@@ -265,18 +286,18 @@ SELECT
     avgOrNull(part_cpu) AS cpu_percent,
     maxOrNull(part_cpu) AS cpu_percent_max,
     maxOrNull(part_memory) AS memory_bytes_max,
-    sum(part_tx) AS tx_bytes,
-    sum(part_rx) AS rx_bytes,
-    countIf(part_is_flow) AS records
+    if(countIf(part_own) > 0, sumIf(part_tx, part_own), sum(part_tx)) AS tx_bytes,
+    if(countIf(part_own) > 0, sumIf(part_rx, part_own), sum(part_rx)) AS rx_bytes,
+    if(countIf(part_own) > 0, countIf(part_own), countIf(part_is_flow)) AS records
 FROM
 (
     SELECT time AS moment, toString(host) AS host, toString(container_id) AS container_id, toString(name) AS part_name,
-        cpu_percent AS part_cpu, memory_bytes AS part_memory, toUInt64(0) AS part_tx, toUInt64(0) AS part_rx, false AS part_is_flow
+        cpu_percent AS part_cpu, memory_bytes AS part_memory, toUInt64(0) AS part_tx, toUInt64(0) AS part_rx, false AS part_is_flow, false AS part_own
     FROM container_stats
     UNION ALL
     SELECT o.start_time AS moment, toString(o.host) AS host, o.side.1 AS container_id, o.side.2 AS part_name,
         CAST(NULL, 'Nullable(Float64)') AS part_cpu, CAST(NULL, 'Nullable(UInt64)') AS part_memory, o.side.4 AS part_tx, o.side.5 AS part_rx,
-        true AS part_is_flow
+        true AS part_is_flow, empty(a.ips) OR has(a.ips, o.side.3) AS part_own
     FROM
     (
         SELECT start_time, host,
@@ -287,6 +308,5 @@ FROM
         WHERE source = 'ebpf'
     ) AS o
     LEFT JOIN addresses AS a ON a.host = o.host AND a.container_id = o.side.1
-    WHERE empty(a.ips) OR has(a.ips, o.side.3)
 )
 GROUP BY time, host, container_id

@@ -56,6 +56,8 @@ pub struct End {
     pub port: u16,
     /// cgroup v2 id; 0 = not known.
     pub cgroup: u64,
+    /// Its address on its own side of the host's address translation; unspecified = not translated.
+    pub nat: Ip,
 }
 
 /// What a record shows of its two ends.

@@ -25,6 +25,7 @@ use crate::{
     interfaces::Selection,
     kernel::{Feature, Kernel, KernelTable},
     metrics::{self, Sums},
+    nat::Nat,
     picks::Buffer,
     privileges,
     record::{self, Context},
@@ -76,6 +77,7 @@ impl Capture {
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
         let tick = config.drain_ended.min(config.drain_active);
+        let with_nat = config.nat;
         let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new()
             .name("weir-capture".into())
@@ -84,8 +86,8 @@ impl Capture {
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
                 let attachments = Attachments::new(health);
                 let checkpoint = path.map(Checkpoint::open);
-                let reported = Sums::default();
-                Thread { kernel, table, drain, attachments, sink, seed, reported, checkpoint }.run(&inbox, tick)
+                let (nat, reported) = (Nat::open(with_nat), Sums::default());
+                Thread { kernel, table, drain, attachments, nat, sink, seed, reported, checkpoint }.run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
         Ok(Self { orders, thread, picks, seed })
@@ -142,6 +144,7 @@ struct Thread {
     table: KernelTable,
     drain: Drain,
     attachments: Attachments,
+    nat: Nat,
     sink: Sink,
     seed: u64,
     reported: Sums,
@@ -206,7 +209,8 @@ impl Thread {
             executable: &|pid| kernel.executable(pid),
             drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
         };
-        let mut batch = Batch { flows: Vec::new(), sink: &mut self.sink, reported: &mut self.reported };
+        let (nat, sink, reported) = (&mut self.nat, &mut self.sink, &mut self.reported);
+        let mut batch = Batch { flows: Vec::new(), clock, nat, sink, reported };
         drain(&mut self.drain, &mut self.table, now, &mut |interval| batch.push(record::flow(&interval, &context)))?;
         batch.publish();
         // Before anybody is told: after a kill, what was told must not be unknown to the next life.
@@ -229,6 +233,8 @@ type DrainStep =
 /// Records on their way to the sink.
 struct Batch<'a> {
     flows: Vec<Flow>,
+    clock: Clock,
+    nat: &'a mut Nat,
     sink: &'a mut Sink,
     reported: &'a mut Sums,
 }
@@ -245,6 +251,8 @@ impl Batch<'_> {
         if self.flows.is_empty() {
             return;
         }
+        // Now, and not when they were read: what began a moment before them is known by now.
+        self.nat.tell(&mut self.flows, self.clock);
         let sums = Sums::of(&self.flows);
         self.reported.add(sums);
         if !(self.sink)(std::mem::take(&mut self.flows)) {

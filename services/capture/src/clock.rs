@@ -41,6 +41,12 @@ impl Clock {
     pub fn to_utc_us(self, boot_ns: u64) -> u64 {
         u64::try_from((i128::from(boot_ns) + self.offset) / 1000).unwrap_or(0)
     }
+
+    /// The boot time that this was made of, to a microsecond; 0 = before the start.
+    #[must_use]
+    pub fn to_boot_ns(self, utc_us: u64) -> u64 {
+        u64::try_from(i128::from(utc_us) * 1000 + 999 - self.offset).unwrap_or(0)
+    }
 }
 
 /// `CLOCK_BOOTTIME` in nanoseconds.

@@ -18,6 +18,7 @@ use values::{drain_interval, duration, interface_pattern, packet_filter, prefix}
 /// Counts flows in the kernel and publishes them
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "weir-capture", version)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct Config {
     /// Interface to capture on; repeatable, `*` and `?` stand for any characters. One that does not exist is waited for. Of a VLAN device and
     /// its parent name only one: a packet is another flow with and without its tag
@@ -60,6 +61,9 @@ pub struct Config {
     /// Whether DNS messages, client hellos and the like are read: rows of `dns` and `tls`, and names and protocols of flows
     #[arg(long, env = "WEIR_CAPTURE_NAMES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub names: bool,
+    /// Whether conntrack is asked what the ends of translated flows are on their own sides
+    #[arg(long, env = "WEIR_CAPTURE_NAT", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub nat: bool,
     /// Hook of the interfaces to attach to
     #[arg(long, env = "WEIR_CAPTURE_HOOK", value_name = "HOOK", default_value = "auto")]
     pub hook: Hook,

@@ -7,6 +7,7 @@
 //! 2. Every second a thread of its own ([`capture`]) reads the table. [`drain`] decides which flows are due, and gives the difference to what was
 //!    reported of them before as an interval.
 //! 3. [`record`] turns the interval into a record: who began becomes src, kernel time becomes UTC ([`clock`]).
+//!    Where this host translates addresses, `nat` adds what the ends are on their own sides.
 //! 4. Batches of records go to the bus's publisher, which names them, keeps them in its spool, and sends them until NATS has them; without
 //!    NATS they go to the writer of `output`. Whoever listens on `/api/live` ([`http`]) gets them too ([`live`]).
 //!
@@ -27,6 +28,7 @@ pub mod interfaces;
 pub mod kernel;
 pub mod live;
 pub mod metrics;
+mod nat;
 mod output;
 pub mod picks;
 mod pipeline;

@@ -93,13 +93,13 @@ impl Committer {
         for &(capture_id, before) in &rows.purged {
             inserter.purge_capture(capture_id, before).await?;
         }
-        // In the order of Rows::counts.
+        // Numbers as in Rows::counts; first what somebody may wait for.
+        inserter.insert(5, &rows.container_events, block, at.clone(), first_done).await?;
         inserter.insert(0, &rows.flows, block, at.clone(), first_done).await?;
         inserter.insert(1, &rows.dns, block, at.clone(), first_done).await?;
         inserter.insert(2, &rows.tls, block, at.clone(), first_done).await?;
         inserter.insert(3, &rows.http, block, at.clone(), first_done).await?;
         inserter.insert(4, &rows.container_stats, block, at.clone(), first_done).await?;
-        inserter.insert(5, &rows.container_events, block, at.clone(), first_done).await?;
         inserter.insert(6, &rows.containers, block, at.clone(), first_done).await?;
         inserter.insert(7, &rows.captures, block, at.clone(), first_done).await?;
         inserter.insert(8, &rows.findings, block, at.clone(), first_done).await?;

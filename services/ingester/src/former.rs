@@ -1,8 +1,11 @@
 //! Forms blocks out of the messages of one session.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use prost::Message as _;
@@ -22,6 +25,9 @@ use crate::{
     metrics,
     windows::{Taken, Windows},
 };
+
+/// How long a block waits for more after something that somebody may wait for: at most five blocks a second are made for its sake.
+const URGENT_WAIT: Duration = Duration::from_millis(200);
 
 /// Reads messages and collects them into blocks.
 pub(crate) struct Former {
@@ -99,9 +105,12 @@ impl Former {
     async fn fresh(&mut self, shutdown: &Shutdown) -> Result<Block, Error> {
         let mut block = Block::default();
         let mut message = self.read(shutdown).await?;
-        let deadline = Instant::now() + self.limits.wait;
+        let mut deadline = Instant::now() + self.limits.wait;
         loop {
             self.add(&mut block, message);
+            if !block.rows.container_events.is_empty() {
+                deadline = deadline.min(Instant::now() + URGENT_WAIT);
+            }
             if block.rows.len() >= self.limits.rows
                 || block.tally.bytes >= self.limits.bytes
                 || block.messages.len() >= self.limits.messages

@@ -31,11 +31,34 @@ const WAITING: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     /// Seconds since 1970.
-    at: u32,
+    pub(crate) at: u32,
     /// Of the batch in the stream.
-    sequence: u64,
+    pub(crate) sequence: u64,
     /// Rows of the batch up to this one, among those that are followed.
-    count: u32,
+    pub(crate) count: u32,
+}
+
+impl Place {
+    /// The place of the row that follows, by its batch.
+    pub(crate) fn next(self, at: u32, sequence: u64) -> Self {
+        let same = (at, sequence) == (self.at, self.sequence);
+        Self { at, sequence, count: if same { self.count + 1 } else { 1 } }
+    }
+
+    /// Behind the batch of the last row, of which there is no more.
+    pub(crate) fn after_batch(self) -> Self {
+        if self.count == 0 { self } else { Self { sequence: self.sequence + 1, count: 0, ..self } }
+    }
+
+    /// The batch behind which this is, of a place that is behind a batch.
+    pub(crate) fn batch_before(self) -> (u32, u64) {
+        (self.at, self.sequence.saturating_sub(1))
+    }
+
+    /// Whether it is more than so many seconds behind another.
+    pub(crate) fn is_later_by(self, other: Self, seconds: u32) -> bool {
+        self.at.saturating_sub(other.at) > seconds
+    }
 }
 
 impl fmt::Display for Place {
@@ -122,20 +145,7 @@ impl Feed {
 
     /// Where the table ends now: what comes after is new.
     pub(crate) async fn end(&self, app: &App) -> Result<Place, Error> {
-        #[derive(Deserialize)]
-        struct Newest {
-            at: u32,
-            sequence: u64,
-        }
-        let sql = format!(
-            "SELECT toUnixTimestamp(newest.1) AS at, newest.2 AS sequence \
-             FROM (SELECT max((recorded_at, stream_sequence)) AS newest FROM {} WHERE recorded_at >= \
-             (SELECT max(recorded_at) FROM {}))",
-            self.table, self.table
-        );
-        let rows = app.reader.query(&sql).rows::<Newest>().await.map_err(Error::of_typed)?;
-        let newest = rows.first().map_or((0, 0), |newest| (newest.at, newest.sequence));
-        Ok(Place { at: newest.0, sequence: newest.1 + 1, count: 0 })
+        end(app, self.table).await
     }
 
     /// Up to [`MOST`] rows from a place on, and whether there may be more.
@@ -159,6 +169,23 @@ impl Feed {
         let more = rows.len() == MOST;
         Ok((rows, more))
     }
+}
+
+/// Where a table ends now: what comes after is new.
+pub(crate) async fn end(app: &App, table: &str) -> Result<Place, Error> {
+    #[derive(Deserialize)]
+    struct Newest {
+        at: u32,
+        sequence: u64,
+    }
+    let sql = format!(
+        "SELECT toUnixTimestamp(newest.1) AS at, newest.2 AS sequence \
+         FROM (SELECT max((recorded_at, stream_sequence)) AS newest FROM {table} WHERE recorded_at >= \
+         (SELECT max(recorded_at) FROM {table}))"
+    );
+    let rows = app.reader.query(&sql).rows::<Newest>().await.map_err(Error::of_typed)?;
+    let newest = rows.first().map_or((0, 0), |newest| (newest.at, newest.sequence));
+    Ok(Place { at: newest.0, sequence: newest.1 + 1, count: 0 })
 }
 
 /// The rows of a feed from a place on, as they come; ends with the service, or when the receiver is dropped.
@@ -288,9 +315,7 @@ impl Follower {
                     }
                     if !more {
                         // The batch of the last row is there as a whole.
-                        if self.place.count > 0 {
-                            self.place = Place { sequence: self.place.sequence + 1, count: 0, ..self.place };
-                        }
+                        self.place = self.place.after_batch();
                         return Some(());
                     }
                 }
@@ -304,9 +329,7 @@ impl Follower {
     }
 
     async fn pass(&mut self, row: Row) -> Option<()> {
-        let same = (row.feed_at, row.feed_sequence) == (self.place.at, self.place.sequence);
-        let count = if same { self.place.count + 1 } else { 1 };
-        self.place = Place { at: row.feed_at, sequence: row.feed_sequence, count };
+        self.place = self.place.next(row.feed_at, row.feed_sequence);
         self.sender.send((self.place, row)).await.ok()
     }
 }

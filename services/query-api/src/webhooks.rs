@@ -28,17 +28,17 @@ pub(crate) async fn run(app: Arc<App>, hooks: Vec<Hook>) {
     if hooks.is_empty() {
         return;
     }
-    let client = match delivery::client() {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "webhooks are not delivered");
-            return;
-        }
-    };
     info!(webhooks = hooks.len(), "delivering events");
     let mut tasks = tokio::task::JoinSet::new();
     for hook in hooks {
-        let delivery = Delivery::new(client.clone(), hook);
+        let name = hook.name.clone();
+        let delivery = match Delivery::new(hook) {
+            Ok(delivery) => delivery,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, webhook = name, "a webhook is not served");
+                continue;
+            }
+        };
         let app = Arc::clone(&app);
         tasks.spawn(async move {
             let shutdown = app.shutdown.clone();

@@ -91,6 +91,10 @@ pub struct FlowRow {
     pub rx_window_full: Option<u64>,
     pub tx_keep_alives: Option<u64>,
     pub rx_keep_alives: Option<u64>,
+    pub src_nat_ip: Ipv6Addr,
+    pub src_nat_port: u16,
+    pub dst_nat_ip: Ipv6Addr,
+    pub dst_nat_port: u16,
 }
 
 block_table!(FlowRow, "flows");
@@ -99,6 +103,8 @@ impl FlowRow {
     pub(super) fn new(flow: Flow, context: &mut Context, containers: &impl Containers) -> Self {
         let src_ip = Ip::new(flow.src_ip_high, flow.src_ip_low);
         let dst_ip = Ip::new(flow.dst_ip_high, flow.dst_ip_low);
+        let src_nat = Ip::new(flow.src_nat_ip_high, flow.src_nat_ip_low);
+        let dst_nat = Ip::new(flow.dst_nat_ip_high, flow.dst_nat_ip_low);
         let (src_port, dst_port) = (context.u16(flow.src_port), context.u16(flow.dst_port));
         let protocol = context.u8(flow.protocol);
         let seen = Seen {
@@ -108,8 +114,8 @@ impl FlowRow {
             protocol,
             from: flow.start_time,
             to: flow.end_time,
-            src: End { address: src_ip, port: src_port, cgroup: flow.src_cgroup },
-            dst: End { address: dst_ip, port: dst_port, cgroup: flow.dst_cgroup },
+            src: End { address: src_ip, port: src_port, cgroup: flow.src_cgroup, nat: src_nat },
+            dst: End { address: dst_ip, port: dst_port, cgroup: flow.dst_cgroup, nat: dst_nat },
         };
         let [src, dst] = context.containers(containers, seen).map(|found| found.cloned().unwrap_or_default());
         let ContainerNames { id: src_container_id, name: src_container, image: src_image } = src;
@@ -192,6 +198,10 @@ impl FlowRow {
             rx_window_full: flow.rx_window_full,
             tx_keep_alives: flow.tx_keep_alives,
             rx_keep_alives: flow.rx_keep_alives,
+            src_nat_ip: src_nat.into(),
+            src_nat_port: context.u16(flow.src_nat_port),
+            dst_nat_ip: dst_nat.into(),
+            dst_nat_port: context.u16(flow.dst_nat_port),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Lives of containers by what traffic shows of them. Pure.
 //!
 //! The cgroup of an end says who it was, whatever its address is. The interface tells apart containers that share an address, and names
-//! one whose addresses nobody knows. Then comes the address, and last the port of the host that leads to a container: conntrack's view
-//! of a connection that came from outside.
+//! one whose addresses nobody knows. Then comes the address; then the one that conntrack says is behind a translated address; and last, where
+//! nobody asked conntrack, the port of the host that is published for a container.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -202,6 +202,7 @@ impl Host {
                 .at(&end.cgroup, seen)
                 .or_else(|| wired.iter().copied().find(|life| life.addresses.contains(&end.address)))
                 .or_else(|| self.addresses.at(&end.address, seen))
+                .or_else(|| self.translated(end, seen))
                 .or_else(|| self.published(end, seen))
         });
         if let Some(life) = wired.into_iter().find(|life| life.addresses.is_empty())
@@ -220,6 +221,10 @@ impl Host {
         }
         let interfaces = std::iter::once(seen.interface).chain(seen.interfaces.iter().map(String::as_str));
         interfaces.filter_map(|interface| self.interfaces.at(interface, seen)).collect()
+    }
+
+    fn translated(&self, end: &End, seen: &Seen<'_>) -> Option<&Life> {
+        if end.nat == Ip::default() { None } else { self.addresses.at(&end.nat, seen) }
     }
 
     fn published(&self, end: &End, seen: &Seen<'_>) -> Option<&Life> {

@@ -87,6 +87,15 @@ async fn two_containers_that_had_one_address_have_their_own_flows() {
     let seconds = [(1, 50), (2, 150), (3, 250)];
     let mut flows: Vec<_> = seconds.iter().map(|(id, at)| flow(*id, "172.17.0.2", "192.0.2.1", *at)).collect();
     flows.push(Flow { dst_cgroup: 77, ..flow(4, "198.51.100.1", "192.0.2.1", 250) });
+    // Behind the address of the host.
+    let behind = ip("172.17.0.2");
+    let outside = |id, second| Flow { interface: "eth0".into(), ..flow(id, "192.0.2.8", "198.51.100.1", second) };
+    flows.extend([(6, 50), (7, 250)].map(|(id, second)| Flow {
+        src_nat_ip_high: behind.high,
+        src_nat_ip_low: behind.low,
+        src_nat_port: 5,
+        ..outside(id, second)
+    }));
     publish(&bus, Source::Ebpf, flows, Vec::new()).await;
     // The capture was made while the old one had the address; nobody says on which host.
     publish(&bus, Source::Pcap, vec![flow(5, "172.17.0.2", "192.0.2.1", 60)], Vec::new()).await;
@@ -98,8 +107,12 @@ async fn two_containers_that_had_one_address_have_their_own_flows() {
         "3,new,id-new,image-of-new,",
         "4,,,,on-host",
         "5,old,id-old,image-of-old,",
+        "6,old,id-old,image-of-old,",
+        "7,new,id-new,image-of-new,",
     ];
     assert_eq!(system.read(sql).await, expected.join("\n"));
+    let sql = "SELECT concatWithSeparator(',', src_nat_ip, src_nat_port) FROM weir.flows WHERE flow_id = 6";
+    assert_eq!(system.read(sql).await, "::ffff:172.17.0.2,5");
 }
 
 #[tokio::test]
@@ -108,7 +121,10 @@ async fn an_identity_that_comes_late_is_found_when_flows_are_asked_for() {
     let bus = system.bus().await;
     system.ingest(&["--block-wait-ms", "50"]).await;
     let flows = |id| vec![flow(id, "172.17.0.2", "172.17.0.3", 50), flow(id + 1, "172.17.0.2", "172.17.0.3", 250)];
-    publish(&bus, Source::Ebpf, flows(1), Vec::new()).await;
+    let behind = ip("172.17.0.3");
+    let translated =
+        Flow { dst_nat_ip_high: behind.high, dst_nat_ip_low: behind.low, ..flow(5, "198.51.100.1", "192.0.2.8", 50) };
+    publish(&bus, Source::Ebpf, [flows(1), vec![translated]].concat(), Vec::new()).await;
     publish(&bus, Source::Pcap, flows(3), Vec::new()).await;
     let lives = vec![
         life("old", "172.17.0.2", 0, 100),
@@ -121,9 +137,14 @@ async fn an_identity_that_comes_late_is_found_when_flows_are_asked_for() {
     system.drained().await;
     let columns = "concatWithSeparator(',', flow_id, src_container, dst_container, src_container_id, src_image)";
     let rows = system.read(&format!("SELECT {columns} FROM weir.flows ORDER BY flow_id")).await;
-    assert_eq!(rows, "1,,,,\n2,,,,\n3,,,,\n4,,,,");
+    assert_eq!(rows, "1,,,,\n2,,,,\n3,,,,\n4,,,,\n5,,,,");
     let rows = system.read(&format!("SELECT {columns} FROM weir.flows_named ORDER BY flow_id")).await;
-    let expected =
-        ["1,old,db,id-old,image-of-old", "2,new,db,id-new,image-of-new", "3,old,db,id-old,image-of-old", "4,,db,,"];
+    let expected = [
+        "1,old,db,id-old,image-of-old",
+        "2,new,db,id-new,image-of-new",
+        "3,old,db,id-old,image-of-old",
+        "4,,db,,",
+        "5,,db,,",
+    ];
     assert_eq!(rows, expected.join("\n"));
 }

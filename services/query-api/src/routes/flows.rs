@@ -72,14 +72,19 @@ pub(super) struct FlowRecord {
     src_process: String,
     dst_process: String,
     app: String,
+    /// What src is on its own side of the host's address translation; `::` = not translated
+    src_nat_ip: Address,
+    src_nat_port: u16,
+    dst_nat_ip: Address,
+    dst_nat_port: u16,
 }
 
 /// The columns of [`FlowRecord`].
-const COLUMNS: &str = "start_time, end_time, source, host, capture_id, interface, flow_id, community_id, src_ip, dst_ip, src_port, \
+pub(super) const COLUMNS: &str = "start_time, end_time, source, host, capture_id, interface, flow_id, community_id, src_ip, dst_ip, src_port, \
     dst_port, protocol, vlan, tunnel, tx_bytes, tx_packets, rx_bytes, rx_packets, tcp_flags_tx, tcp_flags_rx, end_reason, handshake_us, \
     rtt_us, tx_retransmits, rx_retransmits, tx_out_of_order, rx_out_of_order, tx_zero_windows, rx_zero_windows, drops, drop_reason, \
     src_name, dst_name, src_container, dst_container, src_container_id, dst_container_id, src_image, dst_image, src_process, \
-    dst_process, app";
+    dst_process, app, src_nat_ip, src_nat_port, dst_nat_ip, dst_nat_port";
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

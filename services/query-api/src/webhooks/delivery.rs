@@ -1,6 +1,10 @@
 //! One event to one receiver.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -13,6 +17,10 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use jiff::Timestamp;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -35,14 +43,50 @@ pub(super) enum Outcome {
 /// How requests go out: to where the file says, and not on from there.
 pub(super) type Poster = Client<HttpsConnector<HttpConnector>, Body>;
 
-/// Certificates are checked against Mozilla's roots.
-pub(super) fn client() -> Result<Poster, rustls::Error> {
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
-        .https_or_http()
-        .enable_http1()
-        .build();
+/// A client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Its TLS.
+    #[error("TLS cannot be used")]
+    Tls(#[from] rustls::Error),
+    /// The authorities.
+    #[error("cannot read the authorities in {path}")]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+}
+
+/// Certificates are checked against the authorities of the file, else against Mozilla's roots.
+pub(super) fn client(ca_file: Option<&Path>) -> Result<Poster, ClientError> {
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match ca_file {
+        None => builder.with_provider_and_webpki_roots(provider)?,
+        Some(path) => builder.with_tls_config(
+            ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_safe_default_protocol_versions()?
+                .with_root_certificates(authorities(path)?)
+                .with_no_client_auth(),
+        ),
+    };
+    let connector = builder.https_or_http().enable_http1().build();
     Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, ClientError> {
+    let unreadable = |source| ClientError::Authorities { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+        roots.add(certificate.map_err(unreadable)?)?;
+    }
+    if roots.is_empty() {
+        return Err(unreadable(rustls::pki_types::pem::Error::NoItemsFound));
+    }
+    Ok(roots)
 }
 
 /// Why an attempt gave no answer.
@@ -63,8 +107,8 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(client: Poster, hook: Hook) -> Self {
-        Self { client, hook }
+    pub(super) fn new(hook: Hook) -> Result<Self, ClientError> {
+        Ok(Self { client: client(hook.ca_file.as_deref())?, hook })
     }
 
     pub(super) fn name(&self) -> &str {

@@ -53,6 +53,9 @@ pub(crate) struct Hook {
     pub(crate) secret: String,
     #[serde(default)]
     pub(crate) filter: Wanted,
+    /// File with the only authorities (PEM) whose certificates the receiver may have; without it those that Mozilla trusts.
+    #[serde(default)]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Tries of one event.
     #[serde(default = "attempts")]
     pub(crate) attempts: u32,
@@ -72,10 +75,13 @@ struct File {
     webhooks: Vec<Hook>,
 }
 
-/// Reads the hooks; none without a file.
+/// Reads the hooks; none without a file, and none in an empty one.
 pub(crate) fn read(path: Option<&Path>) -> Result<Vec<Hook>, FileError> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
     parse(&text).map_err(|error| match error {
         Wrong::Parse(source) => FileError::Parse { path: path.to_owned(), source },
         Wrong::Hook(name, reason) => FileError::Hook { name, reason },

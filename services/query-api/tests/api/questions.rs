@@ -179,3 +179,39 @@ async fn flows_have_the_names_that_came_late() {
     let page = weir.json(&format!("/api/v1/containers/d1/flows?{DAY}")).await;
     assert_eq!(page["items"].as_array().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn a_translated_flow_counts_once_and_where_only_its_outer_side_was_captured_too() {
+    let Some(weir) = Weir::start().await else { return };
+    let lives = [("w", "web", "10.0.0.2"), ("d", "db", "10.0.0.3")].map(|(id, name, ip)| {
+        format!(
+            "('h', 'docker', '{id}', '{name}', 'shop:1', {{'com.docker.compose.project': 'shop'}}, ['::ffff:{ip}'], '2026-06-01 09:00:00', 'running', \
+             '2026-06-01 13:00:00')"
+        )
+    });
+    let columns = "host, runtime, container_id, name, image, labels, ip_addresses, started_at, state, observed_at";
+    write_rows(&weir, "containers", columns, &lives.join(",")).await;
+    let mut flows = String::new();
+    for (id, src, nat) in [
+        // web: on its bridge, and behind the address of the host.
+        (1, "10.0.0.2", "::"),
+        (2, "192.0.2.1", "::ffff:10.0.0.2"),
+        // db: only there.
+        (3, "192.0.2.1", "::ffff:10.0.0.3"),
+    ] {
+        let _written = write!(
+            flows,
+            "('2026-06-01 11:30:00', '2026-06-01 11:30:05', '2026-06-01 11:30:00', 'ebpf', 'h', {id}, '::ffff:{src}', '::ffff:93.184.216.34', \
+             443, 6, 1000, 10, 500, 5, '{nat}'),"
+        );
+    }
+    let columns = "start_time, end_time, recorded_at, source, host, flow_id, src_ip, dst_ip, dst_port, protocol, tx_bytes, tx_packets, \
+                   rx_bytes, rx_packets, src_nat_ip";
+    write_rows(&weir, "flows", columns, flows.trim_end_matches(',')).await;
+    let columns = ["project", "tx_bytes", "rx_bytes", "internal_bytes", "flows"];
+    assert_eq!(asked(&weir, "project-traffic", &columns).await, [json!(["shop", 2000, 1000, 0, 2])]);
+    let columns = ["container", "tx_bytes", "rx_bytes", "records"];
+    let mut used = asked(&weir, "cpu-and-traffic", &columns).await;
+    used.sort_by_key(Value::to_string);
+    assert_eq!(used, [json!(["db", 1000, 500, 1]), json!(["web", 1000, 500, 1])]);
+}

@@ -31,7 +31,7 @@ fn forget(known: &mut Known, name: &str, now: u64) {
 }
 
 fn seen(src: &str, dst: &str, from: u64, to: u64) -> Seen<'static> {
-    let end = |address| End { address: ip(address), port: 0, cgroup: 0 };
+    let end = |address| End { address: ip(address), ..End::default() };
     let (src, dst) = (end(src), end(dst));
     Seen { host: Some("h"), interface: "eth0", interfaces: &[], protocol: 6, from, to, src, dst }
 }
@@ -147,6 +147,25 @@ fn a_published_port_leads_to_its_container() {
     ] {
         assert_eq!(to(address, port, protocol, time), expected, "{address} {port} {protocol} {time}");
     }
+}
+
+#[test]
+fn a_translated_end_is_who_is_behind_it_at_the_time() {
+    let mut known = Known::default();
+    set(&mut known, container("old", "10.0.0.1", 100, 200));
+    set(&mut known, container("new", "10.0.0.1", 300, 0));
+    set(&mut known, container("db", "10.0.0.2", 100, 0));
+    let mut record = seen("192.0.2.7", "198.51.100.1", 150, 160);
+    record.src.nat = ip("10.0.0.1");
+    assert_eq!(names(&known, &record), ["old", ""]);
+    assert_eq!(names(&known, &Seen { from: 350, to: 360, ..record }), ["new", ""]);
+    assert_eq!(names(&known, &Seen { from: 250, to: 260, ..record }), ["", ""]);
+    // Its own address goes before what is behind another.
+    record.src.address = ip("10.0.0.2");
+    assert_eq!(names(&known, &record), ["db", ""]);
+    let mut published = seen("198.51.100.1", "192.0.2.7", 350, 360);
+    published.dst.nat = ip("10.0.0.2");
+    assert_eq!(names(&known, &published), ["", "db"]);
 }
 
 #[test]
