@@ -38,6 +38,10 @@ pub static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 #[map]
 pub static RESERVE: Stack<u32> = Stack::with_max_entries(1, 0);
 
+/// The slots of recent flows: a place follows from the key, and has room for two numbers.
+#[map]
+pub static RECENT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Datagrams in flight: a fragment follows its first one within milliseconds.
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Ports> = LruHashMap::with_max_entries(8192, 0);

@@ -14,10 +14,14 @@ use weir_capture_common::{
 
 use crate::{
     atomic,
-    maps::{FACTS, FREE, INDEX, RESERVE, SLOTS, WAITING},
-    picks::Seen,
+    maps::{FACTS, FREE, INDEX, RECENT, RESERVE, SLOTS, WAITING},
+    picks::{self, Seen},
     sockets,
 };
+
+/// Places for recent flows less one; they are a power of two.
+#[unsafe(no_mangle)]
+static RECENT_MASK: u32 = 0;
 
 const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
@@ -74,12 +78,71 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
 
 #[inline(always)]
 fn find(key: &FlowKey) -> Option<(*mut Slot, u32)> {
+    if let Some(found) = find_recent(key) {
+        return Some(found);
+    }
     // SAFETY: the number is copied at once. Should the element have been reused for another key, the slot's own key tells.
     let number = unsafe { *INDEX.get(key)? };
     let slot = SLOTS.get_ptr_mut(number)?;
     // SAFETY: a pointer into the array. A slot that the index names is filled, and is not freed before this program has ended (RCU).
     let found = unsafe { &(*slot).key };
-    (found == key).then_some((slot, number))
+    if found != key {
+        return None;
+    }
+    remember(key, number);
+    Some((slot, number))
+}
+
+/// A flow that is live and stands at its place among the recent ones.
+#[inline(always)]
+pub fn find_recent(key: &FlowKey) -> Option<(*mut Slot, u32)> {
+    // SAFETY: a constant that is set before the program is loaded.
+    let place = key.spread() & unsafe { (&raw const RECENT_MASK).read_volatile() };
+    // SAFETY: an element of the array, read once.
+    let numbers = unsafe { RECENT.get_ptr(place)?.read_volatile() };
+    live(key, numbers as u32).or_else(|| live(key, (numbers >> 32) as u32))
+}
+
+#[inline(always)]
+fn live(key: &FlowKey, number: u32) -> Option<(*mut Slot, u32)> {
+    let slot = SLOTS.get_ptr_mut(number)?;
+    // SAFETY: a pointer into the array. A slot that is live is in the index, and is not freed before this program has ended (RCU).
+    unsafe { ((&raw const (*slot).state).read_volatile() == LIVE && (*slot).key == *key).then_some((slot, number)) }
+}
+
+/// Puts a flow at its place among the recent ones; of two that are there the older one goes.
+#[inline(always)]
+fn remember(key: &FlowKey, number: u32) {
+    // SAFETY: as in `find_recent`. Two that write at once leave one of them.
+    unsafe {
+        let place = key.spread() & (&raw const RECENT_MASK).read_volatile();
+        if let Some(numbers) = RECENT.get_ptr_mut(place) {
+            let before = numbers.read_volatile();
+            if before as u32 != number {
+                numbers.write_volatile(before << 32 | u64::from(number));
+            }
+        }
+    }
+}
+
+/// Whether all there is to do about a packet of this flow is to add: no handshake, and nobody wants to read it.
+#[inline(always)]
+pub fn is_steady(slot: *const Slot, side: Side, headers: &Headers) -> bool {
+    // SAFETY: a pointer into the array.
+    let (marks, before) = unsafe {
+        let counters = match side {
+            Side::A => &raw const (*slot).from_a,
+            Side::B => &raw const (*slot).from_b,
+        };
+        ((*counters).progress.marks, (*counters).packets)
+    };
+    headers.tcp_flags & SYN == 0 && marks & CONNECTING == 0 && !picks::may_want(headers, before)
+}
+
+/// Adds a packet to its flow, of which [`is_steady`] is true.
+#[inline(always)]
+pub fn continues(slot: *mut Slot, number: u32, packet: &Packet) -> Outcome {
+    update(slot, number, packet, &mut Seen { first_seen: 0, before: 0 })
 }
 
 #[inline(always)]
@@ -200,6 +263,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
         Ok(()) => {
             // SAFETY: a pointer into the array. From here on user space reads the slot; everything in it was written before the insert.
             unsafe { (&raw mut (*slot).state).write_volatile(LIVE) };
+            remember(&packet.key, number);
             begin(slot, number, packet);
             Ok(())
         }

@@ -35,8 +35,8 @@ pub trait Table {
     fn take_interval_first(&mut self, number: u32) -> u64;
     /// Takes the TCP flags that a side has sent since this was last called.
     fn take_tcp_flags(&mut self, number: u32, side: Side) -> u8;
-    /// Takes a key out of the index, so that the next packet opens a new flow.
-    fn unlink(&mut self, key: &FlowKey) -> Result<(), Self::Error>;
+    /// Takes a slot's key out of the index, so that the next packet opens a new flow.
+    fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), Self::Error>;
     /// Waits until every program that ran when this was called has ended; false = this kernel cannot tell.
     fn wait_for_writers(&mut self) -> bool;
     /// Gives a slot back.
@@ -254,7 +254,7 @@ impl Drain {
     }
 
     fn end<T: Table>(&mut self, table: &mut T, number: u32, key: &FlowKey, reason: EndReason) -> Result<(), T::Error> {
-        table.unlink(key)?;
+        table.unlink(number, key)?;
         self.reported[number as usize].ending = true;
         self.ending.push((number, reason));
         Ok(())

@@ -111,10 +111,14 @@ impl Kernel {
         loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
         plan.configure(&mut loader);
+        let recent = max_flows.next_power_of_two();
+        let recent_mask = recent - 1;
+        loader.override_global(names::RECENT_MASK, &recent_mask, true);
         let mut object = loader
             .map_max_entries(names::SLOTS, max_flows + reserved)
             .map_max_entries(names::FACTS, max_flows + reserved)
             .map_max_entries(names::RESERVE, reserved)
+            .map_max_entries(names::RECENT, recent)
             .map_max_entries(names::FREE, max_flows)
             .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
             .load(OBJECT)?;

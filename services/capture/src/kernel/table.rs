@@ -17,7 +17,7 @@ use weir_capture_common::{
     facts::Facts,
     flow::{FlowKey, Side},
     names,
-    slot::{self, FREE, LIVE, Slot},
+    slot::{self, ENDING, FREE, LIVE, Slot},
 };
 
 use super::{Error, rcu};
@@ -101,7 +101,7 @@ impl Table for KernelTable {
         let slot = self.slots.pointer(number)?;
         // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
         let state = unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.load(Ordering::Acquire);
-        if state != LIVE {
+        if state != LIVE && state != ENDING {
             return None;
         }
         // SAFETY: a slot is that many words, and any words are a slot.
@@ -133,7 +133,12 @@ impl Table for KernelTable {
         flags.swap(0, Ordering::Relaxed) as u8
     }
 
-    fn unlink(&mut self, key: &FlowKey) -> Result<(), Error> {
+    fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), Error> {
+        if let Some(slot) = self.slots.pointer(number) {
+            // Those who do not ask the index must not find it either.
+            // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
+            unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.store(ENDING, Ordering::Release);
+        }
         match self.index.remove(&Key(*key)) {
             // Nobody else takes keys out; were it gone, that would be all that is wanted.
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
