@@ -36,6 +36,7 @@ pub mod select;
 pub mod sequence;
 pub mod slot;
 pub mod socket;
+pub mod spill;
 pub mod wire;
 
 /// Names of the maps and programs in the object that `capture-ebpf` compiles to.
@@ -78,6 +79,10 @@ pub mod names {
     pub const SAMPLE_ONE_IN: &str = "SAMPLE_ONE_IN";
     /// Constant: makes samples differ.
     pub const SAMPLE_SEED: &str = "SAMPLE_SEED";
+    /// Ring buffer of [`Spill`](crate::spill::Spill)s.
+    pub const SPILLED: &str = "SPILLED";
+    /// Constant: 1 = packets that find no room in the table go there.
+    pub const SPILL_ON: &str = "SPILL_ON";
     /// Ring buffer of [`Pick`](crate::picks::Pick)s.
     pub const PICKS: &str = "PICKS";
     /// Per-CPU array: packets that were picked, and such as found no room.

@@ -14,6 +14,7 @@ mod minimal;
 mod picks;
 mod select;
 mod sockets;
+mod spill;
 mod table;
 mod traces;
 
@@ -90,7 +91,7 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
     let packet = table::Packet {
         headers: &headers,
-        overflows: false,
+        room: table::Room::Own,
         key,
         side,
         initiator: side,
@@ -152,7 +153,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     let headers = &*headers;
     let mut packet = table::Packet {
         headers,
-        overflows: false,
+        room: table::Room::Own,
         key,
         side,
         initiator: initiator::of_first_packet(headers, side),
@@ -164,7 +165,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     };
     let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
     let outcome = table::add(&mut packet, &mut seen, ledger);
-    if outcome == Outcome::Accounted && !packet.overflows {
+    if outcome == Outcome::Accounted && packet.room == table::Room::Own {
         picks::look_at(frame, headers, &packet.key, side, &seen, link, packet.now);
     }
     (outcome, size)

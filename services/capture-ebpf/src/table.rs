@@ -16,7 +16,7 @@ use crate::{
     atomic,
     maps::{FACTS, FREE, INDEX, RECENT, RESERVE, SLOTS, WAITING},
     picks::{self, Seen},
-    sockets,
+    sockets, spill,
 };
 
 /// Places for recent flows less one; they are a power of two.
@@ -33,14 +33,24 @@ pub struct Packet<'a> {
     pub side: Side,
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
-    /// There is no room for its flow.
-    pub overflows: bool,
+    pub room: Room,
     /// It was made on this host, and leaves it here.
     pub own: bool,
     pub size: Size,
     pub hook: Hook,
     /// `CLOCK_BOOTTIME` in nanoseconds.
     pub now: u64,
+}
+
+/// Where a packet is accounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// In the slot of its flow.
+    Own,
+    /// In user space, which is told of it.
+    Told,
+    /// With all others of its protocol and port.
+    Shared,
 }
 
 /// Adds a packet to its flow; the first one opens it.
@@ -50,13 +60,13 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
     // there is no room for the flow, for what it counts to instead.
     for _ in 0..4 {
         if let Some((slot, number)) = find(&packet.key) {
-            if packet.overflows {
+            if packet.room == Room::Shared {
                 ledger.overflow += packet.size.packets;
             }
             return update(slot, number, packet, seen);
         }
         match open(packet) {
-            Ok(()) if packet.overflows => {
+            Ok(()) if packet.room == Room::Shared => {
                 ledger.overflow += packet.size.packets;
                 return Outcome::Accounted;
             }
@@ -64,8 +74,13 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
                 ledger.flows_opened += 1;
                 return Outcome::Accounted;
             }
-            Err(Some(Outcome::TableFull)) if !packet.overflows => {
-                packet.overflows = true;
+            Err(Some(Outcome::TableFull)) if packet.room == Room::Own => {
+                if spill::tell(packet) {
+                    ledger.spilled += packet.size.packets;
+                    packet.room = Room::Told;
+                    return Outcome::Accounted;
+                }
+                packet.room = Room::Shared;
                 packet.key = FlowKey::overflow(packet.headers, packet.hook);
                 (packet.side, packet.initiator) = (Side::A, Side::A);
             }
@@ -175,7 +190,7 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
         }
         atomic::add(&raw mut (*counters).packets, packet.size.packets);
         atomic::add(&raw mut (*counters).bytes, packet.size.bytes);
-        if packet.key.protocol() == TCP && !packet.overflows {
+        if packet.key.protocol() == TCP && packet.room == Room::Own {
             follow(counters, back, number, packet);
         }
     }
@@ -249,7 +264,7 @@ fn remember_interface(number: u32, ifindex: u32, counting: u32) {
 /// Opens a flow with its first packet. `Err(None)`: another CPU was faster.
 #[inline(always)]
 fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
-    let free = if packet.overflows { &RESERVE } else { &FREE };
+    let free = if packet.room == Room::Shared { &RESERVE } else { &FREE };
     let number = match free.pop() {
         Ok(Some(number)) => number,
         Ok(None) => return Err(Some(Outcome::TableFull)),
@@ -282,7 +297,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
 /// What is known of a flow that has just got its slot.
 #[inline(always)]
 fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
-    if packet.overflows {
+    if packet.room == Room::Shared {
         return;
     }
     let Some(facts) = FACTS.get_ptr_mut(number) else { return };
@@ -326,7 +341,7 @@ fn fill(slot: *mut Slot, packet: &Packet) {
         (*mine).tcp_flags = u64::from(packet.headers.tcp_flags);
         (*mine).syns = 0;
         (*mine).progress = Progress::default();
-        if packet.key.protocol() == TCP && !packet.overflows {
+        if packet.key.protocol() == TCP && packet.room == Room::Own {
             (*mine).progress.follow(
                 &packet.headers.segment,
                 packet.size.packets,

@@ -5,6 +5,7 @@
 //! program knows the slot, report the rest, free it.
 
 mod policy;
+mod spilled;
 mod story;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use weir_capture_common::{
 use weir_proto::EndReason;
 
 pub use policy::{Idle, Policy};
+pub use spilled::Spilled;
 pub use story::{Story, Stream, Tcp};
 
 /// The flow table, as the drain needs it. The kernel's is one, and the tests have another.
@@ -245,7 +247,10 @@ impl Drain {
         }
         let wanted = (staying - capacity * ROOMY_PERCENT / 100) as usize;
         quiet.sort_unstable();
-        for (_, number) in quiet.into_iter().take(wanted) {
+        quiet.truncate(wanted);
+        // In the order of the table, of which only a part is at hand at one time.
+        quiet.sort_unstable_by_key(|&(_, number)| number);
+        for (_, number) in quiet {
             if let Some(slot) = table.read(number) {
                 self.end(table, number, &slot.key, EndReason::Evicted)?;
             }
