@@ -10,7 +10,10 @@ mod traffic;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use weir_capture::{kernel::Kernel, select::Plan};
+use weir_capture::{
+    kernel::{Kernel, Room},
+    select::Plan,
+};
 
 use network::Wire;
 use service::{Report, Service};
@@ -50,7 +53,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 /// Nanoseconds per packet of a flow that is known.
 fn cost() -> anyhow::Result<()> {
-    let (mut kernel, _table) = Kernel::load(1024, &Plan::default())?;
+    let (mut kernel, _table) = Kernel::load(Room { max_flows: 1024, overflow_buffer: 1 << 20 }, &Plan::default())?;
     println!("kernel, per packet of a known TCP flow (best of {ROUNDS} rounds of {REPEAT}, all features on)");
     for (what, payload) in [("acknowledgement", 0), ("1448 bytes", 1448)] {
         let cost = kernel.cost(&traffic::segment(payload), REPEAT, ROUNDS)?;

@@ -158,6 +158,50 @@ pub fn outer<F: Frame>(frame: &F, link: Link, headers: &mut Headers) -> Result<(
     Ok(())
 }
 
+/// The headers of the plain case, which most packets are: IPv4 without options or IPv6 without extension headers, no fragment, no tag in the
+/// frame, TCP or UDP, and nothing that may be wrapped around another packet. They are what [`dissect`] finds; `None` says only that this has to be asked.
+///
+/// Without loops, and all offsets are constants: a frame that reads the packet in place needs one comparison for each header.
+#[inline(always)]
+pub fn plain<F: Frame>(frame: &F, link: Link) -> Option<Headers> {
+    let mut headers = Headers::default();
+    let offset = match link {
+        Link::Ethernet => {
+            headers.vlan = u32::from(frame.vlan_tag().unwrap_or(0) & 0x0fff);
+            ETHERNET_HEADER
+        }
+        Link::Ip => 0,
+    };
+    let available = frame.length().saturating_sub(offset);
+    let (at, length) = match frame.ether_type() {
+        IPV4 => {
+            let header = size_of::<Ipv4Header>() as u32;
+            if ipv4(frame, offset, available, &mut headers)?.at != offset + header {
+                return None;
+            }
+            (offset + header, header)
+        }
+        IPV6 => {
+            let header = size_of::<Ipv6Header>() as u32;
+            plain_ipv6(frame, offset, available, &mut headers)?;
+            (offset + header, header)
+        }
+        _ => return None,
+    };
+    if headers.fragment != Fragment::Whole || (headers.protocol != TCP && headers.protocol != UDP) {
+        return None;
+    }
+    let transport = ports(frame, at, &mut headers);
+    if transport == 0 || may_carry(&headers) {
+        return None;
+    }
+    headers.transport_at = at;
+    headers.payload_at = at + transport;
+    headers.header_bytes = length + transport;
+    measure(&mut headers);
+    Some(headers)
+}
+
 /// Puts the headers inside a tunnel in the place of those around it, where Weir knows the tunnel and there is an IP packet inside.
 #[inline(always)]
 pub fn enter<F: Frame>(frame: &F, headers: &mut Headers) {
@@ -324,6 +368,21 @@ fn ipv6<F: Frame>(frame: &F, offset: u32, available: u32, headers: &mut Headers)
     let jumbo_option = if has_option { 8 } else { 0 };
     headers.ip_bytes -= jumbo_option;
     Some(Transport { at, jumbo_option })
+}
+
+/// As [`ipv6`], of what is no jumbogram and has no extension headers.
+#[inline(always)]
+fn plain_ipv6<F: Frame>(frame: &F, offset: u32, available: u32, headers: &mut Headers) -> Option<()> {
+    let ip = frame.load::<Ipv6Header>(offset)?;
+    let payload = u32::from(u16::from_be(ip.payload_length));
+    if u32::from_be(ip.version_class_label) >> 28 != 6 || payload == 0 {
+        return None;
+    }
+    headers.src = address(ip.src);
+    headers.dst = address(ip.dst);
+    headers.protocol = ip.next_header;
+    headers.ip_bytes = (size_of::<Ipv6Header>() as u32 + payload).min(available);
+    Some(())
 }
 
 #[inline(always)]

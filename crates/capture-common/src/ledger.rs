@@ -107,7 +107,9 @@ pub struct Ledger {
     pub flows_opened: u64,
     /// Times that the kernel showed many packets as one (GSO, GRO).
     pub super_packets: u64,
-    /// Packets that were accounted by protocol and port, because there was no room for their flows.
+    /// Packets that user space was told of one by one, because there was no room for their flows.
+    pub spilled: u64,
+    /// Packets that were accounted by protocol and port, because there was no room for their flows, and the buffer was full.
     pub overflow: u64,
 }
 
@@ -126,6 +128,16 @@ impl Ledger {
         entry.bytes += size.bytes;
     }
 
+    /// What was accounted is a duplicate after all: user space has found out.
+    pub fn take_back(&mut self, duplicates: Entry) {
+        for (outcome, sign) in [(Outcome::Accounted, false), (Outcome::Duplicate, true)] {
+            let entry = &mut self.entries[outcome as usize];
+            let change = |sum: u64, by: u64| if sign { sum + by } else { sum.saturating_sub(by) };
+            entry.packets = change(entry.packets, duplicates.packets);
+            entry.bytes = change(entry.bytes, duplicates.bytes);
+        }
+    }
+
     /// One outcome's entry.
     #[must_use]
     pub fn entry(&self, outcome: Outcome) -> Entry {
@@ -141,6 +153,7 @@ impl Ledger {
         self.fragments_without_ports += other.fragments_without_ports;
         self.flows_opened += other.flows_opened;
         self.super_packets += other.super_packets;
+        self.spilled += other.spilled;
         self.overflow += other.overflow;
     }
 

@@ -7,10 +7,12 @@
 //! 2. [`wire::size`] turns a GSO or GRO super-packet into the packets and bytes that are on the wire.
 //! 3. [`flow::FlowKey::new`] gives both directions of a conversation one key, and the [`flow::Side`] that sent the packet.
 //! 4. [`select`] says whether the flow is to be counted at all.
-//! 5. The kernel looks the key up in the index (key to slot number), and adds to the slot's [`slot::Counters`] of that side, if this hook
+//! 5. The kernel looks the key up in the index (key to slot number), unless it finds it among the recent flows, and adds to the slot's [`slot::Counters`] of that side, if this hook
 //!    [owns](slot::Counters::owned_by) that direction of the flow.
 //! 6. [`picks`] says whether user space wants to read it.
 //! 7. Whatever became of the packet, it is counted in the [`ledger::Ledger`].
+//!
+//! A plain packet ([`dissect::plain`]) of a recent flow takes the short way: steps 1 to 3 in place, the slot, the ledger.
 //!
 //! Nothing here allocates, panics or depends on the standard library.
 
@@ -34,6 +36,7 @@ pub mod select;
 pub mod sequence;
 pub mod slot;
 pub mod socket;
+pub mod spill;
 pub mod wire;
 
 /// Names of the maps and programs in the object that `capture-ebpf` compiles to.
@@ -52,6 +55,10 @@ pub mod names {
     pub const FREE: &str = "FREE";
     /// Stack of the numbers of free slots for [overflow](crate::flow::FlowKey::overflow).
     pub const RESERVE: &str = "RESERVE";
+    /// Array: numbers of the slots of recent flows, two at each place.
+    pub const RECENT: &str = "RECENT";
+    /// Constant: the number of those places less one; they are a power of two.
+    pub const RECENT_MASK: &str = "RECENT_MASK";
     /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
@@ -72,6 +79,10 @@ pub mod names {
     pub const SAMPLE_ONE_IN: &str = "SAMPLE_ONE_IN";
     /// Constant: makes samples differ.
     pub const SAMPLE_SEED: &str = "SAMPLE_SEED";
+    /// Ring buffer of [`Spill`](crate::spill::Spill)s.
+    pub const SPILLED: &str = "SPILLED";
+    /// Constant: 1 = packets that find no room in the table go there.
+    pub const SPILL_ON: &str = "SPILL_ON";
     /// Ring buffer of [`Pick`](crate::picks::Pick)s.
     pub const PICKS: &str = "PICKS";
     /// Per-CPU array: packets that were picked, and such as found no room.

@@ -5,12 +5,15 @@
 //! 1. **free**: its number lies on the stack of free slots. Nobody reads or writes it.
 //! 2. The kernel takes the number off the stack, fills the slot with the flow's first packet and puts the number into the index. The slot is **live**.
 //! 3. Packets add to it. User space reads the counters, which only grow, and reports the differences.
-//! 4. User space takes the key out of the index. A packet that looked it up before may still add to the slot, so user space waits for an RCU
-//!    grace period; after it no packet can know the slot any more. What it holds now is final.
+//! 4. User space marks the slot as **ending** and takes the key out of the index. A packet that looked it up before may still add to the slot, so user
+//!    space waits for an RCU grace period; after it no packet can know the slot any more. What it holds now is final.
 //! 5. User space reports the rest, frees the slot and puts its number back on the stack.
 //!
 //! An element of a kernel hash may be reused for another key while a program still reads it. So the slot holds its key too, and a program
 //! that finds another key in it looks again.
+//!
+//! The table of recent flows saves most packets the lookup in the index: an array, where a flow's place follows from its key, of the numbers of two slots each.
+//! Nobody takes a number out of it. It is only a hint: it counts if the slot is live and holds the key.
 
 use crate::{
     flow::{FlowKey, Side},
@@ -45,6 +48,8 @@ pub const TAKEOVER_NS: u64 = 1_000_000_000;
 pub const FREE: u32 = 0;
 /// Value of [`Slot::state`]: a flow lives here.
 pub const LIVE: u32 = 1;
+/// Value of [`Slot::state`]: it does, and only those who find it in the index may add to it.
+pub const ENDING: u32 = 2;
 
 /// One direction of a flow, in a cache line of its own: the two directions are mostly handled by different CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +98,7 @@ impl Counters {
 pub struct Slot {
     /// Whose slot this is.
     pub key: FlowKey,
-    /// [`FREE`] or [`LIVE`]; written by the kernel last when it fills the slot, by user space first when it frees it.
+    /// [`FREE`], [`LIVE`] or [`ENDING`]; written by the kernel last when it fills the slot, by user space first when it ends the flow.
     pub state: u32,
     /// 0 = side A began, 1 = side B.
     pub initiator: u32,

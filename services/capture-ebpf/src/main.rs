@@ -14,14 +14,18 @@ mod minimal;
 mod picks;
 mod select;
 mod sockets;
+mod spill;
 mod table;
 mod traces;
 
 use aya_ebpf::{
-    bindings::tcx_action_base::TCX_NEXT, helpers::bpf_ktime_get_boot_ns, macros::classifier, programs::TcContext,
+    bindings::{__sk_buff, tcx_action_base::TCX_NEXT},
+    helpers::bpf_ktime_get_boot_ns,
+    macros::classifier,
+    programs::TcContext,
 };
 use weir_capture_common::{
-    dissect::{Fragment, Frame, Headers, Link, Reject, enter, may_carry, outer},
+    dissect::{Fragment, Frame, Headers, Link, Reject, enter, may_carry, outer, plain},
     flow::{FlowKey, FragmentKey},
     initiator,
     ledger::{Ledger, Outcome},
@@ -29,7 +33,7 @@ use weir_capture_common::{
     wire::{self, Size},
 };
 
-use crate::frame::SkBuff;
+use crate::frame::{Linear, SkBuff};
 
 #[classifier]
 pub fn ethernet_ingress(context: TcContext) -> i32 {
@@ -54,6 +58,59 @@ pub fn ip_egress(context: TcContext) -> i32 {
 /// Counts a packet and leaves it to the next program.
 #[inline(always)]
 fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
+    if continues(context, link, egress).is_none() {
+        match (link, egress) {
+            (Link::Ethernet, false) => count_any::<0>(context.skb.skb),
+            (Link::Ethernet, true) => count_any::<1>(context.skb.skb),
+            (Link::Ip, false) => count_any::<2>(context.skb.skb),
+            (Link::Ip, true) => count_any::<3>(context.skb.skb),
+        }
+    }
+    TCX_NEXT
+}
+
+/// The short way: counts a plain packet of a recent flow, without a call of the kernel but for the time. `None` = it has counted nothing.
+#[inline(always)]
+fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
+    if !select::is_of_flows() {
+        return None;
+    }
+    let frame = SkBuff::new(&context.skb);
+    let headers = plain(&Linear::new(&context.skb), link)?;
+    let (key, side) = FlowKey::new(&headers);
+    let (slot, number) = table::find_recent(&key)?;
+    if !table::is_steady(slot, side, &headers) {
+        return None;
+    }
+    // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
+    let ledger = unsafe { &mut *maps::LEDGER.get_ptr_mut(0)? };
+    let segment_size = frame.segment_size();
+    if segment_size > 0 {
+        ledger.super_packets += 1;
+    }
+    let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
+    let packet = table::Packet {
+        headers: &headers,
+        room: table::Room::Own,
+        key,
+        side,
+        initiator: side,
+        own: egress && frame.is_own(),
+        size,
+        hook: slot::hook(frame.ifindex(), egress),
+        // SAFETY: a helper without arguments.
+        now: unsafe { bpf_ktime_get_boot_ns() },
+    };
+    let outcome = table::continues(slot, number, &packet);
+    ledger.record(outcome, size);
+    Some(())
+}
+
+/// The long way, for all that is rare or new. A program of its own for the verifier, and so that the short way stays short.
+#[inline(never)]
+fn count_any<const HOOK: u32>(skb: *mut __sk_buff) {
+    let context = TcContext::new(skb);
+    let (link, egress) = (if HOOK < 2 { Link::Ethernet } else { Link::Ip }, HOOK & 1 == 1);
     // The one element of a per-CPU array is always there.
     if let Some(ledger) = maps::LEDGER.get_ptr_mut(0) {
         // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
@@ -63,7 +120,6 @@ fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
         let (outcome, size) = account(&frame, link, hook, egress && frame.is_own(), ledger);
         ledger.record(outcome, size);
     }
-    TCX_NEXT
 }
 
 #[inline(always)]
@@ -97,7 +153,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     let headers = &*headers;
     let mut packet = table::Packet {
         headers,
-        overflows: false,
+        room: table::Room::Own,
         key,
         side,
         initiator: initiator::of_first_packet(headers, side),
@@ -109,7 +165,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     };
     let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
     let outcome = table::add(&mut packet, &mut seen, ledger);
-    if outcome == Outcome::Accounted && !packet.overflows {
+    if outcome == Outcome::Accounted && packet.room == table::Room::Own {
         picks::look_at(frame, headers, &packet.key, side, &seen, link, packet.now);
     }
     (outcome, size)

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, Stack},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
 };
 use weir_capture_common::{
     dissect::Headers,
@@ -34,9 +34,17 @@ pub static FACTS: Array<Facts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
 
-/// Slots for what finds no room, by protocol and port.
+/// What finds no room, for user space to add up.
+#[map]
+pub static SPILLED: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Slots for what finds no room there either, by protocol and port.
 #[map]
 pub static RESERVE: Stack<u32> = Stack::with_max_entries(1, 0);
+
+/// The slots of recent flows: a place follows from the key, and has room for two numbers.
+#[map]
+pub static RECENT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Datagrams in flight: a fragment follows its first one within milliseconds.
 #[map]

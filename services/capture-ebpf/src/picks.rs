@@ -42,6 +42,13 @@ pub struct Seen {
     pub before: u64,
 }
 
+/// Whether a packet may be one to look at; `before` as in [`Seen`].
+#[inline(always)]
+pub fn may_want(headers: &Headers, before: u64) -> bool {
+    // SAFETY: a constant that is set before the program is loaded.
+    unsafe { (&raw const PICKS_ON).read_volatile() != 0 && look(headers, before) != Look::No }
+}
+
 /// Looks at a packet that was counted.
 #[inline(always)]
 pub fn look_at(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side, seen: &Seen, link: Link, now: u64) {

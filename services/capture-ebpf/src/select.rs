@@ -58,6 +58,13 @@ pub fn ignored(key: &FlowKey, headers: &Headers, ifindex: u32) -> Option<Outcome
     None
 }
 
+/// Whether a flow is counted or not as a whole: it does not depend on the interface that shows the packet.
+#[inline(always)]
+pub fn is_of_flows() -> bool {
+    // SAFETY: as above.
+    unsafe { (&raw const SELECT_USES).read_volatile() & uses::INTERFACES == 0 }
+}
+
 #[inline(always)]
 fn accepted(headers: &Headers, ifindex: u32, used: u32) -> bool {
     // Of the packet, not of its key: a key marks the addresses of flows in tunnels.

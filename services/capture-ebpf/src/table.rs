@@ -14,10 +14,14 @@ use weir_capture_common::{
 
 use crate::{
     atomic,
-    maps::{FACTS, FREE, INDEX, RESERVE, SLOTS, WAITING},
-    picks::Seen,
-    sockets,
+    maps::{FACTS, FREE, INDEX, RECENT, RESERVE, SLOTS, WAITING},
+    picks::{self, Seen},
+    sockets, spill,
 };
+
+/// Places for recent flows less one; they are a power of two.
+#[unsafe(no_mangle)]
+static RECENT_MASK: u32 = 0;
 
 const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
@@ -29,14 +33,24 @@ pub struct Packet<'a> {
     pub side: Side,
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
-    /// There is no room for its flow.
-    pub overflows: bool,
+    pub room: Room,
     /// It was made on this host, and leaves it here.
     pub own: bool,
     pub size: Size,
     pub hook: Hook,
     /// `CLOCK_BOOTTIME` in nanoseconds.
     pub now: u64,
+}
+
+/// Where a packet is accounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// In the slot of its flow.
+    Own,
+    /// In user space, which is told of it.
+    Told,
+    /// With all others of its protocol and port.
+    Shared,
 }
 
 /// Adds a packet to its flow; the first one opens it.
@@ -46,13 +60,13 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
     // there is no room for the flow, for what it counts to instead.
     for _ in 0..4 {
         if let Some((slot, number)) = find(&packet.key) {
-            if packet.overflows {
+            if packet.room == Room::Shared {
                 ledger.overflow += packet.size.packets;
             }
             return update(slot, number, packet, seen);
         }
         match open(packet) {
-            Ok(()) if packet.overflows => {
+            Ok(()) if packet.room == Room::Shared => {
                 ledger.overflow += packet.size.packets;
                 return Outcome::Accounted;
             }
@@ -60,8 +74,13 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
                 ledger.flows_opened += 1;
                 return Outcome::Accounted;
             }
-            Err(Some(Outcome::TableFull)) if !packet.overflows => {
-                packet.overflows = true;
+            Err(Some(Outcome::TableFull)) if packet.room == Room::Own => {
+                if spill::tell(packet) {
+                    ledger.spilled += packet.size.packets;
+                    packet.room = Room::Told;
+                    return Outcome::Accounted;
+                }
+                packet.room = Room::Shared;
                 packet.key = FlowKey::overflow(packet.headers, packet.hook);
                 (packet.side, packet.initiator) = (Side::A, Side::A);
             }
@@ -74,12 +93,71 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
 
 #[inline(always)]
 fn find(key: &FlowKey) -> Option<(*mut Slot, u32)> {
+    if let Some(found) = find_recent(key) {
+        return Some(found);
+    }
     // SAFETY: the number is copied at once. Should the element have been reused for another key, the slot's own key tells.
     let number = unsafe { *INDEX.get(key)? };
     let slot = SLOTS.get_ptr_mut(number)?;
     // SAFETY: a pointer into the array. A slot that the index names is filled, and is not freed before this program has ended (RCU).
     let found = unsafe { &(*slot).key };
-    (found == key).then_some((slot, number))
+    if found != key {
+        return None;
+    }
+    remember(key, number);
+    Some((slot, number))
+}
+
+/// A flow that is live and stands at its place among the recent ones.
+#[inline(always)]
+pub fn find_recent(key: &FlowKey) -> Option<(*mut Slot, u32)> {
+    // SAFETY: a constant that is set before the program is loaded.
+    let place = key.spread() & unsafe { (&raw const RECENT_MASK).read_volatile() };
+    // SAFETY: an element of the array, read once.
+    let numbers = unsafe { RECENT.get_ptr(place)?.read_volatile() };
+    live(key, numbers as u32).or_else(|| live(key, (numbers >> 32) as u32))
+}
+
+#[inline(always)]
+fn live(key: &FlowKey, number: u32) -> Option<(*mut Slot, u32)> {
+    let slot = SLOTS.get_ptr_mut(number)?;
+    // SAFETY: a pointer into the array. A slot that is live is in the index, and is not freed before this program has ended (RCU).
+    unsafe { ((&raw const (*slot).state).read_volatile() == LIVE && (*slot).key == *key).then_some((slot, number)) }
+}
+
+/// Puts a flow at its place among the recent ones; of two that are there the older one goes.
+#[inline(always)]
+fn remember(key: &FlowKey, number: u32) {
+    // SAFETY: as in `find_recent`. Two that write at once leave one of them.
+    unsafe {
+        let place = key.spread() & (&raw const RECENT_MASK).read_volatile();
+        if let Some(numbers) = RECENT.get_ptr_mut(place) {
+            let before = numbers.read_volatile();
+            if before as u32 != number {
+                numbers.write_volatile(before << 32 | u64::from(number));
+            }
+        }
+    }
+}
+
+/// Whether all there is to do about a packet of this flow is to add: no handshake, and nobody wants to read it.
+#[inline(always)]
+pub fn is_steady(slot: *const Slot, side: Side, headers: &Headers) -> bool {
+    // SAFETY: a pointer into the array.
+    let (marks, before) = unsafe {
+        let counters = match side {
+            Side::A => &raw const (*slot).from_a,
+            Side::B => &raw const (*slot).from_b,
+        };
+        ((*counters).progress.marks, (*counters).packets)
+    };
+    headers.tcp_flags & SYN == 0 && marks & CONNECTING == 0 && !picks::may_want(headers, before)
+}
+
+/// Adds a packet to its flow, of which [`is_steady`] is true.
+#[inline(always)]
+pub fn continues(slot: *mut Slot, number: u32, packet: &Packet) -> Outcome {
+    update(slot, number, packet, &mut Seen { first_seen: 0, before: 0 })
 }
 
 #[inline(always)]
@@ -112,7 +190,7 @@ fn update(slot: *mut Slot, number: u32, packet: &Packet, seen: &mut Seen) -> Out
         }
         atomic::add(&raw mut (*counters).packets, packet.size.packets);
         atomic::add(&raw mut (*counters).bytes, packet.size.bytes);
-        if packet.key.protocol() == TCP && !packet.overflows {
+        if packet.key.protocol() == TCP && packet.room == Room::Own {
             follow(counters, back, number, packet);
         }
     }
@@ -186,7 +264,7 @@ fn remember_interface(number: u32, ifindex: u32, counting: u32) {
 /// Opens a flow with its first packet. `Err(None)`: another CPU was faster.
 #[inline(always)]
 fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
-    let free = if packet.overflows { &RESERVE } else { &FREE };
+    let free = if packet.room == Room::Shared { &RESERVE } else { &FREE };
     let number = match free.pop() {
         Ok(Some(number)) => number,
         Ok(None) => return Err(Some(Outcome::TableFull)),
@@ -200,6 +278,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
         Ok(()) => {
             // SAFETY: a pointer into the array. From here on user space reads the slot; everything in it was written before the insert.
             unsafe { (&raw mut (*slot).state).write_volatile(LIVE) };
+            remember(&packet.key, number);
             begin(slot, number, packet);
             Ok(())
         }
@@ -218,7 +297,7 @@ fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
 /// What is known of a flow that has just got its slot.
 #[inline(always)]
 fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
-    if packet.overflows {
+    if packet.room == Room::Shared {
         return;
     }
     let Some(facts) = FACTS.get_ptr_mut(number) else { return };
@@ -262,7 +341,7 @@ fn fill(slot: *mut Slot, packet: &Packet) {
         (*mine).tcp_flags = u64::from(packet.headers.tcp_flags);
         (*mine).syns = 0;
         (*mine).progress = Progress::default();
-        if packet.key.protocol() == TCP && !packet.overflows {
+        if packet.key.protocol() == TCP && packet.room == Room::Own {
             (*mine).progress.follow(
                 &packet.headers.segment,
                 packet.size.packets,

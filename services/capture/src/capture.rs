@@ -21,9 +21,9 @@ use crate::{
     checkpoint::Checkpoint,
     clock::{self, Clock},
     config::Config,
-    drain::{Drain, Idle, Policy, Table as _},
+    drain::{Drain, Idle, Interval, Policy, Spilled, Table as _},
     interfaces::Selection,
-    kernel::{Feature, Kernel, KernelTable},
+    kernel::{Feature, Kernel, KernelTable, Room},
     metrics::{self, Sums},
     nat::Nat,
     picks::Buffer,
@@ -37,6 +37,9 @@ pub type Sink = Box<dyn FnMut(Vec<Flow>) -> bool + Send>;
 
 /// Records in one batch: some hundred kilobytes before compression.
 const BATCH: usize = 2000;
+/// How often the buffer of packets without room is looked into, and how soon again when there were any.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Orders that may wait for the thread.
 const ORDERS: usize = 8;
 
@@ -71,11 +74,15 @@ pub struct Ended;
 impl Capture {
     /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
     pub fn load(config: &Config) -> Result<Self, Error> {
-        let (mut kernel, table) = Kernel::load(config.max_flows, &config.plan()?)?;
+        let (mut kernel, table) = Kernel::load(
+            Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer },
+            &config.plan()?,
+        )?;
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
+        let spilled = Spilled::new(config.drain_active, config.drain_ended);
         let tick = config.drain_ended.min(config.drain_active);
         let with_nat = config.nat;
         let (orders, inbox) = sync_channel(ORDERS);
@@ -87,7 +94,20 @@ impl Capture {
                 let attachments = Attachments::new(health);
                 let checkpoint = path.map(Checkpoint::open);
                 let (nat, reported) = (Nat::open(with_nat), Sums::default());
-                Thread { kernel, table, drain, attachments, nat, sink, seed, reported, checkpoint }.run(&inbox, tick)
+                Thread {
+                    kernel,
+                    table,
+                    drain,
+                    spilled,
+                    unreported: Vec::new(),
+                    attachments,
+                    nat,
+                    sink,
+                    seed,
+                    reported,
+                    checkpoint,
+                }
+                .run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
         Ok(Self { orders, thread, picks, seed })
@@ -143,6 +163,9 @@ struct Thread {
     kernel: Kernel,
     table: KernelTable,
     drain: Drain,
+    spilled: Spilled,
+    /// Of flows without room, until the next report.
+    unreported: Vec<Interval>,
     attachments: Attachments,
     nat: Nat,
     sink: Sink,
@@ -155,8 +178,9 @@ impl Thread {
     fn run(mut self, inbox: &Receiver<Order>, tick: Duration) -> Result<Totals, Error> {
         self.kernel.features().tell();
         let mut next = Instant::now() + tick;
+        let mut look = next;
         loop {
-            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            match inbox.recv_timeout(next.min(look).saturating_duration_since(Instant::now())) {
                 Ok(Order::Select(selection)) => {
                     self.attachments.follow(&mut self.kernel, &mut self.table, selection);
                     self.look_back();
@@ -164,16 +188,20 @@ impl Thread {
                 Ok(Order::Start(..)) => {}
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
+                    look = Instant::now() + if self.read_spilled() == 0 { LOOK } else { LOOK_AGAIN };
+                    if Instant::now() < next && self.unreported.is_empty() {
+                        continue;
+                    }
                     self.attachments.retry(&mut self.kernel);
-                    self.report(Drain::run)?;
+                    self.report(false)?;
                     // From now, not from when it was due: after a suspend there is one drain, not many.
                     next = Instant::now() + tick;
                 }
             }
         }
         self.attachments.clear();
-        self.report(Drain::finish)?;
-        let totals = Totals { ledger: self.kernel.ledger()?, reported: self.reported };
+        self.report(true)?;
+        let totals = Totals { ledger: self.ledger()?, reported: self.reported };
         farewell(&totals);
         if let Some(checkpoint) = self.checkpoint.take() {
             checkpoint.remove();
@@ -189,16 +217,34 @@ impl Thread {
     }
 
     fn keep_checkpoint(&mut self) -> Result<(), Error> {
+        if self.checkpoint.is_none() {
+            return Ok(());
+        }
+        let accounted = self.ledger()?.entry(Outcome::Accounted).packets;
         let Some(checkpoint) = &mut self.checkpoint else { return Ok(()) };
-        let accounted = self.kernel.ledger()?.entry(Outcome::Accounted).packets;
         checkpoint.keep(&self.attachments.current(), accounted.saturating_sub(self.reported.packets));
         Ok(())
     }
 
-    fn report(&mut self, drain: DrainStep) -> Result<(), Error> {
+    /// Takes what the kernel tells of flows without room; returns how many packets.
+    fn read_spilled(&mut self) -> usize {
+        let (spilled, unreported) = (&mut self.spilled, &mut self.unreported);
+        self.kernel.read_spilled(|spill| spilled.add(spill, &mut |interval| unreported.push(interval)))
+    }
+
+    /// The kernel's, with what is known better here.
+    fn ledger(&self) -> Result<Ledger, Error> {
+        let mut ledger = self.kernel.ledger()?;
+        ledger.take_back(self.spilled.duplicates());
+        Ok(ledger)
+    }
+
+    /// Reports what is due; `last`: all there is.
+    fn report(&mut self, last: bool) -> Result<(), Error> {
         let started = Instant::now();
         let clock = Clock::sample().map_err(|source| Error::System { what: "read the clock", source })?;
         let now = clock::boot_ns().map_err(|source| Error::System { what: "read the clock", source })?;
+        self.read_spilled();
         let attachments = &self.attachments;
         let kernel = &self.kernel;
         let drop_reason = |reason| kernel.drop_reason(reason);
@@ -211,11 +257,19 @@ impl Thread {
         };
         let (nat, sink, reported) = (&mut self.nat, &mut self.sink, &mut self.reported);
         let mut batch = Batch { flows: Vec::new(), clock, nat, sink, reported };
-        drain(&mut self.drain, &mut self.table, now, &mut |interval| batch.push(record::flow(&interval, &context)))?;
+        let mut push = |interval| batch.push(record::flow(&interval, &context));
+        self.unreported.drain(..).for_each(&mut push);
+        if last {
+            self.drain.finish(&mut self.table, now, &mut push)?;
+            self.spilled.finish(&mut push);
+        } else {
+            self.drain.run(&mut self.table, now, &mut push)?;
+            self.spilled.run(now, &mut push);
+        }
         batch.publish();
         // Before anybody is told: after a kill, what was told must not be unknown to the next life.
         self.keep_checkpoint()?;
-        metrics::ledger(&self.kernel.ledger()?, &self.reported);
+        metrics::ledger(&self.ledger()?, &self.reported);
         metrics::table(self.drain.live(), self.table.capacity());
         for (reason, packets) in self.kernel.drops()? {
             metrics::kernel_drops(reason, packets);
@@ -226,9 +280,6 @@ impl Thread {
         Ok(())
     }
 }
-
-type DrainStep =
-    fn(&mut Drain, &mut KernelTable, u64, &mut dyn FnMut(crate::drain::Interval)) -> Result<(), crate::kernel::Error>;
 
 /// Records on their way to the sink.
 struct Batch<'a> {

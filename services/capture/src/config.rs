@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub use sources::load;
-use values::{drain_interval, duration, interface_pattern, packet_filter, prefix};
+use values::{buffer, drain_interval, duration, interface_pattern, packet_filter, prefix};
 
 /// Counts flows in the kernel and publishes them
 #[derive(Clone, Debug, clap::Parser)]
@@ -28,6 +28,9 @@ pub struct Config {
     /// Flows that the kernel's table has room for, about 520 bytes each
     #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
+    /// Bytes of the buffer for packets whose flows find no room in the table, a power of two from 4096 on; 0 = none: they count by protocol and port
+    #[arg(long, env = "WEIR_CAPTURE_OVERFLOW_BUFFER", value_name = "BYTES", default_value_t = 1 << 20, value_parser = buffer)]
+    pub overflow_buffer: u32,
     /// How often ended flows are reported
     #[arg(long, env = "WEIR_CAPTURE_DRAIN_ENDED", value_name = "DURATION", default_value = "1s", value_parser = drain_interval)]
     pub drain_ended: Duration,

@@ -5,6 +5,7 @@
 //! program knows the slot, report the rest, free it.
 
 mod policy;
+mod spilled;
 mod story;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use weir_capture_common::{
 use weir_proto::EndReason;
 
 pub use policy::{Idle, Policy};
+pub use spilled::Spilled;
 pub use story::{Story, Stream, Tcp};
 
 /// The flow table, as the drain needs it. The kernel's is one, and the tests have another.
@@ -35,8 +37,8 @@ pub trait Table {
     fn take_interval_first(&mut self, number: u32) -> u64;
     /// Takes the TCP flags that a side has sent since this was last called.
     fn take_tcp_flags(&mut self, number: u32, side: Side) -> u8;
-    /// Takes a key out of the index, so that the next packet opens a new flow.
-    fn unlink(&mut self, key: &FlowKey) -> Result<(), Self::Error>;
+    /// Takes a slot's key out of the index, so that the next packet opens a new flow.
+    fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), Self::Error>;
     /// Waits until every program that ran when this was called has ended; false = this kernel cannot tell.
     fn wait_for_writers(&mut self) -> bool;
     /// Gives a slot back.
@@ -245,7 +247,10 @@ impl Drain {
         }
         let wanted = (staying - capacity * ROOMY_PERCENT / 100) as usize;
         quiet.sort_unstable();
-        for (_, number) in quiet.into_iter().take(wanted) {
+        quiet.truncate(wanted);
+        // In the order of the table, of which only a part is at hand at one time.
+        quiet.sort_unstable_by_key(|&(_, number)| number);
+        for (_, number) in quiet {
             if let Some(slot) = table.read(number) {
                 self.end(table, number, &slot.key, EndReason::Evicted)?;
             }
@@ -254,7 +259,7 @@ impl Drain {
     }
 
     fn end<T: Table>(&mut self, table: &mut T, number: u32, key: &FlowKey, reason: EndReason) -> Result<(), T::Error> {
-        table.unlink(key)?;
+        table.unlink(number, key)?;
         self.reported[number as usize].ending = true;
         self.ending.push((number, reason));
         Ok(())

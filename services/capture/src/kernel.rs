@@ -3,6 +3,7 @@
 mod btf;
 mod cost;
 mod features;
+mod mapped;
 mod place;
 mod rcu;
 mod table;
@@ -19,6 +20,7 @@ use weir_capture_common::{
     ledger::Ledger,
     names,
     socket::{NOT_SPECIFIED, PATH, REASONS},
+    spill::Spill,
 };
 
 pub use cost::Cost;
@@ -80,10 +82,20 @@ pub struct Kernel {
     executables: HashMap<MapData, u32, [u8; PATH]>,
     interfaces: InterfaceAnswers,
     picks: Option<Buffer>,
+    spilled: Option<Buffer>,
     pick_counts: PerCpuArray<MapData, [u64; 2]>,
     features: Features,
     place: Place,
     reasons: BTreeMap<u32, String>,
+}
+
+/// How much there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Flows in the table.
+    pub max_flows: u32,
+    /// Bytes for packets of others; 0 = they count by protocol and port.
+    pub overflow_buffer: u32,
 }
 
 /// A program on both directions of one interface; detached when dropped.
@@ -102,8 +114,9 @@ struct LedgerValue(Ledger);
 unsafe impl Pod for LedgerValue {}
 
 impl Kernel {
-    /// Loads the programs with room for `max_flows` flows that `plan` accepts, and returns them with the flow table.
-    pub fn load(max_flows: u32, plan: &Plan) -> Result<(Self, KernelTable), Error> {
+    /// Loads the programs with room for flows that `plan` accepts, and returns them with the flow table.
+    pub fn load(room: Room, plan: &Plan) -> Result<(Self, KernelTable), Error> {
+        let Room { max_flows, overflow_buffer } = room;
         let reserved = (max_flows / 16).clamp(8, MAX_RESERVED);
         let (types, home) = (features::Types::read(), features::network_namespace());
         let mut loader = EbpfLoader::new();
@@ -111,15 +124,26 @@ impl Kernel {
         loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
         plan.configure(&mut loader);
+        let recent = max_flows.next_power_of_two();
+        let recent_mask = recent - 1;
+        loader.override_global(names::RECENT_MASK, &recent_mask, true);
+        let spill_on = u32::from(overflow_buffer > 0);
+        loader.override_global(names::SPILL_ON, &spill_on, true);
+        if overflow_buffer > 0 {
+            loader.map_max_entries(names::SPILLED, overflow_buffer);
+        }
         let mut object = loader
             .map_max_entries(names::SLOTS, max_flows + reserved)
             .map_max_entries(names::FACTS, max_flows + reserved)
             .map_max_entries(names::RESERVE, reserved)
+            .map_max_entries(names::RECENT, recent)
             .map_max_entries(names::FREE, max_flows)
             .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
             .load(OBJECT)?;
         let interfaces = plan.fill(&mut object)?;
         let picks = if plan.names() { Some(map(&mut object, names::PICKS, Buffer::try_from)?) } else { None };
+        let spilled =
+            if overflow_buffer > 0 { Some(map(&mut object, names::SPILLED, Buffer::try_from)?) } else { None };
         let pick_counts = map(&mut object, names::PICK_COUNTS, PerCpuArray::try_from)?;
         let index = map(&mut object, names::INDEX, HashMap::try_from)?;
         let free = [names::FREE, names::RESERVE].map(|name| map(&mut object, name, Stack::try_from));
@@ -141,6 +165,7 @@ impl Kernel {
             executables,
             interfaces,
             picks,
+            spilled,
             pick_counts,
             features,
             place: Place::new(Hook::Auto, Order::First),
@@ -210,6 +235,20 @@ impl Kernel {
             }
         }
         Ok(found)
+    }
+
+    /// Takes what the kernel has told of packets without room.
+    pub(crate) fn read_spilled(&mut self, mut add: impl FnMut(&Spill)) -> usize {
+        let Some(buffer) = &mut self.spilled else { return 0 };
+        let mut count = 0;
+        while let Some(item) = buffer.next() {
+            // The kernel's program and this one are of one version.
+            if let Some(spill) = Spill::read(&item) {
+                add(&spill);
+            }
+            count += 1;
+        }
+        count
     }
 
     /// Where picked packets come, once.

@@ -59,7 +59,8 @@ const LOOPBACK: u32 = 1;
 /// Whether capturing can work here: loads the program into the kernel and attaches it to the loopback interface for a moment.
 pub fn check() -> Result<(), Error> {
     privileges::check()?;
-    let (mut kernel, _table) = kernel::Kernel::load(1, &select::Plan::default())?;
+    let (mut kernel, _table) =
+        kernel::Kernel::load(kernel::Room { max_flows: 1, overflow_buffer: 0 }, &select::Plan::default())?;
     let _attached = kernel.attach("lo", LOOPBACK, weir_capture_common::dissect::Link::Ethernet)?;
     Ok(())
 }

@@ -104,6 +104,7 @@ pub fn ledger(ledger: &Ledger, reported: &Sums) {
         }
     }
     counter!("weir_capture_fragments_without_ports_total").absolute(ledger.fragments_without_ports);
+    counter!("weir_capture_packets_spilled_total").absolute(ledger.spilled);
     counter!("weir_capture_packets_overflow_total").absolute(ledger.overflow);
     counter!("weir_capture_super_packets_total").absolute(ledger.super_packets);
     counter!("weir_capture_flows_opened_total").absolute(ledger.flows_opened);

@@ -245,3 +245,60 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn most_packets_are_plain() {
+    for (ether_type, packet) in [
+        (IPV4, ipv4_packet(TCP, &[], 0x4000, &TCP_HEADER)),
+        (IPV4, ipv4_packet(UDP, &[], 0, &UDP_HEADER)),
+        (IPV6, ipv6_packet(TCP, &TCP_HEADER)),
+        (IPV6, ipv6_packet(UDP, &UDP_HEADER)),
+    ] {
+        let frame = Bytes { vlan_tag: Some(7), segment_size: 1000, ..ethernet(ether_type, &packet) };
+        assert_eq!(plain(&frame, Link::Ethernet), dissect(&frame, Link::Ethernet).ok());
+        let frame = Bytes { content: packet, ether_type, vlan_tag: None, segment_size: 0 };
+        assert_eq!(plain(&frame, Link::Ip), dissect(&frame, Link::Ip).ok());
+    }
+}
+
+#[test]
+fn what_needs_more_than_a_look_is_not_plain() {
+    let vxlan = [0x30, 0x39, 0x12, 0xb5, 0, 8, 0, 0];
+    for packet in [
+        ipv4_packet(TCP, &[1; 4], 0, &TCP_HEADER),
+        ipv4_packet(UDP, &[], 0x2000, &UDP_HEADER),
+        ipv4_packet(UDP, &[], 0x00b9, &UDP_HEADER),
+        ipv4_packet(UDP, &[], 0, &vxlan),
+        ipv4_packet(47, &[], 0, &TCP_HEADER),
+        ipv4_packet(TCP, &[], 0, &TCP_HEADER[..12]),
+    ] {
+        assert_eq!(plain(&ethernet(IPV4, &packet), Link::Ethernet), None);
+    }
+    let fragment = [&[UDP, 0, 0, 1, 0, 0, 0, 9][..], &UDP_HEADER].concat();
+    assert_eq!(plain(&ethernet(IPV6, &ipv6_packet(FRAGMENT, &fragment)), Link::Ethernet), None);
+    assert_eq!(plain(&ethernet(VLAN_CUSTOMER, &[0; 60]), Link::Ethernet), None);
+}
+
+proptest! {
+    #[test]
+    fn a_plain_packet_is_read_as_any_other(
+        v6: bool, udp: bool, ip: bool, changed in prop::collection::vec((0usize..70, any::<u8>()), 0..4), length in 20usize..120,
+        vlan_tag: Option<u16>, segment_size in 0..2u32,
+    ) {
+        let (protocol, header) = if udp { (UDP, &UDP_HEADER[..]) } else { (TCP, &TCP_HEADER[..]) };
+        let (ether_type, packet) =
+            if v6 { (IPV6, ipv6_packet(protocol, header)) } else { (IPV4, ipv4_packet(protocol, &[], 0, header)) };
+        let mut content = if ip { packet } else { ethernet(ether_type, &packet).content };
+        content.resize(length, 7);
+        for (at, value) in changed {
+            if let Some(byte) = content.get_mut(at) {
+                *byte = value;
+            }
+        }
+        let frame = Bytes { content, ether_type, vlan_tag, segment_size };
+        let link = if ip { Link::Ip } else { Link::Ethernet };
+        if let Some(headers) = plain(&frame, link) {
+            prop_assert_eq!(Ok(headers), dissect(&frame, link));
+        }
+    }
+}

@@ -35,6 +35,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(milliseconds))
 }
 
+/// The size of a ring buffer: whole pages, and a power of two.
+pub(super) fn buffer(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "expected a number of bytes".to_owned())?;
+    if bytes == 0 || (bytes.is_power_of_two() && (4096..=1 << 28).contains(&bytes)) {
+        Ok(bytes)
+    } else {
+        Err("must be 0 or a power of two between 4096 and 268435456".to_owned())
+    }
+}
+
 pub(super) fn interface_pattern(text: &str) -> Result<String, String> {
     // IFNAMSIZ is 16 with the final zero; a pattern may be longer than what it matches, but not much.
     let plausible = !text.is_empty()
@@ -68,6 +78,14 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         for bad in ["", "5", "s", "-1s", "1.5s", "0s", "99999999999999999999s", "18446744073709551615h", "5d"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn buffers_are_powers_of_two() {
+        assert_eq!((buffer("0"), buffer("4096"), buffer("1048576")), (Ok(0), Ok(4096), Ok(1 << 20)));
+        for bad in ["", "1", "2048", "5000", "1MB", "536870912", "-4096"] {
+            assert!(buffer(bad).is_err(), "{bad}");
         }
     }
 

@@ -152,7 +152,7 @@ impl Table for Model {
         std::mem::take(&mut counters.tcp_flags) as u8
     }
 
-    fn unlink(&mut self, key: &FlowKey) -> Result<(), ()> {
+    fn unlink(&mut self, _number: u32, key: &FlowKey) -> Result<(), ()> {
         self.index.remove(&name(key));
         Ok(())
     }
@@ -349,8 +349,8 @@ fn a_kernel_that_cannot_tell_gets_another_round() {
         fn take_tcp_flags(&mut self, number: u32, side: Side) -> u8 {
             self.0.take_tcp_flags(number, side)
         }
-        fn unlink(&mut self, key: &FlowKey) -> Result<(), ()> {
-            self.0.unlink(key)
+        fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), ()> {
+            self.0.unlink(number, key)
         }
         fn wait_for_writers(&mut self) -> bool {
             false

@@ -2,9 +2,7 @@
 
 use std::{
     mem::size_of,
-    num::NonZero,
     os::fd::BorrowedFd,
-    ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -12,15 +10,14 @@ use aya::{
     Pod,
     maps::{HashMap, MapData, MapError, Stack},
 };
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use weir_capture_common::{
     facts::Facts,
     flow::{FlowKey, Side},
     names,
-    slot::{self, FREE, LIVE, Slot},
+    slot::{self, ENDING, FREE, LIVE, Slot},
 };
 
-use super::{Error, rcu};
+use super::{Error, mapped::Mapped, rcu};
 use crate::drain::Table;
 
 /// Words of a slot, and of what is known of its flow.
@@ -55,7 +52,9 @@ impl KernelTable {
         reserved: u32,
         max_flows: u32,
     ) -> Result<Self, Error> {
-        let (slots, facts) = (Mapped::map(slots, reserved + max_flows)?, Mapped::map(facts, reserved + max_flows)?);
+        let length = reserved + max_flows;
+        let slots = slots.try_clone_to_owned().and_then(|fd| Mapped::new(fd, length)).map_err(Error::Mmap)?;
+        let facts = facts.try_clone_to_owned().and_then(|fd| Mapped::new(fd, length)).map_err(Error::Mmap)?;
         let mut table = Self { index, free, reserve, reserved, slots, facts };
         // The lowest number comes out first.
         for number in (0..reserved + max_flows).rev() {
@@ -66,21 +65,32 @@ impl KernelTable {
 
     /// Lets the next hook that sees a packet count what these interfaces counted: they are gone.
     pub fn disown(&mut self, gone: &[u32]) {
-        for number in 0..self.slots.length {
-            let Some(slot) = self.slots.pointer(number) else { continue };
-            // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
-            let owners = unsafe {
-                [AtomicU32::from_ptr(&raw mut (*slot).from_a.owner), AtomicU32::from_ptr(&raw mut (*slot).from_b.owner)]
-            };
-            for owner in owners {
-                let hook = owner.load(Ordering::Relaxed);
-                if hook != 0 && gone.contains(&slot::ifindex(hook)) {
-                    // It fails if another hook has taken over in this moment, which is as good.
-                    let _taken_over =
-                        owner.compare_exchange(hook, hook | slot::RELEASED, Ordering::Relaxed, Ordering::Relaxed);
+        for number in 0..self.slots.length() {
+            let _none = self.slots.with(number, |slot| {
+                // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
+                let owners = unsafe {
+                    [
+                        AtomicU32::from_ptr(&raw mut (*slot).from_a.owner),
+                        AtomicU32::from_ptr(&raw mut (*slot).from_b.owner),
+                    ]
+                };
+                for owner in owners {
+                    let hook = owner.load(Ordering::Relaxed);
+                    if hook != 0 && gone.contains(&slot::ifindex(hook)) {
+                        // It fails if another hook has taken over in this moment, which is as good.
+                        let _taken_over =
+                            owner.compare_exchange(hook, hook | slot::RELEASED, Ordering::Relaxed, Ordering::Relaxed);
+                    }
                 }
-            }
+            });
         }
+    }
+
+    fn set_state(&self, number: u32, state: u32) {
+        let _none = self.slots.with(number, |slot| {
+            // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
+            unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.store(state, Ordering::Release);
+        });
     }
 
     fn put_back(&mut self, number: u32) -> Result<(), Error> {
@@ -94,14 +104,15 @@ impl Table for KernelTable {
     type Error = Error;
 
     fn capacity(&self) -> u32 {
-        self.slots.length
+        self.slots.length()
     }
 
     fn read(&self, number: u32) -> Option<Slot> {
-        let slot = self.slots.pointer(number)?;
         // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
-        let state = unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.load(Ordering::Acquire);
-        if state != LIVE {
+        let state = self
+            .slots
+            .with(number, |slot| unsafe { AtomicU32::from_ptr(&raw mut (*slot).state).load(Ordering::Acquire) })?;
+        if state != LIVE && state != ENDING {
             return None;
         }
         // SAFETY: a slot is that many words, and any words are a slot.
@@ -116,24 +127,30 @@ impl Table for KernelTable {
     }
 
     fn take_interval_first(&mut self, number: u32) -> u64 {
-        let Some(slot) = self.slots.pointer(number) else { return 0 };
-        // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
-        unsafe { AtomicU64::from_ptr(&raw mut (*slot).interval_first) }.swap(0, Ordering::Relaxed)
+        let first = self.slots.with(number, |slot| {
+            // SAFETY: aligned memory of the mapping, which everybody accesses atomically or as whole words.
+            unsafe { AtomicU64::from_ptr(&raw mut (*slot).interval_first) }.swap(0, Ordering::Relaxed)
+        });
+        first.unwrap_or(0)
     }
 
     fn take_tcp_flags(&mut self, number: u32, side: Side) -> u8 {
-        let Some(slot) = self.slots.pointer(number) else { return 0 };
-        // SAFETY: as above.
-        let flags = unsafe {
-            AtomicU64::from_ptr(match side {
-                Side::A => &raw mut (*slot).from_a.tcp_flags,
-                Side::B => &raw mut (*slot).from_b.tcp_flags,
-            })
-        };
-        flags.swap(0, Ordering::Relaxed) as u8
+        let flags = self.slots.with(number, |slot| {
+            // SAFETY: as above.
+            let flags = unsafe {
+                AtomicU64::from_ptr(match side {
+                    Side::A => &raw mut (*slot).from_a.tcp_flags,
+                    Side::B => &raw mut (*slot).from_b.tcp_flags,
+                })
+            };
+            flags.swap(0, Ordering::Relaxed) as u8
+        });
+        flags.unwrap_or(0)
     }
 
-    fn unlink(&mut self, key: &FlowKey) -> Result<(), Error> {
+    fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), Error> {
+        // Those who do not ask the index must not find it either.
+        self.set_state(number, ENDING);
         match self.index.remove(&Key(*key)) {
             // Nobody else takes keys out; were it gone, that would be all that is wanted.
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
@@ -146,67 +163,10 @@ impl Table for KernelTable {
     }
 
     fn free(&mut self, number: u32) -> Result<(), Error> {
-        if let Some(slot) = self.slots.pointer(number) {
-            // SAFETY: aligned memory of the mapping. Zero is also the state of a free slot.
-            unsafe { AtomicU32::from_ptr(&raw mut (*slot).state) }.store(FREE, Ordering::Release);
-        }
-        self.slots.clear(number);
-        self.facts.clear(number);
+        // Zero is also the state of a free slot. The number is in user space's hands until it is back on the stack, which is a system call.
+        self.set_state(number, FREE);
+        self.slots.write(number, &[0; WORDS]);
+        self.facts.write(number, &[0; WORDS]);
         self.put_back(number)
-    }
-}
-
-/// A mapped array of elements that are as large as a slot.
-struct Mapped<T> {
-    start: NonNull<T>,
-    length: u32,
-    bytes: NonZero<usize>,
-}
-
-// SAFETY: the mapping belongs to this value alone within the process, and is not bound to a thread.
-unsafe impl<T> Send for Mapped<T> {}
-
-impl<T> Mapped<T> {
-    fn map(fd: BorrowedFd<'_>, length: u32) -> Result<Self, Error> {
-        let bytes = NonZero::new(length as usize * size_of::<T>()).ok_or(Error::Missing(names::SLOTS))?;
-        // SAFETY: a new mapping, at an address that the kernel chooses.
-        let start =
-            unsafe { mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd, 0) }
-                .map_err(|error| Error::Mmap(error.into()))?;
-        Ok(Self { start: start.cast(), length, bytes })
-    }
-
-    fn pointer(&self, number: u32) -> Option<*mut T> {
-        // SAFETY: within the mapping.
-        (number < self.length).then(|| unsafe { self.start.as_ptr().add(number as usize) })
-    }
-
-    /// Copies an element, word by word, since the kernel writes meanwhile.
-    fn read(&self, number: u32) -> Option<[u64; WORDS]> {
-        let element = self.pointer(number)?.cast::<u64>();
-        let mut words = [0; WORDS];
-        for (index, word) in words.iter_mut().enumerate() {
-            // SAFETY: aligned memory of the mapping, within the element.
-            *word = unsafe { AtomicU64::from_ptr(element.add(index)) }.load(Ordering::Relaxed);
-        }
-        Some(words)
-    }
-
-    /// Zeroes an element that nobody else uses.
-    fn clear(&mut self, number: u32) {
-        let Some(element) = self.pointer(number) else { return };
-        for index in 0..WORDS {
-            // SAFETY: as above. The number is in user space's hands until it is back on the stack, which is a system call.
-            unsafe { AtomicU64::from_ptr(element.cast::<u64>().add(index)) }.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-impl<T> Drop for Mapped<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that `map` made; nobody holds a pointer into it beyond a call.
-        if let Err(error) = unsafe { munmap(self.start.cast(), self.bytes.get()) } {
-            tracing::warn!(%error, "cannot unmap the flow table");
-        }
     }
 }

@@ -28,7 +28,11 @@ fn packets_that_find_no_room_count_by_protocol_and_port_and_what_is_lost_is_coun
         return;
     }
     let (a, b) = pair();
-    let capturing = Capturing::on(&a, &["a0"], &["--max-flows", "20", "--drain-ended", "30s", "--drain-active", "30s"]);
+    let capturing = Capturing::on(
+        &a,
+        &["a0"],
+        &["--overflow-buffer", "0", "--max-flows", "20", "--drain-ended", "30s", "--drain-active", "30s"],
+    );
     up(&a, &b);
     // The wire works, and the neighbour is known.
     traffic::ping(&a, v4(2), 1, 56);
@@ -54,6 +58,47 @@ fn packets_that_find_no_room_count_by_protocol_and_port_and_what_is_lost_is_coun
     assert!(lost.packets >= 10, "{ledger:?}");
     assert_eq!(ledger.sum(Kind::Lost), lost);
     assert_eq!(result.flows.len(), 20 + 8);
+}
+
+#[test]
+fn flows_that_find_no_room_are_exact_as_long_as_the_buffer_has_room() {
+    const FLOWS: u16 = 3000;
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let options = ["--max-flows", "20", "--drain-ended", "200ms", "--drain-active", "400ms"];
+    let mut capturing = Capturing::on(&a, &["a0"], &options);
+    up(&a, &b);
+    traffic::ping(&a, v4(2), 1, 56);
+    // As many packets of each port as its last digits say, in rounds: every flow goes on while others come.
+    a.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for round in 0..5 {
+            for port in (1000..1000 + FLOWS).filter(|port| port % 5 >= round) {
+                // Err = the other end has said that nobody listens.
+                while socket.send_to(&[3; 50], SocketAddr::new(v4(2), port)).is_err() {}
+            }
+        }
+    });
+    // The table recovers: what is quiet makes room, and a flow is one with all that its slot tells.
+    capturing
+        .wait_for("flows without room", |flows| flows.iter().any(|flow| flow.dst_port == 1000 + u32::from(FLOWS) - 1));
+    let sent = traffic::tcp_stream(&a, &b, v4(2), 100_000);
+    down(&a, &b);
+    let counted = a.counters("a0");
+    let result = capturing.stop();
+    assert_equals_interface("spilled", &result, counted);
+    let ledger = &result.totals.ledger;
+    assert!(ledger.spilled > u64::from(FLOWS) * 2, "{ledger:?}");
+    assert_eq!((ledger.overflow, ledger.sum(Kind::Lost).packets), (0, 0), "{ledger:?}");
+    for port in 1000..1000 + FLOWS {
+        let flow = result.total(|flow| (flow.protocol, flow.dst_port) == (17, u32::from(port)) && dst(flow) == v4(2));
+        let packets = u64::from(port % 5) + 1;
+        assert_eq!((flow.tx_packets, flow.tx_bytes), (packets, packets * 78), "port {port}");
+    }
+    let stream = result.total(|flow| flow.protocol == 6 && flow.dst_port == u32::from(sent.port));
+    assert_eq!(stream.tx_packets, u64::from(sent.client.segs_out));
 }
 
 #[test]
