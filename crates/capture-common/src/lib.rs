@@ -54,7 +54,7 @@ pub mod names {
     pub const RESERVE: &str = "RESERVE";
     /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
+    /// Per-CPU array of [`Ledger`](crate::ledger::Ledger)s, by [place](crate::ledger::place).
     pub const LEDGER: &str = "LEDGER";
     /// LPM trie: address to the bits of the filter's questions that it answers with yes.
     pub const SELECT_ADDRESSES: &str = "SELECT_ADDRESSES";

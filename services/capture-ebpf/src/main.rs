@@ -24,7 +24,7 @@ use weir_capture_common::{
     dissect::{Fragment, Frame, Headers, Link, Reject, enter, may_carry, outer},
     flow::{FlowKey, FragmentKey},
     initiator,
-    ledger::{Ledger, Outcome},
+    ledger::{self, Ledger, Outcome},
     slot,
     wire::{self, Size},
 };
@@ -54,11 +54,11 @@ pub fn ip_egress(context: TcContext) -> i32 {
 /// Counts a packet and leaves it to the next program.
 #[inline(always)]
 fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
-    // The one element of a per-CPU array is always there.
-    if let Some(ledger) = maps::LEDGER.get_ptr_mut(0) {
+    let frame = SkBuff::new(&context.skb);
+    // The places of a per-CPU array are always there.
+    if let Some(ledger) = maps::LEDGER.get_ptr_mut(ledger::place(frame.ifindex())) {
         // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
         let ledger = unsafe { &mut *ledger };
-        let frame = SkBuff::new(&context.skb);
         let hook = slot::hook(frame.ifindex(), egress);
         let (outcome, size) = account(&frame, link, hook, egress && frame.is_own(), ledger);
         ledger.record(outcome, size);

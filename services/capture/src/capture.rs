@@ -18,6 +18,7 @@ use weir_service::Health;
 
 use crate::{
     Error,
+    books::Books,
     checkpoint::Checkpoint,
     clock::{self, Clock},
     config::Config,
@@ -25,7 +26,7 @@ use crate::{
     interfaces::Selection,
     kernel::{Feature, Kernel, KernelTable},
     metrics::{self, Sums},
-    picks::Buffer,
+    picks::{Buffer, Rows},
     privileges,
     record::{self, Context},
 };
@@ -58,6 +59,7 @@ pub struct Totals {
 
 enum Order {
     Start(Sink, Health, Option<PathBuf>),
+    Books(Rows),
     Select(Selection),
     Stop,
 }
@@ -75,7 +77,7 @@ impl Capture {
         let picks = kernel.take_picks();
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
-        let tick = config.drain_ended.min(config.drain_active);
+        let (tick, every) = (config.drain_ended.min(config.drain_active), config.drain_active);
         let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new()
             .name("weir-capture".into())
@@ -84,8 +86,9 @@ impl Capture {
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
                 let attachments = Attachments::new(health);
                 let checkpoint = path.map(Checkpoint::open);
-                let reported = Sums::default();
-                Thread { kernel, table, drain, attachments, sink, seed, reported, checkpoint }.run(&inbox, tick)
+                let (reported, books) = (Sums::default(), Books::default());
+                Thread { kernel, table, drain, attachments, sink, seed, reported, books, every, checkpoint }
+                    .run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
         Ok(Self { orders, thread, picks, seed })
@@ -94,6 +97,11 @@ impl Capture {
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
     pub fn start(&self, sink: Sink, health: Health, checkpoint: Option<PathBuf>) -> Result<(), Ended> {
         self.orders.send(Order::Start(sink, health, checkpoint)).map_err(|_| Ended)
+    }
+
+    /// Tells what became of all packets from now on.
+    pub fn keep_books(&self, rows: Rows) -> Result<(), Ended> {
+        self.orders.send(Order::Books(rows)).map_err(|_| Ended)
     }
 
     /// Where the kernel puts packets for [`crate::picks`], the first time that this is called; `None` if it picks none.
@@ -145,6 +153,9 @@ struct Thread {
     sink: Sink,
     seed: u64,
     reported: Sums,
+    books: Books,
+    /// How often the ledger is told.
+    every: Duration,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -155,14 +166,23 @@ impl Thread {
         loop {
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Order::Select(selection)) => {
+                    let now = self.keep_books()?;
                     self.attachments.follow(&mut self.kernel, &mut self.table, selection);
+                    self.books.open(&self.attachments.current(), now);
                     self.look_back();
                 }
+                Ok(Order::Books(rows)) => self.books.tell(rows),
                 Ok(Order::Start(..)) => {}
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.attachments.retry(&mut self.kernel);
+                    let before = utc_us()?;
+                    if self.attachments.retry(&mut self.kernel) {
+                        self.books.open(&self.attachments.current(), before);
+                    }
                     self.report(Drain::run)?;
+                    if self.books.due(self.every) {
+                        self.keep_books()?;
+                    }
                     // From now, not from when it was due: after a suspend there is one drain, not many.
                     next = Instant::now() + tick;
                 }
@@ -170,6 +190,7 @@ impl Thread {
         }
         self.attachments.clear();
         self.report(Drain::finish)?;
+        self.keep_books()?;
         let totals = Totals { ledger: self.kernel.ledger()?, reported: self.reported };
         farewell(&totals);
         if let Some(checkpoint) = self.checkpoint.take() {
@@ -181,8 +202,17 @@ impl Thread {
     /// Counts what passed between the end of a life that was killed and now.
     fn look_back(&mut self) {
         if let Some(checkpoint) = &mut self.checkpoint {
-            metrics::unseen(checkpoint.look_back(&self.attachments.current()));
+            let unseen = checkpoint.look_back(&self.attachments.current());
+            metrics::unseen(unseen);
+            self.books.unseen(unseen);
         }
+    }
+
+    /// Tells what became of packets; returns when.
+    fn keep_books(&mut self) -> Result<u64, Error> {
+        let now = utc_us()?;
+        self.books.keep(&self.kernel.ledgers()?, now);
+        Ok(now)
     }
 
     fn keep_checkpoint(&mut self) -> Result<(), Error> {
@@ -206,7 +236,8 @@ impl Thread {
             executable: &|pid| kernel.executable(pid),
             drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
         };
-        let mut batch = Batch { flows: Vec::new(), sink: &mut self.sink, reported: &mut self.reported };
+        let (sink, reported, books) = (&mut self.sink, &mut self.reported, &mut self.books);
+        let mut batch = Batch { flows: Vec::new(), sink, reported, books };
         drain(&mut self.drain, &mut self.table, now, &mut |interval| batch.push(record::flow(&interval, &context)))?;
         batch.publish();
         // Before anybody is told: after a kill, what was told must not be unknown to the next life.
@@ -231,6 +262,7 @@ struct Batch<'a> {
     flows: Vec<Flow>,
     sink: &'a mut Sink,
     reported: &'a mut Sums,
+    books: &'a mut Books,
 }
 
 impl Batch<'_> {
@@ -249,8 +281,13 @@ impl Batch<'_> {
         self.reported.add(sums);
         if !(self.sink)(std::mem::take(&mut self.flows)) {
             metrics::unpublished(sums);
+            self.books.unpublished(sums);
         }
     }
+}
+
+fn utc_us() -> Result<u64, Error> {
+    clock::utc_us().map_err(|source| Error::System { what: "read the clock", source })
 }
 
 fn farewell(totals: &Totals) {

@@ -7,7 +7,10 @@ mod place;
 mod rcu;
 mod table;
 
-use std::{collections::BTreeMap, os::fd::AsFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
@@ -16,7 +19,7 @@ use aya::{
 };
 use weir_capture_common::{
     dissect::Link,
-    ledger::Ledger,
+    ledger::{self, Ledger},
     names,
     socket::{NOT_SPECIFIED, PATH, REASONS},
 };
@@ -76,6 +79,8 @@ pub enum Error {
 pub struct Kernel {
     object: Ebpf,
     ledger: PerCpuArray<MapData, LedgerValue>,
+    /// Places of the ledger that were ever written to.
+    places: BTreeSet<u32>,
     drops: PerCpuArray<MapData, u64>,
     executables: HashMap<MapData, u32, [u8; PATH]>,
     interfaces: InterfaceAnswers,
@@ -137,6 +142,7 @@ impl Kernel {
         let kernel = Self {
             object,
             ledger,
+            places: BTreeSet::new(),
             drops,
             executables,
             interfaces,
@@ -157,6 +163,7 @@ impl Kernel {
     /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
     pub fn attach(&mut self, interface: &str, index: u32, link: Link) -> Result<Attachment, Error> {
         self.interfaces.learn(index, interface)?;
+        self.places.insert(ledger::place(index));
         let (ingress, egress) = match link {
             Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
             Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),
@@ -223,14 +230,26 @@ impl Kernel {
         Ok(shares.iter().fold((0, 0), |(picked, lost), share| (picked + share[0], lost + share[1])))
     }
 
-    /// The ledger, summed over all CPUs.
+    /// The ledger, summed over all CPUs and interfaces.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        let shares = self.ledger.get(&0, 0).map_err(|source| Error::Map { map: names::LEDGER, source })?;
         let mut sum = Ledger::default();
-        for share in shares.iter() {
-            sum.merge(&share.0);
+        for (_, ledger) in self.ledgers()? {
+            sum.merge(&ledger);
         }
         Ok(sum)
+    }
+
+    /// The ledger by [place](ledger::place), summed over all CPUs.
+    pub fn ledgers(&self) -> Result<Vec<(u32, Ledger)>, Error> {
+        let of_place = |&place: &u32| {
+            let shares = self.ledger.get(&place, 0).map_err(|source| Error::Map { map: names::LEDGER, source })?;
+            let mut sum = Ledger::default();
+            for share in shares.iter() {
+                sum.merge(&share.0);
+            }
+            Ok((place, sum))
+        };
+        self.places.iter().map(of_place).collect()
     }
 }
 

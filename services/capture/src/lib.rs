@@ -13,9 +13,10 @@
 //! Beside that the kernel picks packets that may name what a flow is about; [`picks`] dissects them into rows of their own, and into the names of
 //! flows.
 //!
-//! A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
+//! What became of all packets is told as records, too (`books`). A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
 //! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
 
+mod books;
 pub mod capture;
 mod checkpoint;
 pub mod clock;

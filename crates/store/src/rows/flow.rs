@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Serialize;
 use uuid::Uuid;
-use weir_proto::{EndReason, Flow, Ip};
+use weir_proto::{EndReason, Flow, Ip, ResetBy};
 
 use super::{ContainerNames, Containers, Context, End, Seen, block_table};
 
@@ -91,6 +91,9 @@ pub struct FlowRow {
     pub rx_window_full: Option<u64>,
     pub tx_keep_alives: Option<u64>,
     pub rx_keep_alives: Option<u64>,
+    pub reset_by: i8,
+    pub reset_confirmed: bool,
+    pub reset_reason: String,
 }
 
 block_table!(FlowRow, "flows");
@@ -192,6 +195,9 @@ impl FlowRow {
             rx_window_full: flow.rx_window_full,
             tx_keep_alives: flow.tx_keep_alives,
             rx_keep_alives: flow.rx_keep_alives,
+            reset_by: context.choice::<ResetBy>(flow.reset_by),
+            reset_confirmed: flow.reset_confirmed,
+            reset_reason: flow.reset_reason,
         }
     }
 }

@@ -13,7 +13,7 @@ use weir_capture::{
     interfaces::{Interface, Selection, link_of},
     metrics::Sums,
 };
-use weir_proto::Flow;
+use weir_proto::{Batch, Flow, LedgerEntry, ledger_entry::Outcome};
 use weir_service::Health;
 
 use super::host::Host;
@@ -23,6 +23,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Capturing {
     capture: Capture,
     records: Receiver<Vec<Flow>>,
+    books: Receiver<Batch>,
     pub(crate) health: Health,
     pub(crate) flows: Vec<Flow>,
 }
@@ -30,6 +31,7 @@ pub(crate) struct Capturing {
 /// What a capture left.
 pub(crate) struct Result {
     pub(crate) flows: Vec<Flow>,
+    pub(crate) ledger: Vec<LedgerEntry>,
     pub(crate) totals: Totals,
 }
 
@@ -57,7 +59,9 @@ impl Capturing {
         let health = Health::default();
         let capture = host.run(move || Capture::load(&config).unwrap());
         capture.start(Box::new(move |flows| publish.send(flows).is_ok()), health.clone(), None).unwrap();
-        Self { capture, records, health, flows: Vec::new() }
+        let (keep, books) = channel();
+        capture.keep_books(Box::new(move |batch| keep.send(batch).is_ok())).unwrap();
+        Self { capture, records, books, health, flows: Vec::new() }
     }
 
     pub(crate) fn select(&self, selection: Selection) {
@@ -87,13 +91,20 @@ impl Capturing {
     pub(crate) fn stop(mut self) -> Result {
         let totals = self.capture.stop().unwrap();
         self.flows.extend(self.records.try_iter().flatten());
-        Result { flows: self.flows, totals }
+        let ledger = self.books.try_iter().flat_map(|batch| batch.capture_ledger).collect();
+        Result { flows: self.flows, ledger, totals }
     }
 }
 
 impl Result {
     pub(crate) fn sums(&self) -> Sums {
         Sums::of(&self.flows)
+    }
+
+    /// Packets and bytes of the ledger's records of an interface with an outcome.
+    pub(crate) fn told(&self, interface: &str, outcome: Outcome) -> (u64, u64) {
+        let told = self.ledger.iter().filter(|entry| entry.interface == interface && entry.outcome() == outcome);
+        told.fold((0, 0), |sum, entry| (sum.0 + entry.packets, sum.1 + entry.bytes))
     }
 
     /// Sums of the records that satisfy: packets and bytes there and back.
