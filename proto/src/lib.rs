@@ -13,6 +13,7 @@
 mod generated;
 
 mod address;
+mod reset;
 
 pub use address::Ip;
 pub use generated::*;

@@ -100,6 +100,12 @@ pub mod names {
     pub const PROCESS_EXECUTES: &str = "process_executes";
     /// Program at the tracepoint `sched:sched_process_fork`.
     pub const PROCESS_FORKS: &str = "process_forks";
+    /// Program at the tracepoint `tcp:tcp_send_reset`.
+    pub const RESET_SENT: &str = "reset_sent";
+    /// Program at the tracepoint `tcp:tcp_receive_reset`.
+    pub const RESET_RECEIVED: &str = "reset_received";
+    /// Iterator over open files: sockets that were there before.
+    pub const SOCKETS_BEFORE: &str = "sockets_before";
     /// Constant: where a field lies in a structure of the running kernel, in the order of [`Layout`](crate::socket::Layout).
     pub const LAYOUT: &str = "LAYOUT";
     /// Constant: the cookie of the network namespace that is captured in.

@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod earlier;
 mod frame;
 mod maps;
 mod minimal;

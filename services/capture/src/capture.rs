@@ -28,6 +28,7 @@ use crate::{
     metrics::{self, Sums},
     picks::{Buffer, Rows},
     privileges,
+    processes::Processes,
     record::{self, Context},
 };
 use attachments::Attachments;
@@ -70,9 +71,11 @@ enum Order {
 pub struct Ended;
 
 impl Capture {
-    /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
-    pub fn load(config: &Config) -> Result<Self, Error> {
+    /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards. Of processes
+    /// that are there already it is told `before`.
+    pub fn load(config: &Config, before: &Processes) -> Result<Self, Error> {
         let (mut kernel, table) = Kernel::load(config.max_flows, &config.plan()?)?;
+        kernel.learn_executables(before);
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
@@ -235,6 +238,7 @@ impl Thread {
             interface: &|index| attachments.name(index),
             executable: &|pid| kernel.executable(pid),
             drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
+            reset_reason: &|reason| kernel.reset_reason(reason),
         };
         let (sink, reported, books) = (&mut self.sink, &mut self.reported, &mut self.books);
         let mut batch = Batch { flows: Vec::new(), sink, reported, books };

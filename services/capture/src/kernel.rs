@@ -2,6 +2,7 @@
 
 mod btf;
 mod cost;
+mod earlier;
 mod features;
 mod place;
 mod rcu;
@@ -33,6 +34,7 @@ use place::Place;
 use crate::{
     config::{Hook, Order},
     picks::Buffer,
+    processes::Processes,
     select::{InterfaceAnswers, Plan},
 };
 
@@ -40,6 +42,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Entries that the index has beyond the number of slots: a CPU that loses the race to open a flow holds one for a moment.
 const INDEX_RESERVE: u32 = 1024;
+/// `BPF_NOEXIST` (linux/bpf.h)
+const BPF_NOEXIST: u64 = 1;
 /// Slots for what finds no room, at most: protocols and ports per hook.
 const MAX_RESERVED: u32 = 512;
 
@@ -89,6 +93,7 @@ pub struct Kernel {
     features: Features,
     place: Place,
     reasons: BTreeMap<u32, String>,
+    resets: BTreeMap<u32, String>,
 }
 
 /// A program on both directions of one interface; detached when dropped.
@@ -151,6 +156,7 @@ impl Kernel {
             features,
             place: Place::new(Hook::Auto, Order::First),
             reasons: types.reasons,
+            resets: types.resets,
         };
         Ok((kernel, table))
     }
@@ -204,6 +210,28 @@ impl Kernel {
     #[must_use]
     pub fn drop_reason(&self, reason: u32) -> String {
         self.reasons.get(&reason).cloned().unwrap_or_else(|| reason.to_string())
+    }
+
+    /// The kernel's name for a reason to reset a connection, without its prefix.
+    #[must_use]
+    pub fn reset_reason(&self, reason: u32) -> String {
+        self.resets.get(&reason).cloned().unwrap_or_default()
+    }
+
+    /// Notes what processes execute that were there before. What the kernel has told meanwhile stays.
+    pub fn learn_executables(&mut self, processes: &Processes) {
+        if !self.features.has(Feature::Executable) {
+            return;
+        }
+        for (pid, path) in processes.iter() {
+            if !processes.is_same(pid) || self.executables.insert(pid, path, BPF_NOEXIST).is_err() {
+                continue;
+            }
+            if !processes.is_same(pid) {
+                // It fails if it is not there any more.
+                let _gone = self.executables.remove(&pid);
+            }
+        }
     }
 
     /// Packets that the kernel has dropped on the whole host since this was loaded, by reason.

@@ -32,6 +32,7 @@ mod output;
 pub mod picks;
 mod pipeline;
 pub mod privileges;
+pub mod processes;
 pub mod record;
 pub mod select;
 
@@ -45,8 +46,10 @@ use capture::Capture;
 /// Loads the kernel program and gives up every right that is not needed any more. Call it before the process has threads.
 pub fn prepare(config: &Config) -> Result<Capture, Error> {
     privileges::check()?;
+    // What others execute is not shown any more without the rights that go.
+    let before = processes::Processes::read();
     privileges::keep_for_loading()?;
-    let capture = Capture::load(config)?;
+    let capture = Capture::load(config, &before)?;
     privileges::keep_nothing()?;
     privileges::forbid_the_rest()?;
     Ok(capture)

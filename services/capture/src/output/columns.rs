@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use serde_json::{Map, Value};
-use weir_proto::{EndReason, Flow, Ip};
+use weir_proto::{EndReason, Flow, Ip, ResetBy};
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +64,14 @@ pub(crate) static COLUMNS: &[Column] = columns! {
     "rx_zero_windows" Number |flow| measured(flow.rx_zero_windows);
     "drops" Number |flow| measured(flow.drops);
     "drop_reason" Text |flow| text(&flow.drop_reason);
+    "reset_by" Text |flow| text(reset_by(flow));
+    "reset_reason" Text |flow| text(&flow.reset_reason);
     "src_name" Text |flow| text(&flow.src_name);
     "dst_name" Text |flow| text(&flow.dst_name);
     "src_process" Text |flow| text(&flow.src_process);
     "dst_process" Text |flow| text(&flow.dst_process);
+    "src_executable" Text |flow| text(&flow.src_executable);
+    "dst_executable" Text |flow| text(&flow.dst_executable);
     "app" Text |flow| text(&flow.app);
     "sampling" Number |flow| number(flow.sampling.max(1));
 };
@@ -94,6 +98,15 @@ pub(crate) fn timestamp(micros: u64) -> String {
         .ok()
         .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
         .map_or_else(String::new, |time| format!("{time:.6}"))
+}
+
+fn reset_by(flow: &Flow) -> &'static str {
+    match flow.reset_by() {
+        ResetBy::Unspecified => "",
+        ResetBy::Src => "src",
+        ResetBy::Dst => "dst",
+        ResetBy::Both => "both",
+    }
 }
 
 /// One of `active`, `idle`, `fin`, `rst`, `evicted`, `eof`.

@@ -12,6 +12,7 @@ use weir_capture::{
     capture::{Capture, Totals},
     interfaces::{Interface, Selection, link_of},
     metrics::Sums,
+    processes::Processes,
 };
 use weir_proto::{Batch, Flow, LedgerEntry, ledger_entry::Outcome};
 use weir_service::Health;
@@ -57,7 +58,7 @@ impl Capturing {
         let config = config(options);
         let (publish, records) = channel();
         let health = Health::default();
-        let capture = host.run(move || Capture::load(&config).unwrap());
+        let capture = host.run(move || Capture::load(&config, &Processes::read()).unwrap());
         capture.start(Box::new(move |flows| publish.send(flows).is_ok()), health.clone(), None).unwrap();
         let (keep, books) = channel();
         capture.keep_books(Box::new(move |batch| keep.send(batch).is_ok())).unwrap();
