@@ -38,6 +38,8 @@ pub struct Batch {
     pub findings: ::prost::alloc::vec::Vec<Finding>,
     #[prost(message, repeated, tag = "220")]
     pub dead_letters: ::prost::alloc::vec::Vec<DeadLetter>,
+    #[prost(message, repeated, tag = "240")]
+    pub capture_ledger: ::prost::alloc::vec::Vec<LedgerEntry>,
 }
 /// An interval of one flow, both directions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -222,6 +224,96 @@ pub struct Flow {
     pub tx_keep_alives: ::core::option::Option<u64>,
     #[prost(uint64, optional, tag = "238")]
     pub rx_keep_alives: ::core::option::Option<u64>,
+    /// Which end sent a TCP reset in this interval, as it passed.
+    #[prost(enumeration = "ResetBy", tag = "241")]
+    pub reset_by: i32,
+    /// Whether a TCP of this host says so: that it has sent the reset, or has taken it.
+    #[prost(bool, tag = "242")]
+    pub reset_confirmed: bool,
+    /// Why the TCP of this host has sent it, as its kernel names it; empty = not known.
+    #[prost(string, tag = "243")]
+    pub reset_reason: ::prost::alloc::string::String,
+}
+/// What became of packets that came to a capture's hooks in an interval: seen = accounted + ignored + lost.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LedgerEntry {
+    #[prost(fixed64, tag = "1")]
+    pub start_time: u64,
+    #[prost(fixed64, tag = "2")]
+    pub end_time: u64,
+    /// Empty = it cannot be told by interface.
+    #[prost(string, tag = "3")]
+    pub interface: ::prost::alloc::string::String,
+    #[prost(enumeration = "ledger_entry::Outcome", tag = "4")]
+    pub outcome: i32,
+    /// Of what is ignored or lost; empty for the others.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "6")]
+    pub packets: u64,
+    /// IP bytes; of packets that are not IP all bytes behind the link-layer header.
+    #[prost(uint64, tag = "7")]
+    pub bytes: u64,
+}
+/// Nested message and enum types in `LedgerEntry`.
+pub mod ledger_entry {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Outcome {
+        Unspecified = 0,
+        /// Came to a hook.
+        Seen = 1,
+        /// Stand in flows.
+        Accounted = 2,
+        /// Belong into no flow, into one where they already are, or into one that nobody wants.
+        Ignored = 3,
+        /// Should be in a flow and are not.
+        Lost = 4,
+        /// Of those that stand in flows: in records that the spool had no room for.
+        Unpublished = 5,
+        /// Beside the others: passed while no capture ran, after one was killed. As interfaces count, where a super-packet is one.
+        Unseen = 6,
+    }
+    impl Outcome {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OUTCOME_UNSPECIFIED",
+                Self::Seen => "OUTCOME_SEEN",
+                Self::Accounted => "OUTCOME_ACCOUNTED",
+                Self::Ignored => "OUTCOME_IGNORED",
+                Self::Lost => "OUTCOME_LOST",
+                Self::Unpublished => "OUTCOME_UNPUBLISHED",
+                Self::Unseen => "OUTCOME_UNSEEN",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+                "OUTCOME_SEEN" => Some(Self::Seen),
+                "OUTCOME_ACCOUNTED" => Some(Self::Accounted),
+                "OUTCOME_IGNORED" => Some(Self::Ignored),
+                "OUTCOME_LOST" => Some(Self::Lost),
+                "OUTCOME_UNPUBLISHED" => Some(Self::Unpublished),
+                "OUTCOME_UNSEEN" => Some(Self::Unseen),
+                _ => None,
+            }
+        }
+    }
 }
 /// One query message with its answer, or either without the other.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -850,6 +942,39 @@ impl EndReason {
             "END_REASON_RST" => Some(Self::Rst),
             "END_REASON_EVICTED" => Some(Self::Evicted),
             "END_REASON_EOF" => Some(Self::Eof),
+            _ => None,
+        }
+    }
+}
+/// Ends of a flow that sent a TCP reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ResetBy {
+    Unspecified = 0,
+    Src = 1,
+    Dst = 2,
+    Both = 3,
+}
+impl ResetBy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RESET_BY_UNSPECIFIED",
+            Self::Src => "RESET_BY_SRC",
+            Self::Dst => "RESET_BY_DST",
+            Self::Both => "RESET_BY_BOTH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RESET_BY_UNSPECIFIED" => Some(Self::Unspecified),
+            "RESET_BY_SRC" => Some(Self::Src),
+            "RESET_BY_DST" => Some(Self::Dst),
+            "RESET_BY_BOTH" => Some(Self::Both),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ mod generated;
 
 mod address;
 mod names;
+mod reset;
 
 pub use address::Ip;
 pub use generated::*;

@@ -86,6 +86,18 @@ fn every_packet_and_byte_that_the_interface_counts_is_in_a_row() {
         },
         || format!("the interface counts {:?}, the rows {:?}", wire.counted(), seen()),
     );
+    weir.eventually(
+        &format!(
+            "SELECT sumIf(packets, outcome = 'seen') = sumIf(packets, outcome IN ('accounted', 'ignored', 'lost')) AS closed, \
+             sumIf(bytes, outcome = 'seen') = sumIf(bytes, outcome IN ('accounted', 'ignored', 'lost')) AS closed_in_bytes, \
+             sumIf(packets, outcome = 'accounted') = (SELECT sum(tx_packets + rx_packets) FROM flows) AS in_flows, \
+             sumIf(bytes, outcome = 'accounted') = (SELECT sum(tx_bytes + rx_bytes) FROM flows) AS in_flows_in_bytes, \
+             sumIf(packets, outcome IN ('lost', 'unpublished', 'unseen')) AS lost, count() > 0 AS told \
+             FROM capture_ledger WHERE interface = '{}'",
+            wire.here
+        ),
+        &serde_json::json!({"closed": 1, "closed_in_bytes": 1, "in_flows": 1, "in_flows_in_bytes": 1, "lost": 0, "told": 1}),
+    );
     let protocols = weir.rows(&sql).expect("rows")[0]["protocols"].to_string();
     for protocol in ["6", "17", "1", "58"] {
         assert!(protocols.trim_matches(['[', ']']).split(',').any(|one| one == protocol), "{protocol} in {protocols}");

@@ -234,6 +234,7 @@ fn count(batch: &Batch) -> u64 {
         + batch.container_events.len()
         + batch.containers.len()
         + batch.captures.len()
-        + batch.findings.len();
+        + batch.findings.len()
+        + batch.capture_ledger.len();
     records as u64
 }

@@ -31,8 +31,10 @@ pub struct Facts {
     pub at_a: Local,
     /// Who is at side B.
     pub at_b: Local,
-    /// Fills the cache line.
-    pub reserved: u64,
+    /// Which TCP on this host says that it has sent or taken a reset: [`reset`].
+    pub reset_marks: u32,
+    /// Why one has sent it: `enum sk_rst_reason` of the running kernel.
+    pub reset_reason: u32,
 }
 
 impl Facts {
@@ -73,6 +75,25 @@ pub mod tunnel {
     pub const IPIP: u32 = 4;
     /// RFC 4213, RFC 2473: IPv6 inside.
     pub const IP6: u32 = 5;
+}
+
+/// Bits of [`Facts::reset_marks`].
+pub mod reset {
+    use crate::flow::Side;
+
+    /// The TCP at this side has sent a reset.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sent(side: Side) -> u32 {
+        1 << side as u32
+    }
+
+    /// The TCP at this side has taken one, and so ended the connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn taken(side: Side) -> u32 {
+        4 << side as u32
+    }
 }
 
 /// In [`Local::marks`]: there is a socket, and its cgroup is known.

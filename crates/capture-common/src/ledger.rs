@@ -2,6 +2,16 @@
 
 use crate::wire::Size;
 
+/// Ledgers of one CPU. Interfaces whose indexes differ by a multiple of it share one.
+pub const LEDGERS: u32 = 1024;
+
+/// Which of them counts what passes an interface.
+#[inline(always)]
+#[must_use]
+pub fn place(ifindex: u32) -> u32 {
+    ifindex % LEDGERS
+}
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -95,7 +105,7 @@ pub struct Entry {
     pub bytes: u64,
 }
 
-/// One CPU's share of the ledger.
+/// One CPU's share of the ledger of one interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Ledger {
@@ -155,6 +165,21 @@ impl Ledger {
         self.super_packets += other.super_packets;
         self.spilled += other.spilled;
         self.overflow += other.overflow;
+    }
+
+    /// What was counted since an earlier state of the same ledger.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut new = *self;
+        for (new, before) in new.entries.iter_mut().zip(&earlier.entries) {
+            new.packets = new.packets.wrapping_sub(before.packets);
+            new.bytes = new.bytes.wrapping_sub(before.bytes);
+        }
+        new.fragments_without_ports = self.fragments_without_ports.wrapping_sub(earlier.fragments_without_ports);
+        new.flows_opened = self.flows_opened.wrapping_sub(earlier.flows_opened);
+        new.super_packets = self.super_packets.wrapping_sub(earlier.super_packets);
+        new.overflow = self.overflow.wrapping_sub(earlier.overflow);
+        new
     }
 
     /// Packets and bytes of all outcomes of a kind.

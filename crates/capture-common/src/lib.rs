@@ -61,7 +61,7 @@ pub mod names {
     pub const RECENT_MASK: &str = "RECENT_MASK";
     /// LRU hash: [`FragmentKey`](crate::flow::FragmentKey) to ports.
     pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// Per-CPU array with one [`Ledger`](crate::ledger::Ledger).
+    /// Per-CPU array of [`Ledger`](crate::ledger::Ledger)s, by [place](crate::ledger::place).
     pub const LEDGER: &str = "LEDGER";
     /// LPM trie: address to the bits of the filter's questions that it answers with yes.
     pub const SELECT_ADDRESSES: &str = "SELECT_ADDRESSES";
@@ -111,6 +111,12 @@ pub mod names {
     pub const PROCESS_EXECUTES: &str = "process_executes";
     /// Program at the tracepoint `sched:sched_process_fork`.
     pub const PROCESS_FORKS: &str = "process_forks";
+    /// Program at the tracepoint `tcp:tcp_send_reset`.
+    pub const RESET_SENT: &str = "reset_sent";
+    /// Program at the tracepoint `tcp:tcp_receive_reset`.
+    pub const RESET_RECEIVED: &str = "reset_received";
+    /// Iterator over open files: sockets that were there before.
+    pub const SOCKETS_BEFORE: &str = "sockets_before";
     /// Constant: where a field lies in a structure of the running kernel, in the order of [`Layout`](crate::socket::Layout).
     pub const LAYOUT: &str = "LAYOUT";
     /// Constant: the cookie of the network namespace that is captured in.

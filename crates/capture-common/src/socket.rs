@@ -9,7 +9,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Owner {
-    /// Process that opened the socket; 0 = it was open before.
+    /// Process that opened the socket, or had it open when capture started; 0 = not known.
     pub pid: u32,
     /// TCP's state when this was last looked at.
     pub state: u32,
@@ -60,9 +60,30 @@ pub struct Layout {
     pub binprm_filename: u32,
     /// `task_struct.tgid`, 32 bits.
     pub task_tgid: u32,
-    /// So that no byte is undefined.
-    pub reserved: u32,
+    /// `task_struct.comm`, 16 bytes.
+    pub task_comm: u32,
+    /// `sock_common.skc_family`, 16 bits; this and the next are 0 where they are not known.
+    pub sock_family: u32,
+    /// `sock_common.skc_daddr`, 32 bits in network order.
+    pub sock_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`, 32 bits in network order.
+    pub sock_rcv_saddr: u32,
+    /// `sock_common.skc_v6_daddr`, 16 bytes.
+    pub sock_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`, 16 bytes.
+    pub sock_v6_rcv_saddr: u32,
+    /// `sock_common.skc_dport`, 16 bits in network order.
+    pub sock_dport: u32,
+    /// `inet_sock.inet_sport`, 16 bits in network order: the local port, also of a socket that is on its way out and has given it up.
+    pub sock_sport: u32,
+    /// `sock_common.skc_net`, a pointer.
+    pub sock_net: u32,
+    /// `net.net_cookie`, 64 bits.
+    pub net_cookie: u32,
 }
+
+/// Offset of `socket.sk`, as every kernel since 5.3 has it: a program cannot follow it elsewhere. User space looks before it loads the program.
+pub const SOCKET_SK: usize = 24;
 
 /// Longest path of an executable that is kept, with its final zero; longer ones are cut.
 pub const PATH: usize = 128;
@@ -100,6 +121,6 @@ mod tests {
     fn what_crosses_the_border_has_no_padding() {
         assert_eq!(size_of::<Owner>(), 48);
         assert_eq!(size_of::<Waiting>(), 56);
-        assert_eq!(size_of::<Layout>(), 24);
+        assert_eq!(size_of::<Layout>(), 60);
     }
 }

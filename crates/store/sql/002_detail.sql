@@ -36,7 +36,10 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS src_nat_ip              IPv6 COMMENT 'what src is on its own side of the address translation of the host, as conntrack says; :: = not translated' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS src_nat_port            UInt16 CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS dst_nat_ip              IPv6 COMMENT 'the same of dst' CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS dst_nat_port            UInt16 CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS dst_nat_port            UInt16 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS reset_by                Enum8('' = 0, 'src' = 1, 'dst' = 2, 'both' = 3) COMMENT 'which end sent a TCP reset in this interval, as it passed',
+    ADD COLUMN IF NOT EXISTS reset_confirmed         Bool COMMENT 'a TCP of the host says that it has sent or taken the reset',
+    ADD COLUMN IF NOT EXISTS reset_reason            LowCardinality(String) COMMENT 'why the TCP of the host has sent it; empty = not known'
 ;
 ALTER TABLE dns
     ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1))
@@ -75,3 +78,22 @@ ALTER TABLE container_events
 ALTER TABLE containers
     ADD COLUMN IF NOT EXISTS tier     LowCardinality(String) COMMENT 'who told: api, cri, cgroup',
     ADD COLUMN IF NOT EXISTS restarts Nullable(UInt64) COMMENT 'how often the runtime started it again by itself' CODEC(ZSTD(1))
+;
+-- What became of packets that came to the hooks of a live capture: seen = accounted + ignored + lost.
+CREATE TABLE IF NOT EXISTS capture_ledger
+(
+    start_time  DateTime64(6, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    end_time    DateTime64(6, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    recorded_at DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+    stream_sequence UInt64 COMMENT 'position of the batch in the stream of records' CODEC(T64, ZSTD(1)),
+    host        LowCardinality(String),
+    interface   LowCardinality(String) COMMENT 'empty = it cannot be told by interface',
+    outcome     Enum8('unknown' = 0, 'seen' = 1, 'accounted' = 2, 'ignored' = 3, 'lost' = 4, 'unpublished' = 5, 'unseen' = 6),
+    reason      LowCardinality(String) COMMENT 'of what is ignored or lost',
+    packets     UInt64 COMMENT 'packets on the wire' CODEC(T64, ZSTD(1)),
+    bytes       UInt64 COMMENT 'IP bytes; of packets that are not IP all bytes behind the link-layer header' CODEC(T64, ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMMDD(recorded_at)
+ORDER BY (host, interface, outcome, reason, start_time)
+SETTINGS non_replicated_deduplication_window = 10000

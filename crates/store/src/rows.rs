@@ -8,6 +8,7 @@ mod container;
 mod context;
 mod dead_letter;
 mod flow;
+mod ledger;
 mod protocol;
 
 use clickhouse::{Row, RowOwned, RowWrite};
@@ -19,6 +20,7 @@ pub use container::{ContainerEventRow, ContainerRow, ContainerStatsRow};
 pub use context::Position;
 pub use dead_letter::DeadLetterRow;
 pub use flow::FlowRow;
+pub use ledger::LedgerRow;
 pub use protocol::{DnsRow, HttpRow, TlsRow};
 
 use context::Context;
@@ -111,6 +113,7 @@ pub struct Rows {
     pub captures: Vec<CaptureRow>,
     pub findings: Vec<FindingRow>,
     pub dead_letters: Vec<DeadLetterRow>,
+    pub capture_ledger: Vec<LedgerRow>,
     /// Captures whose rows are to be deleted.
     pub deleted: Vec<Uuid>,
     /// Captures whose rows from before a message of the stream are to be deleted, and that message.
@@ -144,6 +147,8 @@ impl Rows {
         self.findings.extend(batch.findings.into_iter().map(|finding| FindingRow::new(finding, &mut context)));
         let letters = batch.dead_letters.into_iter().map(|letter| DeadLetterRow::stated(letter, position));
         self.dead_letters.extend(letters);
+        let entries = batch.capture_ledger.into_iter().map(|entry| LedgerRow::new(entry, &mut context));
+        self.capture_ledger.extend(entries);
         self.altered += context.altered;
     }
 
@@ -182,7 +187,7 @@ impl Rows {
 
     /// How many rows each table gets.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, usize); 10] {
+    pub fn counts(&self) -> [(&'static str, usize); 11] {
         [
             (FlowRow::TABLE, self.flows.len()),
             (DnsRow::TABLE, self.dns.len()),
@@ -194,6 +199,7 @@ impl Rows {
             (CaptureRow::TABLE, self.captures.len()),
             (FindingRow::TABLE, self.findings.len()),
             (DeadLetterRow::TABLE, self.dead_letters.len()),
+            (LedgerRow::TABLE, self.capture_ledger.len()),
         ]
     }
 

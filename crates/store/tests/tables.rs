@@ -9,7 +9,8 @@ use uuid::Uuid;
 use weir_engines::testing::ClickHouse;
 use weir_proto::{
     Address, Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork,
-    ContainerStats, Dns, EndReason, Finding, Flow, Http, Ip, PublishedPort, Source, Tls, capture::State,
+    ContainerStats, Dns, EndReason, Finding, Flow, Http, Ip, LedgerEntry, PublishedPort, ResetBy, Source, Tls,
+    capture::State, ledger_entry::Outcome,
 };
 use weir_store::{
     Block, Error, Options, Reader, Rows, Writer,
@@ -67,6 +68,7 @@ async fn insert_all(writer: &Writer, rows: &Rows, block: &Block) {
     writer.insert(&rows.captures, block).await.expect("captures");
     writer.insert(&rows.findings, block).await.expect("findings");
     writer.insert(&rows.dead_letters, block).await.expect("dead_letters");
+    writer.insert(&rows.capture_ledger, block).await.expect("capture_ledger");
 }
 
 /// Flows with flow ids from `from`, `per_message` in each message, stored one second apart from `stored_at` on.
@@ -138,6 +140,9 @@ fn full_batch(capture_id: Uuid) -> Batch {
             dst_process: "nginx".into(),
             app: "tls".into(),
             dst_cgroup: 77,
+            reset_by: ResetBy::Dst as i32,
+            reset_confirmed: true,
+            reset_reason: "NO_SOCKET".into(),
             ..Flow::default()
         }],
         dns: vec![Dns {
@@ -239,6 +244,15 @@ fn full_batch(capture_id: Uuid) -> Batch {
             detail: r#"{"ports": [1, 2], "who": {"ip": "10.0.0.7"}}"#.into(),
             ..Finding::default()
         }],
+        capture_ledger: vec![LedgerEntry {
+            start_time: TIME,
+            end_time: TIME + 5,
+            interface: "eth0".into(),
+            outcome: Outcome::Lost as i32,
+            reason: "table_full".into(),
+            packets: 3,
+            bytes: 1 << 40,
+        }],
         ..Batch::default()
     }
 }
@@ -254,7 +268,7 @@ async fn every_table_gives_back_what_was_written() {
     let letter = DeadLetterRow::new(&position, "S", "weir.records.x", "bad_zstd".into(), headers, b"\xff\x00garbage");
     rows.dead_letters.push(letter);
     assert_eq!(rows.altered, 0);
-    assert_eq!(rows.counts().map(|(_, count)| count), [1; 10]);
+    assert_eq!(rows.counts().map(|(_, count)| count), [1; 11]);
     insert_all(&writer, &rows, &block("S:7-7")).await;
 
     let read = async |table: &str| {
@@ -279,7 +293,8 @@ async fn every_table_gives_back_what_was_written() {
             "tcp_flags_rx": 18, "end_reason": "fin", "handshake_us": 123, "rtt_us": null, "tx_retransmits": 0,
             "rx_retransmits": null, "drop_reason": "NO_SOCKET", "src_name": "a.example", "dst_name": "",
             "src_container": "web", "src_container_id": "c0ffee", "src_image": "nginx:1", "dst_container": "web",
-            "src_process": "", "dst_process": "nginx", "app": "tls"}),
+            "src_process": "", "dst_process": "nginx", "app": "tls", "reset_by": "dst", "reset_confirmed": true,
+            "reset_reason": "NO_SOCKET"}),
     );
     assert!(flow["community_id"].as_str().is_some_and(|id| id.starts_with("1:")), "{flow}");
     expect(
@@ -314,6 +329,11 @@ async fn every_table_gives_back_what_was_written() {
     expect(
         &read("findings").await,
         json!({"severity": "critical", "kind": "scan", "detail": {"ports": [1, 2], "who": {"ip": "10.0.0.7"}}}),
+    );
+    expect(
+        &read("capture_ledger").await,
+        json!({"start_time": time, "end_time": "2026-01-02 03:04:05.678906", "host": "host-1", "interface": "eth0",
+            "outcome": "lost", "reason": "table_full", "packets": 3, "bytes": 1_u64 << 40}),
     );
     expect(
         &read("dead_letters").await,

@@ -34,3 +34,14 @@ pub unsafe fn add32(sum: *mut u32, value: u32) {
     // SAFETY: one instruction on memory that the caller vouches for.
     unsafe { asm!("lock *(u32 *)({sum} + 0) += {value}", sum = in(reg) sum, value = in(reg) u64::from(value)) };
 }
+
+/// As [`or`], of 32 bits.
+///
+/// # Safety
+///
+/// `word` points to an aligned, valid `u32`.
+#[inline(always)]
+pub unsafe fn or32(word: *mut u32, bits: u32) {
+    // SAFETY: one instruction on memory that the caller vouches for.
+    unsafe { asm!("lock *(u32 *)({word} + 0) |= {bits}", word = in(reg) word, bits = in(wreg) bits) };
+}

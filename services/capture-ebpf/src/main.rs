@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod atomic;
+mod earlier;
 mod frame;
 mod maps;
 mod minimal;
@@ -28,7 +29,7 @@ use weir_capture_common::{
     dissect::{Fragment, Frame, Headers, Link, Reject, enter, may_carry, outer, plain},
     flow::{FlowKey, FragmentKey},
     initiator,
-    ledger::{Ledger, Outcome},
+    ledger::{self, Ledger, Outcome},
     slot,
     wire::{self, Size},
 };
@@ -83,7 +84,7 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
         return None;
     }
     // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
-    let ledger = unsafe { &mut *maps::LEDGER.get_ptr_mut(0)? };
+    let ledger = unsafe { &mut *maps::LEDGER.get_ptr_mut(ledger::place(frame.ifindex()))? };
     let segment_size = frame.segment_size();
     if segment_size > 0 {
         ledger.super_packets += 1;
@@ -111,11 +112,11 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
 fn count_any<const HOOK: u32>(skb: *mut __sk_buff) {
     let context = TcContext::new(skb);
     let (link, egress) = (if HOOK < 2 { Link::Ethernet } else { Link::Ip }, HOOK & 1 == 1);
-    // The one element of a per-CPU array is always there.
-    if let Some(ledger) = maps::LEDGER.get_ptr_mut(0) {
+    let frame = SkBuff::new(&context.skb);
+    // The places of a per-CPU array are always there.
+    if let Some(ledger) = maps::LEDGER.get_ptr_mut(ledger::place(frame.ifindex())) {
         // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
         let ledger = unsafe { &mut *ledger };
-        let frame = SkBuff::new(&context.skb);
         let hook = slot::hook(frame.ifindex(), egress);
         let (outcome, size) = account(&frame, link, hook, egress && frame.is_own(), ledger);
         ledger.record(outcome, size);

@@ -9,7 +9,7 @@ use weir_capture_common::{
     dissect::Headers,
     facts::Facts,
     flow::{FlowKey, FragmentKey},
-    ledger::Ledger,
+    ledger::{LEDGERS, Ledger},
     slot::Slot,
     socket::{Owner, PATH, REASONS, Waiting},
 };
@@ -51,7 +51,7 @@ pub static RECENT: Array<u64> = Array::with_max_entries(1, 0);
 pub static FRAGMENTS: LruHashMap<FragmentKey, Ports> = LruHashMap::with_max_entries(8192, 0);
 
 #[map]
-pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(1, 0);
+pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(LEDGERS, 0);
 
 /// What was found in the packet at hand. What comes out of a map the verifier knows nothing of, so all ways through the dissector are one way
 /// behind it.

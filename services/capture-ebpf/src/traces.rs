@@ -1,4 +1,4 @@
-//! Programs at tracepoints: what the kernel drops and why, and what processes execute.
+//! Programs at tracepoints: what the kernel drops and why, who resets connections, and what processes execute.
 //!
 //! Where fields lie differs by kernel: user space reads it from the kernel's BTF and sets [`LAYOUT`] before it loads these programs.
 
@@ -9,7 +9,9 @@ use aya_ebpf::{
 };
 use weir_capture_common::{
     dissect::{Fragment, Frame, Headers, Link, Plain, outer},
-    flow::FlowKey,
+    facts::reset,
+    flow::{Address, FlowKey, Side},
+    initiator::TCP,
     socket::{CONSUMED, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
 };
 
@@ -20,8 +22,25 @@ use crate::{
 };
 
 #[unsafe(no_mangle)]
-static LAYOUT: Layout =
-    Layout { skb_head: 0, skb_network_header: 0, skb_protocol: 0, binprm_filename: 0, task_tgid: 0, reserved: 0 };
+static LAYOUT: Layout = Layout {
+    skb_head: 0,
+    skb_network_header: 0,
+    skb_protocol: 0,
+    binprm_filename: 0,
+    task_tgid: 0,
+    task_comm: 0,
+    sock_family: 0,
+    sock_daddr: 0,
+    sock_rcv_saddr: 0,
+    sock_v6_daddr: 0,
+    sock_v6_rcv_saddr: 0,
+    sock_dport: 0,
+    sock_sport: 0,
+    sock_net: 0,
+    net_cookie: 0,
+};
+
+const AF_INET: u16 = 2;
 
 /// In `network_header`: not set.
 const NO_HEADER: u16 = 0xffff;
@@ -45,6 +64,48 @@ pub fn packet_dropped(context: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn attribute(skb: u64, reason: u32) -> Option<()> {
+    let (key, _) = of_packet(skb)?;
+    let facts = sockets::find(&key)?;
+    // SAFETY: a pointer into the array of facts.
+    unsafe {
+        (*facts).drop_reason = reason;
+        atomic::add32(&raw mut (*facts).drops, 1);
+    }
+    Some(())
+}
+
+/// `tcp:tcp_send_reset` (sk, skb, reason): in answer to a packet, or because the connection is given up.
+#[raw_tracepoint]
+pub fn reset_sent(context: RawTracePointContext) -> i32 {
+    let (sk, skb, reason) = (context.arg::<u64>(0), context.arg::<u64>(1), context.arg::<u32>(2));
+    let found = if skb == 0 { of_socket(sk) } else { of_packet(skb).map(|(key, sender)| (key, sender.other())) };
+    let _unknown_flow = found.and_then(|(key, side)| {
+        let facts = sockets::find(&key)?;
+        // SAFETY: a pointer into the array of facts.
+        unsafe {
+            (*facts).reset_reason = reason;
+            atomic::or32(&raw mut (*facts).reset_marks, reset::sent(side));
+        }
+        Some(())
+    });
+    0
+}
+
+/// `tcp:tcp_receive_reset` (sk): one that fits the connection, and so ends it.
+#[raw_tracepoint]
+pub fn reset_received(context: RawTracePointContext) -> i32 {
+    let _unknown_flow = of_socket(context.arg::<u64>(0)).and_then(|(key, side)| {
+        let facts = sockets::find(&key)?;
+        // SAFETY: a pointer into the array of facts.
+        unsafe { atomic::or32(&raw mut (*facts).reset_marks, reset::taken(side)) };
+        Some(())
+    });
+    0
+}
+
+/// The flow of a packet in the kernel, and who sent it.
+#[inline(always)]
+fn of_packet(skb: u64) -> Option<(FlowKey, Side)> {
     let layout = layout();
     let header: u16 = read(skb + u64::from(layout.skb_network_header))?;
     let head: u64 = read(skb + u64::from(layout.skb_head))?;
@@ -59,14 +120,34 @@ fn attribute(skb: u64, reason: u32) -> Option<()> {
     if headers.fragment == Fragment::Later || is_loopback(headers.src) || is_loopback(headers.dst) {
         return None;
     }
-    let (key, _) = FlowKey::new(&headers);
-    let facts = sockets::find(&key)?;
-    // SAFETY: a pointer into the array of facts.
-    unsafe {
-        (*facts).drop_reason = reason;
-        atomic::add32(&raw mut (*facts).drops, 1);
+    Some(FlowKey::new(&headers))
+}
+
+/// The flow of a TCP socket, and the side that the socket is at.
+#[inline(always)]
+fn of_socket(sk: u64) -> Option<(FlowKey, Side)> {
+    let layout = layout();
+    let mut headers = Headers { protocol: TCP, ..Headers::default() };
+    if read::<u16>(sk + u64::from(layout.sock_family))? == AF_INET {
+        let ends = [layout.sock_rcv_saddr, layout.sock_daddr];
+        headers.src = Address::from_v4(u32::from_be(read(sk + u64::from(ends[0]))?));
+        headers.dst = Address::from_v4(u32::from_be(read(sk + u64::from(ends[1]))?));
+    } else {
+        headers.src = v6(sk + u64::from(layout.sock_v6_rcv_saddr))?;
+        headers.dst = v6(sk + u64::from(layout.sock_v6_daddr))?;
     }
-    Some(())
+    headers.src_port = u16::from_be(read(sk + u64::from(layout.sock_sport))?);
+    headers.dst_port = u16::from_be(read(sk + u64::from(layout.sock_dport))?);
+    if is_loopback(headers.src) || is_loopback(headers.dst) {
+        return None;
+    }
+    Some(FlowKey::new(&headers))
+}
+
+#[inline(always)]
+fn v6(at: u64) -> Option<Address> {
+    let halves = [read::<u64>(at)?, read::<u64>(at + 8)?];
+    Some(Address { high: u64::from_be(halves[0]), low: u64::from_be(halves[1]) })
 }
 
 /// A packet that the kernel frees, from its network header on.
@@ -142,13 +223,13 @@ fn forks(child: u64) -> Option<()> {
 }
 
 #[inline(always)]
-fn layout() -> Layout {
+pub fn layout() -> Layout {
     // SAFETY: a constant that is set before the program is loaded; volatile, or the compiler would take what stands here.
     unsafe { (&raw const LAYOUT).read_volatile() }
 }
 
 #[inline(always)]
-fn read<T>(address: u64) -> Option<T> {
+pub fn read<T>(address: u64) -> Option<T> {
     // SAFETY: the helper reads any address, or says that it cannot; callers ask for integers.
     unsafe { bpf_probe_read_kernel(address as *const T) }.ok()
 }

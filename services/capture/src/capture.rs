@@ -18,6 +18,7 @@ use weir_service::Health;
 
 use crate::{
     Error,
+    books::Books,
     checkpoint::Checkpoint,
     clock::{self, Clock},
     config::Config,
@@ -26,8 +27,9 @@ use crate::{
     kernel::{Feature, Kernel, KernelTable, Room},
     metrics::{self, Sums},
     nat::Nat,
-    picks::Buffer,
+    picks::{Buffer, Rows},
     privileges,
+    processes::Processes,
     record::{self, Context},
 };
 use attachments::Attachments;
@@ -62,6 +64,7 @@ pub struct Totals {
 
 enum Order {
     Start(Sink, Health, Option<PathBuf>),
+    Books(Rows),
     Select(Selection),
     Stop,
 }
@@ -72,18 +75,20 @@ enum Order {
 pub struct Ended;
 
 impl Capture {
-    /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
-    pub fn load(config: &Config) -> Result<Self, Error> {
+    /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards. Of processes
+    /// that are there already it is told `before`.
+    pub fn load(config: &Config, before: &Processes) -> Result<Self, Error> {
         let (mut kernel, table) = Kernel::load(
             Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer },
             &config.plan()?,
         )?;
+        kernel.learn_executables(before);
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
         let spilled = Spilled::new(config.drain_active, config.drain_ended);
-        let tick = config.drain_ended.min(config.drain_active);
+        let (tick, every) = (config.drain_ended.min(config.drain_active), config.drain_active);
         let with_nat = config.nat;
         let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new()
@@ -93,7 +98,7 @@ impl Capture {
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
                 let attachments = Attachments::new(health);
                 let checkpoint = path.map(Checkpoint::open);
-                let (nat, reported) = (Nat::open(with_nat), Sums::default());
+                let (nat, reported, books) = (Nat::open(with_nat), Sums::default(), Books::default());
                 Thread {
                     kernel,
                     table,
@@ -105,6 +110,8 @@ impl Capture {
                     sink,
                     seed,
                     reported,
+                    books,
+                    every,
                     checkpoint,
                 }
                 .run(&inbox, tick)
@@ -116,6 +123,11 @@ impl Capture {
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
     pub fn start(&self, sink: Sink, health: Health, checkpoint: Option<PathBuf>) -> Result<(), Ended> {
         self.orders.send(Order::Start(sink, health, checkpoint)).map_err(|_| Ended)
+    }
+
+    /// Tells what became of all packets from now on.
+    pub fn keep_books(&self, rows: Rows) -> Result<(), Ended> {
+        self.orders.send(Order::Books(rows)).map_err(|_| Ended)
     }
 
     /// Where the kernel puts packets for [`crate::picks`], the first time that this is called; `None` if it picks none.
@@ -171,6 +183,9 @@ struct Thread {
     sink: Sink,
     seed: u64,
     reported: Sums,
+    books: Books,
+    /// How often the ledger is told.
+    every: Duration,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -182,9 +197,12 @@ impl Thread {
         loop {
             match inbox.recv_timeout(next.min(look).saturating_duration_since(Instant::now())) {
                 Ok(Order::Select(selection)) => {
+                    let now = self.keep_books()?;
                     self.attachments.follow(&mut self.kernel, &mut self.table, selection);
+                    self.books.open(&self.attachments.current(), now);
                     self.look_back();
                 }
+                Ok(Order::Books(rows)) => self.books.tell(rows),
                 Ok(Order::Start(..)) => {}
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
@@ -192,8 +210,14 @@ impl Thread {
                     if Instant::now() < next && self.unreported.is_empty() {
                         continue;
                     }
-                    self.attachments.retry(&mut self.kernel);
+                    let before = utc_us()?;
+                    if self.attachments.retry(&mut self.kernel) {
+                        self.books.open(&self.attachments.current(), before);
+                    }
                     self.report(false)?;
+                    if self.books.due(self.every) {
+                        self.keep_books()?;
+                    }
                     // From now, not from when it was due: after a suspend there is one drain, not many.
                     next = Instant::now() + tick;
                 }
@@ -201,6 +225,7 @@ impl Thread {
         }
         self.attachments.clear();
         self.report(true)?;
+        self.keep_books()?;
         let totals = Totals { ledger: self.ledger()?, reported: self.reported };
         farewell(&totals);
         if let Some(checkpoint) = self.checkpoint.take() {
@@ -212,8 +237,17 @@ impl Thread {
     /// Counts what passed between the end of a life that was killed and now.
     fn look_back(&mut self) {
         if let Some(checkpoint) = &mut self.checkpoint {
-            metrics::unseen(checkpoint.look_back(&self.attachments.current()));
+            let unseen = checkpoint.look_back(&self.attachments.current());
+            metrics::unseen(unseen);
+            self.books.unseen(unseen);
         }
+    }
+
+    /// Tells what became of packets; returns when.
+    fn keep_books(&mut self) -> Result<u64, Error> {
+        let now = utc_us()?;
+        self.books.keep(&self.ledgers()?, now);
+        Ok(now)
     }
 
     fn keep_checkpoint(&mut self) -> Result<(), Error> {
@@ -233,10 +267,19 @@ impl Thread {
     }
 
     /// The kernel's, with what is known better here.
+    fn ledgers(&self) -> Result<Vec<(u32, Ledger)>, Error> {
+        let mut ledgers = self.kernel.ledgers()?;
+        for (place, ledger) in &mut ledgers {
+            ledger.take_back(self.spilled.duplicates(*place));
+        }
+        Ok(ledgers)
+    }
+
+    /// The sum of all.
     fn ledger(&self) -> Result<Ledger, Error> {
-        let mut ledger = self.kernel.ledger()?;
-        ledger.take_back(self.spilled.duplicates());
-        Ok(ledger)
+        let mut sum = Ledger::default();
+        self.ledgers()?.iter().for_each(|(_, ledger)| sum.merge(ledger));
+        Ok(sum)
     }
 
     /// Reports what is due; `last`: all there is.
@@ -254,9 +297,10 @@ impl Thread {
             interface: &|index| attachments.name(index),
             executable: &|pid| kernel.executable(pid),
             drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
+            reset_reason: &|reason| kernel.reset_reason(reason),
         };
-        let (nat, sink, reported) = (&mut self.nat, &mut self.sink, &mut self.reported);
-        let mut batch = Batch { flows: Vec::new(), clock, nat, sink, reported };
+        let (nat, sink, reported, books) = (&mut self.nat, &mut self.sink, &mut self.reported, &mut self.books);
+        let mut batch = Batch { flows: Vec::new(), clock, nat, sink, reported, books };
         let mut push = |interval| batch.push(record::flow(&interval, &context));
         self.unreported.drain(..).for_each(&mut push);
         if last {
@@ -288,6 +332,7 @@ struct Batch<'a> {
     nat: &'a mut Nat,
     sink: &'a mut Sink,
     reported: &'a mut Sums,
+    books: &'a mut Books,
 }
 
 impl Batch<'_> {
@@ -308,8 +353,13 @@ impl Batch<'_> {
         self.reported.add(sums);
         if !(self.sink)(std::mem::take(&mut self.flows)) {
             metrics::unpublished(sums);
+            self.books.unpublished(sums);
         }
     }
+}
+
+fn utc_us() -> Result<u64, Error> {
+    clock::utc_us().map_err(|source| Error::System { what: "read the clock", source })
 }
 
 fn farewell(totals: &Totals) {

@@ -54,6 +54,11 @@ pub fn boot_ns() -> io::Result<u64> {
     Ok(u64::try_from(read(ClockId::CLOCK_BOOTTIME)?).unwrap_or(0))
 }
 
+/// Microseconds since the Unix epoch.
+pub fn utc_us() -> io::Result<u64> {
+    Ok(u64::try_from(read(ClockId::CLOCK_REALTIME)? / 1000).unwrap_or(0))
+}
+
 fn read(clock: ClockId) -> io::Result<i128> {
     let time = clock_gettime(clock)?;
     Ok(i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))

@@ -2,13 +2,17 @@
 
 mod btf;
 mod cost;
+mod earlier;
 mod features;
 mod mapped;
 mod place;
 mod rcu;
 mod table;
 
-use std::{collections::BTreeMap, os::fd::AsFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod,
@@ -17,7 +21,7 @@ use aya::{
 };
 use weir_capture_common::{
     dissect::Link,
-    ledger::Ledger,
+    ledger::{self, Ledger},
     names,
     socket::{NOT_SPECIFIED, PATH, REASONS},
     spill::Spill,
@@ -32,6 +36,7 @@ use place::Place;
 use crate::{
     config::{Hook, Order},
     picks::Buffer,
+    processes::Processes,
     select::{InterfaceAnswers, Plan},
 };
 
@@ -39,6 +44,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Entries that the index has beyond the number of slots: a CPU that loses the race to open a flow holds one for a moment.
 const INDEX_RESERVE: u32 = 1024;
+/// `BPF_NOEXIST` (linux/bpf.h)
+const BPF_NOEXIST: u64 = 1;
 /// Slots for what finds no room, at most: protocols and ports per hook.
 const MAX_RESERVED: u32 = 512;
 
@@ -78,6 +85,8 @@ pub enum Error {
 pub struct Kernel {
     object: Ebpf,
     ledger: PerCpuArray<MapData, LedgerValue>,
+    /// Places of the ledger that were ever written to.
+    places: BTreeSet<u32>,
     drops: PerCpuArray<MapData, u64>,
     executables: HashMap<MapData, u32, [u8; PATH]>,
     interfaces: InterfaceAnswers,
@@ -87,6 +96,7 @@ pub struct Kernel {
     features: Features,
     place: Place,
     reasons: BTreeMap<u32, String>,
+    resets: BTreeMap<u32, String>,
 }
 
 /// How much there is room for.
@@ -161,6 +171,7 @@ impl Kernel {
         let kernel = Self {
             object,
             ledger,
+            places: BTreeSet::new(),
             drops,
             executables,
             interfaces,
@@ -170,6 +181,7 @@ impl Kernel {
             features,
             place: Place::new(Hook::Auto, Order::First),
             reasons: types.reasons,
+            resets: types.resets,
         };
         Ok((kernel, table))
     }
@@ -182,6 +194,7 @@ impl Kernel {
     /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
     pub fn attach(&mut self, interface: &str, index: u32, link: Link) -> Result<Attachment, Error> {
         self.interfaces.learn(index, interface)?;
+        self.places.insert(ledger::place(index));
         let (ingress, egress) = match link {
             Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
             Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),
@@ -224,6 +237,28 @@ impl Kernel {
         self.reasons.get(&reason).cloned().unwrap_or_else(|| reason.to_string())
     }
 
+    /// The kernel's name for a reason to reset a connection, without its prefix.
+    #[must_use]
+    pub fn reset_reason(&self, reason: u32) -> String {
+        self.resets.get(&reason).cloned().unwrap_or_default()
+    }
+
+    /// Notes what processes execute that were there before. What the kernel has told meanwhile stays.
+    pub fn learn_executables(&mut self, processes: &Processes) {
+        if !self.features.has(Feature::Executable) {
+            return;
+        }
+        for (pid, path) in processes.iter() {
+            if !processes.is_same(pid) || self.executables.insert(pid, path, BPF_NOEXIST).is_err() {
+                continue;
+            }
+            if !processes.is_same(pid) {
+                // It fails if it is not there any more.
+                let _gone = self.executables.remove(&pid);
+            }
+        }
+    }
+
     /// Packets that the kernel has dropped on the whole host since this was loaded, by reason.
     pub fn drops(&self) -> Result<Vec<(String, u64)>, Error> {
         let mut found = Vec::new();
@@ -262,14 +297,26 @@ impl Kernel {
         Ok(shares.iter().fold((0, 0), |(picked, lost), share| (picked + share[0], lost + share[1])))
     }
 
-    /// The ledger, summed over all CPUs.
+    /// The ledger, summed over all CPUs and interfaces.
     pub fn ledger(&self) -> Result<Ledger, Error> {
-        let shares = self.ledger.get(&0, 0).map_err(|source| Error::Map { map: names::LEDGER, source })?;
         let mut sum = Ledger::default();
-        for share in shares.iter() {
-            sum.merge(&share.0);
+        for (_, ledger) in self.ledgers()? {
+            sum.merge(&ledger);
         }
         Ok(sum)
+    }
+
+    /// The ledger by [place](ledger::place), summed over all CPUs.
+    pub fn ledgers(&self) -> Result<Vec<(u32, Ledger)>, Error> {
+        let of_place = |&place: &u32| {
+            let shares = self.ledger.get(&place, 0).map_err(|source| Error::Map { map: names::LEDGER, source })?;
+            let mut sum = Ledger::default();
+            for share in shares.iter() {
+                sum.merge(&share.0);
+            }
+            Ok((place, sum))
+        };
+        self.places.iter().map(of_place).collect()
     }
 }
 

@@ -14,9 +14,10 @@
 //! Beside that the kernel picks packets that may name what a flow is about; [`picks`] dissects them into rows of their own, and into the names of
 //! flows.
 //!
-//! A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
+//! What became of all packets is told as records, too (`books`). A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
 //! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
 
+mod books;
 pub mod capture;
 mod checkpoint;
 pub mod clock;
@@ -33,6 +34,7 @@ mod output;
 pub mod picks;
 mod pipeline;
 pub mod privileges;
+pub mod processes;
 pub mod record;
 pub mod select;
 
@@ -46,8 +48,10 @@ use capture::Capture;
 /// Loads the kernel program and gives up every right that is not needed any more. Call it before the process has threads.
 pub fn prepare(config: &Config) -> Result<Capture, Error> {
     privileges::check()?;
+    // What others execute is not shown any more without the rights that go.
+    let before = processes::Processes::read();
     privileges::keep_for_loading()?;
-    let capture = Capture::load(config)?;
+    let capture = Capture::load(config, &before)?;
     privileges::keep_nothing()?;
     privileges::forbid_the_rest()?;
     Ok(capture)

@@ -4,6 +4,7 @@
 //! away, because the kernel counts better, and its rows get the kernel's flow ids.
 
 mod dissector;
+mod exchanges;
 mod generations;
 mod known;
 

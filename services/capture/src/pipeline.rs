@@ -46,6 +46,7 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
         context.health.clone(),
         checkpoint,
     )?;
+    capture.keep_books(destination.rows())?;
 
     let watching = tokio::spawn(interfaces::watch(network, context.shutdown.clone()));
     let mut watchdog = tokio::time::interval(WATCHDOG);

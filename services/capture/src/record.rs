@@ -3,12 +3,12 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use weir_capture_common::{
-    facts::{Local, PROCESS, Tunnel, tunnel},
+    facts::{Local, PROCESS, Tunnel, reset, tunnel},
     flow::Address,
     flow::FlowKey,
     icmp,
 };
-use weir_proto::Flow;
+use weir_proto::{Flow, ResetBy};
 
 use crate::{
     clock::Clock,
@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub executable: &'a dyn Fn(u32) -> String,
     /// The kernel's name for a reason to drop a packet; `None` = this kernel does not tell what it drops.
     pub drop_reason: Option<&'a dyn Fn(u32) -> String>,
+    /// The kernel's name for a reason to reset a connection; empty = it has none.
+    pub reset_reason: &'a dyn Fn(u32) -> String,
 }
 
 /// Makes the record.
@@ -63,7 +65,27 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
         ..Flow::default()
     };
     tell(&mut flow, &interval.story, context);
+    tell_reset(&mut flow, interval, context);
     flow
+}
+
+/// Adds who has ended the conversation with a reset. What passes shows which side it came from; the TCP of an end on this host knows whether
+/// it was a real one.
+fn tell_reset(flow: &mut Flow, interval: &Interval, context: &Context<'_>) {
+    let by = ResetBy::of_flags(flow.tcp_flags_tx, flow.tcp_flags_rx);
+    flow.reset_by = by.into();
+    let (src, dst) = (interval.initiator, interval.initiator.other());
+    let (sent, taken) = match by {
+        ResetBy::Unspecified => return,
+        ResetBy::Src => (reset::sent(src), reset::taken(dst)),
+        ResetBy::Dst => (reset::sent(dst), reset::taken(src)),
+        ResetBy::Both => (reset::sent(src) | reset::sent(dst), reset::taken(src) | reset::taken(dst)),
+    };
+    let marks = interval.story.reset_marks;
+    flow.reset_confirmed = marks & (sent | taken) != 0;
+    if marks & sent != 0 {
+        flow.reset_reason = (context.reset_reason)(interval.story.reset_reason);
+    }
 }
 
 /// Adds what happened and who it was.
@@ -170,6 +192,7 @@ mod tests {
             interface: &|index| format!("if{index}"),
             executable: &|pid| format!("/bin/{pid}"),
             drop_reason: Some(&|reason| format!("R{reason}")),
+            reset_reason: &|reason| format!("S{reason}"),
         };
         flow(interval, &context)
     }
@@ -193,6 +216,27 @@ mod tests {
         assert_eq!((known.src_executable.as_str(), known.dst_executable.as_str()), ("/bin/77", ""));
         assert_eq!((known.drops, known.drop_reason.as_str()), (Some(2), "R5"));
         assert_eq!(known.interfaces, ["if8"]);
+    }
+
+    #[test]
+    fn a_reset_is_of_who_sent_it_and_confirmed_by_a_tcp_of_this_host() {
+        let told = |tx: u8, rx: u8, marks: u32| {
+            let mut interval = interval(headers(6, 50000, 443), 10, 10);
+            (interval.tx.tcp_flags, interval.rx.tcp_flags) = (tx, rx);
+            (interval.story.reset_marks, interval.story.reset_reason) = (marks, 9);
+            let record = record(&interval);
+            (record.reset_by(), record.reset_confirmed, record.reset_reason)
+        };
+        let (_, src) = FlowKey::new(&headers(6, 50000, 443));
+        let dst = src.other();
+        assert_eq!(told(2, 18, reset::sent(src)), (ResetBy::Unspecified, false, String::new()));
+        assert_eq!(told(4, 18, 0), (ResetBy::Src, false, String::new()));
+        assert_eq!(told(4, 18, reset::sent(src)), (ResetBy::Src, true, "S9".to_owned()));
+        // What src has taken it did not send.
+        assert_eq!(told(4, 18, reset::taken(src)), (ResetBy::Src, false, String::new()));
+        assert_eq!(told(2, 20, reset::taken(src)), (ResetBy::Dst, true, String::new()));
+        assert_eq!(told(2, 20, reset::sent(dst) | reset::taken(src)), (ResetBy::Dst, true, "S9".to_owned()));
+        assert_eq!(told(4, 4, reset::sent(dst)), (ResetBy::Both, true, "S9".to_owned()));
     }
 
     fn headers(protocol: u8, src_port: u16, dst_port: u16) -> Headers {

@@ -1,6 +1,6 @@
 //! Finished intervals become flow records.
 
-use weir_proto::{Flow, Ip};
+use weir_proto::{Flow, Ip, ResetBy};
 
 use super::Analyzer;
 use crate::key::Key;
@@ -36,6 +36,7 @@ impl Analyzer {
             rx_packets: interval.packets[1],
             tcp_flags_tx: u32::from(interval.flags[0]),
             tcp_flags_rx: u32::from(interval.flags[1]),
+            reset_by: ResetBy::of_flags(interval.flags[0].into(), interval.flags[1].into()).into(),
             end_reason: finished.reason.into(),
             app: finished.app.to_owned(),
             src_name: self.hosts.name(finished.facts.names[0]).to_owned(),

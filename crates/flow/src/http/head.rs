@@ -170,6 +170,16 @@ impl Request {
         Some(request)
     }
 
+    /// Bytes of its body, where its head says it.
+    #[must_use]
+    pub const fn body_length(&self) -> Option<u64> {
+        match self.body {
+            Body::None => Some(0),
+            Body::Length(length) => Some(length),
+            Body::Chunked | Body::UntilClose => None,
+        }
+    }
+
     /// The row that it makes before its response comes.
     #[must_use]
     pub fn into_exchange(self, time: u64) -> Exchange {

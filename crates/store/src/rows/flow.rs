@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use clickhouse::Row;
 use serde::Serialize;
 use uuid::Uuid;
-use weir_proto::{EndReason, Flow, Ip};
+use weir_proto::{EndReason, Flow, Ip, ResetBy};
 
 use super::{ContainerNames, Containers, Context, End, Seen, block_table};
 
@@ -95,6 +95,9 @@ pub struct FlowRow {
     pub src_nat_port: u16,
     pub dst_nat_ip: Ipv6Addr,
     pub dst_nat_port: u16,
+    pub reset_by: i8,
+    pub reset_confirmed: bool,
+    pub reset_reason: String,
 }
 
 block_table!(FlowRow, "flows");
@@ -202,6 +205,9 @@ impl FlowRow {
             src_nat_port: context.u16(flow.src_nat_port),
             dst_nat_ip: dst_nat.into(),
             dst_nat_port: context.u16(flow.dst_nat_port),
+            reset_by: context.choice::<ResetBy>(flow.reset_by),
+            reset_confirmed: flow.reset_confirmed,
+            reset_reason: flow.reset_reason,
         }
     }
 }

@@ -61,16 +61,17 @@ impl Attachments {
         self.tell();
     }
 
-    /// Tries again what was refused.
-    pub(super) fn retry(&mut self, kernel: &mut Kernel) {
+    /// Tries again what was refused; whether something was.
+    pub(super) fn retry(&mut self, kernel: &mut Kernel) -> bool {
         if self.waiting.is_empty() {
-            return;
+            return false;
         }
         let waiting: Vec<_> = self.waiting.values().map(|(interface, _)| interface.clone()).collect();
         for interface in waiting {
             self.attach(kernel, interface);
         }
         self.tell();
+        true
     }
 
     /// Detaches from everything.

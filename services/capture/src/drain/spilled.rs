@@ -6,7 +6,7 @@ use weir_capture_common::{
     facts::Tunnel,
     flow::{FlowKey, Side},
     initiator::{FIN, RST, TCP},
-    ledger::Entry,
+    ledger::{self, Entry},
     slot::{self, Counters},
     spill::{Spill, marks},
 };
@@ -24,7 +24,8 @@ pub struct Spilled {
     active: Duration,
     /// What is quiet for this long has ended, or has got its room.
     linger: Duration,
-    duplicates: Entry,
+    /// By the place of the ledger.
+    duplicates: HashMap<u32, Entry>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,7 +44,7 @@ impl Spilled {
     /// None yet.
     #[must_use]
     pub fn new(active: Duration, linger: Duration) -> Self {
-        Self { flows: HashMap::new(), active, linger, duplicates: Entry::default() }
+        Self { flows: HashMap::new(), active, linger, duplicates: HashMap::new() }
     }
 
     /// Adds a packet. As in the table, only the first hook that sees a direction counts it.
@@ -61,8 +62,9 @@ impl Spilled {
         });
         let counters = flow.sent_mut(spill.sender());
         if !counters.owned_by(spill.hook, spill.now, spill.marks & marks::ANONYMOUS != 0) {
-            self.duplicates.packets += u64::from(spill.packets);
-            self.duplicates.bytes += u64::from(spill.bytes);
+            let duplicates = self.duplicates.entry(ledger::place(slot::ifindex(spill.hook))).or_default();
+            duplicates.packets += u64::from(spill.packets);
+            duplicates.bytes += u64::from(spill.bytes);
             return;
         }
         counters.owner = spill.hook;
@@ -98,10 +100,10 @@ impl Spilled {
         }
     }
 
-    /// What the kernel counted as accounted although another hook had counted it.
+    /// What the kernel counted in a [place](ledger::place) as accounted although another hook had counted it.
     #[must_use]
-    pub fn duplicates(&self) -> Entry {
-        self.duplicates
+    pub fn duplicates(&self, place: u32) -> Entry {
+        self.duplicates.get(&place).copied().unwrap_or_default()
     }
 }
 
@@ -218,7 +220,7 @@ mod tests {
         }
         spilled.finish(&mut |interval| told.push(interval));
         assert_eq!(told[0].tx.packets, 2);
-        assert_eq!(spilled.duplicates(), Entry { packets: 2, bytes: 100 });
+        assert_eq!(spilled.duplicates(ledger::place(slot::ifindex(5))), Entry { packets: 2, bytes: 100 });
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub struct Story {
     pub drops: u64,
     /// Why, the last time in the flow's life; meaningful if there were any.
     pub drop_reason: u32,
+    /// Which TCP of this host has sent or taken a reset ([`weir_capture_common::facts::reset`]), in the flow's life.
+    pub reset_marks: u32,
+    /// Why one has sent it; meaningful if one has.
+    pub reset_reason: u32,
     /// At the initiator's end.
     pub src: Local,
     /// At the responder's end.
@@ -87,6 +91,8 @@ impl Told {
             tcp: (slot.key.protocol() == TCP).then(|| self.tcp(slot, facts, initiator)),
             drops: u64::from(drops),
             drop_reason: facts.drop_reason,
+            reset_marks: facts.reset_marks,
+            reset_reason: facts.reset_reason,
             src: *facts.at(initiator),
             dst: *facts.at(initiator.other()),
             others: facts.others,

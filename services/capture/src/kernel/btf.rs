@@ -11,6 +11,7 @@ const MAGIC: u16 = 0xeb9f;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
+const FUNCTION: u32 = 12;
 /// Structures without a name inside structures, at most so deep.
 const DEPTH: usize = 8;
 
@@ -63,6 +64,16 @@ impl Btf {
             Some((word(&self.bytes, entry + 4)?, self.name(word(&self.bytes, entry)?)?.to_owned()))
         };
         (0..count).filter_map(value).collect()
+    }
+
+    /// BTF in which a function has its number, and everything else is left out: as much as is needed to name it to the kernel.
+    pub(super) fn only_function(&self, name: &str) -> Option<Vec<u8>> {
+        let number = self.find(FUNCTION, name)?;
+        let (kind, length) = (FUNCTION << 24, number as u32 * 12);
+        let strings = [b"\0", name.as_bytes(), b"\0"].concat();
+        let header = [24, 0, length, length, strings.len() as u32].into_iter().flat_map(u32::to_le_bytes);
+        let types = (1..=number).flat_map(|at| [u32::from(at == number), kind, 0]).flat_map(u32::to_le_bytes);
+        Some(MAGIC.to_le_bytes().into_iter().chain([1, 0]).chain(header).chain(types).chain(strings).collect())
     }
 
     fn find(&self, kind: u32, name: &str) -> Option<usize> {
@@ -144,6 +155,25 @@ mod tests {
         assert_eq!((btf.offset("s", "x"), btf.offset("s", "y"), btf.offset("s", "z")), (Some(0), Some(4), None));
         assert_eq!(btf.offset("e", "x"), None);
         assert_eq!(btf.names("e"), BTreeMap::from([(1, "A".to_owned()), (5, "B".to_owned())]));
+    }
+
+    #[test]
+    fn a_function_keeps_its_number_without_the_rest() {
+        let mut strings = b"\0f\0".to_vec();
+        let types: Vec<u8> = [0, STRUCT << 24, 0, 0, FUNCTION << 24, 0, 1, FUNCTION << 24, 0]
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        let header = [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32];
+        let mut bytes = [&MAGIC.to_le_bytes()[..], &[1, 0]].concat();
+        bytes.extend(header.into_iter().flat_map(u32::to_le_bytes));
+        bytes.extend(types);
+        bytes.append(&mut strings);
+        let btf = Btf::parse(bytes).unwrap();
+        let only = btf.only_function("f").unwrap();
+        assert_eq!(Btf::parse(only.clone()).unwrap().find(FUNCTION, "f"), Some(3));
+        assert!(aya::Btf::parse(&only, aya::Endianness::default()).is_ok());
+        assert_eq!(btf.only_function("g"), None);
     }
 
     #[test]

@@ -14,9 +14,12 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, ProgramError, RawTracePoint},
 };
 use tracing::{info, warn};
-use weir_capture_common::{names, socket::Layout};
+use weir_capture_common::{
+    names,
+    socket::{Layout, SOCKET_SK},
+};
 
-use super::btf::Btf;
+use super::{btf::Btf, earlier};
 use crate::metrics;
 
 /// A link never excludes others, and takes no flags (Linux, kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`).
@@ -31,14 +34,19 @@ pub enum Feature {
     Socket,
     /// Process that opened a socket.
     Process,
+    /// Process that had a socket open when capture started.
+    Earlier,
     /// Path of what the process executes.
     Executable,
+    /// Who has sent a TCP reset, and why.
+    Resets,
     /// What the kernel drops, and why.
     Drops,
 }
 
 impl Feature {
-    const ALL: [Self; 5] = [Self::Sequence, Self::Socket, Self::Process, Self::Executable, Self::Drops];
+    const ALL: [Self; 7] =
+        [Self::Sequence, Self::Socket, Self::Process, Self::Earlier, Self::Executable, Self::Resets, Self::Drops];
 
     /// The value of the label `feature` in `/metrics`.
     #[must_use]
@@ -47,7 +55,9 @@ impl Feature {
             Self::Sequence => "sequence",
             Self::Socket => "socket",
             Self::Process => "process",
+            Self::Earlier => "earlier_process",
             Self::Executable => "executable",
+            Self::Resets => "resets",
             Self::Drops => "drops",
         }
     }
@@ -58,7 +68,9 @@ impl Feature {
             Self::Sequence => "tcx",
             Self::Socket => "cgroup_skb",
             Self::Process => "cgroup/sock_create",
+            Self::Earlier => "iter/task_file",
             Self::Executable => "sched_process_exec, sched_process_fork",
+            Self::Resets => "tcp_send_reset, tcp_receive_reset",
             Self::Drops => "kfree_skb",
         }
     }
@@ -102,7 +114,12 @@ pub(super) struct Types {
     pub(super) layout: LayoutValue,
     /// Names of reasons for drops.
     pub(super) reasons: BTreeMap<u32, String>,
+    /// Names of reasons for resets.
+    pub(super) resets: BTreeMap<u32, String>,
+    /// BTF of the iterator over open files, where sockets can be followed from there.
+    pub(super) task_file: Option<Vec<u8>>,
     missing: Option<String>,
+    missing_sockets: Option<String>,
 }
 
 /// Offsets as the programs read them.
@@ -124,20 +141,48 @@ impl Types {
     }
 
     fn from(btf: &Btf) -> Option<Self> {
-        let layout = Layout {
+        let mut layout = Layout {
             skb_head: btf.offset("sk_buff", "head")?,
             skb_network_header: btf.offset("sk_buff", "network_header")?,
             skb_protocol: btf.offset("sk_buff", "protocol")?,
             binprm_filename: btf.offset("linux_binprm", "filename")?,
             task_tgid: btf.offset("task_struct", "tgid")?,
-            reserved: 0,
+            task_comm: btf.offset("task_struct", "comm")?,
+            ..Layout::default()
         };
-        let reasons = btf.names("skb_drop_reason").into_iter().map(|(value, name)| {
-            let short = name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name);
-            (value, short.to_owned())
-        });
-        Some(Self { layout: LayoutValue(layout), reasons: reasons.collect(), missing: None })
+        let sockets = socket_fields(btf, &mut layout);
+        let follows = sockets.is_some() && btf.offset("socket", "sk") == Some(SOCKET_SK as u32);
+        Some(Self {
+            layout: LayoutValue(layout),
+            reasons: reasons(btf, "skb_drop_reason", "SKB_DROP_REASON_"),
+            resets: reasons(btf, "sk_rst_reason", "SK_RST_REASON_"),
+            task_file: if follows { btf.only_function("bpf_iter_task_file") } else { None },
+            missing: None,
+            missing_sockets: sockets.is_none().then(|| "this kernel's sockets are not known".to_owned()),
+        })
     }
+}
+
+/// Where the fields of sockets lie; all of them or `None`.
+fn socket_fields(btf: &Btf, layout: &mut Layout) -> Option<()> {
+    let of = |field| btf.offset("sock_common", field);
+    layout.sock_family = of("skc_family")?;
+    layout.sock_daddr = of("skc_daddr")?;
+    layout.sock_rcv_saddr = of("skc_rcv_saddr")?;
+    layout.sock_dport = of("skc_dport")?;
+    layout.sock_sport = btf.offset("inet_sock", "inet_sport")?;
+    layout.sock_net = of("skc_net")?;
+    layout.net_cookie = btf.offset("net", "net_cookie")?;
+    // A kernel without IPv6 has none, and no socket that asks for them.
+    layout.sock_v6_daddr = of("skc_v6_daddr").unwrap_or(0);
+    layout.sock_v6_rcv_saddr = of("skc_v6_rcv_saddr").unwrap_or(0);
+    Some(())
+}
+
+/// Names of an enumeration's values, without what all have in common.
+fn reasons(btf: &Btf, enumeration: &str, prefix: &str) -> BTreeMap<u32, String> {
+    let names = btf.names(enumeration).into_iter();
+    names.map(|(value, name)| (value, name.strip_prefix(prefix).unwrap_or(&name).to_owned())).collect()
 }
 
 /// Cookie of the network namespace of the calling thread; 0 = not known.
@@ -166,6 +211,8 @@ pub(super) fn attach(object: &mut Ebpf, types: &Types) -> Features {
             Feature::Sequence => Ok(()),
             Feature::Socket => sockets(object),
             Feature::Process => process(object),
+            Feature::Earlier => typed(types).and_then(|()| earlier::sockets(object, types)),
+            Feature::Resets => typed(types).and_then(|()| resets(object, types)),
             Feature::Executable => typed(types).and_then(|()| {
                 trace(object, names::PROCESS_EXECUTES, "sched_process_exec")?;
                 trace(object, names::PROCESS_FORKS, "sched_process_fork")
@@ -201,6 +248,13 @@ fn process(object: &mut Ebpf) -> Result<(), String> {
     Ok(())
 }
 
+fn resets(object: &mut Ebpf, types: &Types) -> Result<(), String> {
+    types.missing_sockets.clone().map_or(Ok(()), Err)?;
+    // Before 6.10 it has no reason, and what it is given as the packet is not always the one that it answers.
+    trace(object, names::RESET_SENT, "tcp_send_reset")?;
+    trace(object, names::RESET_RECEIVED, "tcp_receive_reset")
+}
+
 fn trace(object: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), String> {
     let program: &mut RawTracePoint = program(object, name)?;
     program.load().map_err(reason)?;
@@ -208,14 +262,14 @@ fn trace(object: &mut Ebpf, name: &'static str, tracepoint: &str) -> Result<(), 
     Ok(())
 }
 
-fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, String>
+pub(super) fn program<'a, P>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, String>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     object.program_mut(name).ok_or_else(|| format!("the object has no {name}"))?.try_into().map_err(reason)
 }
 
-fn reason(error: ProgramError) -> String {
+pub(super) fn reason(error: ProgramError) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
 

@@ -64,10 +64,14 @@ pub(crate) static COLUMNS: &[Column] = columns! {
     "rx_zero_windows" Number |flow| measured(flow.rx_zero_windows);
     "drops" Number |flow| measured(flow.drops);
     "drop_reason" Text |flow| text(&flow.drop_reason);
+    "reset_by" Text |flow| text(flow.reset_by().name());
+    "reset_reason" Text |flow| text(&flow.reset_reason);
     "src_name" Text |flow| text(&flow.src_name);
     "dst_name" Text |flow| text(&flow.dst_name);
     "src_process" Text |flow| text(&flow.src_process);
     "dst_process" Text |flow| text(&flow.dst_process);
+    "src_executable" Text |flow| text(&flow.src_executable);
+    "dst_executable" Text |flow| text(&flow.dst_executable);
     "app" Text |flow| text(&flow.app);
     "sampling" Number |flow| number(flow.sampling.max(1));
 };

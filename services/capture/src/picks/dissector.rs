@@ -10,6 +10,7 @@ use weir_flow::{Analyzer, Config, Frame, Record, dns, packet::LinkType, tracker}
 use weir_proto::{Batch, Dns, Http, Source, Tls};
 
 use super::{
+    exchanges::{self, Exchanges},
     generations::Generations,
     known::{self, Known},
 };
@@ -23,7 +24,7 @@ const IDLE: Duration = Duration::from_mins(1);
 const PACKETS: u64 = 10_000_000;
 
 /// Both ends with the ports, and the protocol: what rows tell of their flow.
-type Tuple = ((u64, u64, u16), (u64, u64, u16), u8);
+pub(super) type Tuple = ((u64, u64, u16), (u64, u64, u16), u8);
 
 pub(super) struct Dissector {
     analyzer: Analyzer,
@@ -31,6 +32,7 @@ pub(super) struct Dissector {
     seed: u64,
     known: Arc<Known>,
     flow_ids: Generations<Tuple, u64>,
+    exchanges: Exchanges,
     dns: Vec<Dns>,
     tls: Vec<Tls>,
     http: Vec<Http>,
@@ -40,7 +42,8 @@ impl Dissector {
     pub(super) fn new(seed: u64, known: Arc<Known>) -> Self {
         let flow_ids = Generations::new(MAX_FLOWS, Duration::from_mins(5));
         let (dns, tls, http) = (Vec::new(), Vec::new(), Vec::new());
-        Self { analyzer: analyzer(), packets: 0, seed, known, flow_ids, dns, tls, http }
+        let exchanges = Exchanges::default();
+        Self { analyzer: analyzer(), packets: 0, seed, known, flow_ids, exchanges, dns, tls, http }
     }
 
     /// Takes a packet.
@@ -59,6 +62,11 @@ impl Dissector {
         }
         let link_type = if head.link as u8 == 0 { LinkType::ETHERNET } else { LinkType::RAW };
         let original_length = head.original.max(head.captured);
+        if head.kind == Kind::Http as u32
+            && let Some(segment) = exchanges::segment(link_type, frame, original_length, head.link >> 8 != 0)
+        {
+            self.exchanges.message(tuple(head), flow_id, now, &segment);
+        }
         self.analyzer.packet(&Frame { time_us: now, link_type, data: frame, original_length, interface: 0 });
         self.packets += 1;
         self.settle(now);
@@ -74,6 +82,7 @@ impl Dissector {
             original_length: 0,
             interface: 0,
         });
+        self.exchanges.advance(now);
         self.settle(now);
         if self.packets > PACKETS {
             self.finish_at(now);
@@ -82,11 +91,13 @@ impl Dissector {
 
     /// Ends everything.
     pub(super) fn finish(&mut self) {
+        self.exchanges.finish();
         self.finish_at(0);
     }
 
     /// The rows that are finished.
     pub(super) fn take(&mut self) -> Batch {
+        self.http.append(&mut self.exchanges.take());
         Batch {
             source: Source::Ebpf.into(),
             dns: std::mem::take(&mut self.dns),
@@ -109,8 +120,9 @@ impl Dissector {
         for record in records {
             match record {
                 // The kernel has counted all of a flow's packets, not only those that were picked; and those alone are no ground for
-                // suspicion.
+                // suspicion. Of HTTP/1 the analyzer would have to see the whole stream to tell more than one request of it.
                 Record::Flow(_) | Record::Finding(_) => {}
+                Record::Http(row) if row.version != "2" => {}
                 Record::Dns(row) => self.dns_row(row, now),
                 Record::Tls(row) => self.tls_row(row, now),
                 Record::Http(row) => self.http_row(row, now),

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use weir_capture_common::ledger::{Kind, Outcome};
-use weir_proto::{EndReason, Flow};
+use weir_proto::{EndReason, Flow, ledger_entry};
 
 use crate::support::{
     capturing::{Capturing, Result, Total, dst, src},
@@ -70,6 +70,23 @@ pub(crate) fn assert_equals_interface(what: &str, result: &Result, (rx, tx): (Co
     assert_eq!(ledger.entry(Outcome::Duplicate).packets, 0, "{what}: one wire shows each packet once: {ledger:?}");
     let accounted = ledger.entry(Outcome::Accounted);
     assert_eq!((accounted.packets, accounted.bytes), (result.sums().packets, result.sums().bytes), "{what}");
+    assert_books(what, result);
+}
+
+/// What was told of the one interface is the whole ledger.
+fn assert_books(what: &str, result: &Result) {
+    let ledger = &result.totals.ledger;
+    let interface = result.ledger.first().map(|entry| entry.interface.clone()).unwrap_or_default();
+    for (kind, outcome) in [
+        (Kind::Seen, ledger_entry::Outcome::Seen),
+        (Kind::Accounted, ledger_entry::Outcome::Accounted),
+        (Kind::Ignored, ledger_entry::Outcome::Ignored),
+        (Kind::Lost, ledger_entry::Outcome::Lost),
+    ] {
+        let sum = ledger.sum(kind);
+        assert_eq!(result.told(&interface, outcome), (sum.packets, sum.bytes), "{what}: {:#?}", result.ledger);
+    }
+    assert!(result.ledger.iter().all(|entry| entry.interface == interface && entry.packets > 0), "{what}");
 }
 
 #[test]

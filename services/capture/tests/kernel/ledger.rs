@@ -7,7 +7,7 @@ use std::{
 };
 
 use weir_capture_common::ledger::{Kind, Outcome};
-use weir_proto::EndReason;
+use weir_proto::{EndReason, ledger_entry::Outcome as Told};
 
 use crate::{
     exact::{assert_equals_interface, down, pair, up, v4, v6},
@@ -138,6 +138,15 @@ fn a_forwarded_packet_counts_once() {
     assert_eq!(flow.interface, "left", "the interface is the one that the initiator's packets come in at");
     // The other interface is named beside it.
     assert_eq!(flow.interfaces, ["right"]);
+    // By interface: both saw them, and one of them accounts for each.
+    for interface in ["left", "right"] {
+        let [seen, accounted, ignored] =
+            [Told::Seen, Told::Accounted, Told::Ignored].map(|outcome| result.told(interface, outcome).0);
+        assert_eq!(seen, accounted + ignored, "{interface}: {:#?}", result.ledger);
+        assert!(accounted >= 10 + stream.tx_packets.min(stream.rx_packets), "{interface}: {:#?}", result.ledger);
+    }
+    let all: u64 = ["left", "right"].map(|interface| result.told(interface, Told::Seen).0).iter().sum();
+    assert_eq!(all, result.totals.ledger.entry(Outcome::Seen).packets);
     // Each of these packets was seen twice.
     let duplicates = result.totals.ledger.entry(Outcome::Duplicate).packets;
     assert!(duplicates >= 20 + stream.tx_packets + stream.rx_packets, "{:?}", result.totals.ledger);

@@ -14,6 +14,7 @@ use weir_capture::{
     capture::Capture,
     interfaces::{Interface, Selection, link_of},
     picks::{Known, Picks},
+    processes::Processes,
 };
 use weir_proto::{Batch, Flow};
 use weir_service::Health;
@@ -38,7 +39,7 @@ struct Reading {
 impl Reading {
     fn on(host: &Host, interface: &str) -> Self {
         let config = config(&["--drain-ended", "100ms"]);
-        let mut capture = host.run(move || Capture::load(&config).unwrap());
+        let mut capture = host.run(move || Capture::load(&config, &Processes::read()).unwrap());
         let (publish, rows) = channel();
         let known = Arc::new(Known::default());
         let rows_of = Box::new(move |batch| publish.send(batch).is_ok());
@@ -209,9 +210,12 @@ fn exchanges_and_hellos_are_rows_with_the_ids_of_their_flows() {
         let flow = of(row.flow_id);
         assert_eq!((flow.app.as_str(), flow.dst_port, flow.src_port), ("dns", 53, row.src_port));
     }
-    let requests: Vec<_> =
-        rows.http.iter().map(|row| (row.method.as_str(), row.authority.as_str(), row.path.as_str())).collect();
-    assert_eq!(requests, [("GET", "h.example", "/x")]);
+    let requests: Vec<_> = (rows.http.iter())
+        .map(|row| {
+            (row.method.as_str(), row.authority.as_str(), row.path.as_str(), row.status, row.latency_us.is_some())
+        })
+        .collect();
+    assert_eq!(requests, [("GET", "h.example", "/x", Some(204), true)]);
     assert_eq!(of(rows.http[0].flow_id).dst_port, u32::from(http));
     let app = |port: u16| flows.iter().find(|flow| flow.dst_port == u32::from(port)).map(|flow| flow.app.as_str());
     assert_eq!((app(http), app(ssh), app(other)), (Some("http"), Some("ssh"), Some("")));

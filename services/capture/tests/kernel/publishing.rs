@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use clap::Parser as _;
 use weir_bus::Bus;
-use weir_capture::{Config, capture::Capture};
+use weir_capture::{Config, capture::Capture, processes::Processes};
 use weir_engines::testing::Nats;
 use weir_proto::{Flow, Source};
 use weir_service::{Context, Health, Shutdown};
@@ -92,7 +92,7 @@ async fn what_passes_while_nats_is_away_arrives_when_it_is_back() {
 
     let directory = tempfile::tempdir().unwrap();
     let config = config(&nats, &interface, directory.path());
-    let capture = Capture::load(&config).unwrap();
+    let capture = Capture::load(&config, &Processes::read()).unwrap();
     let context = Context { shutdown: Shutdown::new(), health: Health::default() };
     let running = tokio::spawn(weir_capture::run(config.clone(), capture, context.clone()));
     wait_until(&context.health, "interfaces").await;

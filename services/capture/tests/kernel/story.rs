@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use weir_proto::Flow;
+use weir_proto::{Flow, ResetBy};
 
 use crate::{
     exact::{pair, up, v4},
@@ -163,4 +163,58 @@ fn a_conversation_of_strangers_is_told_from_its_sequence_numbers() {
     assert!(flow.handshake_us.unwrap() - (flow.tx_rtt_us.unwrap() + flow.rx_rtt_us.unwrap()) <= 1);
     // Nobody on this host is at either end.
     assert_eq!((flow.rtt_us, flow.src_process.as_str(), flow.src_cgroup), (None, "", 0));
+}
+
+const RST: u8 = 4;
+
+#[test]
+fn a_reset_is_told_with_who_sent_it_and_why() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    let (ready, port) = channel();
+    let serving = b.spawn(move || {
+        let listener = TcpListener::bind((v4(2), 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        ready.send(port).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        // Given up instead of closed.
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        let size = size_of::<libc::linger>() as u32;
+        // SAFETY: an option of that size, alive during the call.
+        let result = unsafe {
+            libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), size)
+        };
+        assert_eq!(result, 0);
+    });
+    let given_up = port.recv().unwrap();
+    let nobody = a.run(move || {
+        let mut stream = TcpStream::connect((v4(2), given_up)).unwrap();
+        let error = stream.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let refused = TcpStream::connect((v4(2), 9)).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        9
+    });
+    serving.join().unwrap();
+    // Of strangers: nobody here knows whether it is real.
+    for frame in [segment(false, SYN, 100, 0, 500, 0), segment(false, RST, 101, 0, 0, 0)] {
+        send(&a, "a0", 0x0800, &frame);
+    }
+    let reset_of = |flows: &[Flow], port: u16| {
+        let found = flows.iter().find(|flow| flow.dst_port == u32::from(port) && flow.reset_by != 0);
+        let flow = found.unwrap_or_else(|| panic!("{port}: {flows:#?}"));
+        (flow.reset_by(), flow.reset_confirmed, flow.reset_reason.clone())
+    };
+    let (at_a, at_b) = (at_a.stop(), at_b.stop());
+    for (where_, result) in [("a", &at_a), ("b", &at_b)] {
+        let (by, confirmed, why) = reset_of(&result.flows, given_up);
+        assert_eq!((by, confirmed), (ResetBy::Dst, true), "{where_}");
+        assert!(!why.is_empty(), "{where_}");
+        assert_eq!(reset_of(&result.flows, nobody), (ResetBy::Dst, true, "NO_SOCKET".to_owned()), "{where_}");
+    }
+    assert_eq!(reset_of(&at_b.flows, 2000), (ResetBy::Src, false, String::new()));
 }

@@ -2,11 +2,11 @@
 
 use std::{
     fs,
-    io::Read as _,
-    net::{TcpListener, UdpSocket},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::mpsc::channel,
 };
 
@@ -105,4 +105,51 @@ fn loopback_addresses_of_other_namespaces_are_nobody_here() {
     let flows: Vec<_> = result.flows.iter().filter(|flow| flow.protocol == 6).collect();
     assert!(flows.iter().all(|flow| flow.dst_port == u32::from(sent.port)), "{flows:#?}");
     assert!(flows.iter().all(|flow| flow.src_pid == std::process::id() && flow.dst_pid == flow.src_pid), "{flows:#?}");
+}
+
+#[test]
+fn sockets_that_were_open_before_have_their_process() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    up(&a, &b);
+    let receiver = b.run(|| UdpSocket::bind((v4(2), 0)).unwrap());
+    let listener = b.run(|| TcpListener::bind((v4(2), 0)).unwrap());
+    let (udp, tcp) = (receiver.local_addr().unwrap().port(), listener.local_addr().unwrap().port());
+    // A process with a socket that says nothing yet.
+    let script = format!("exec 3<>/dev/udp/10.77.0.2/{udp}; echo open; read go; echo late >&3; read end");
+    let mut child = a.run(move || {
+        let mut command = Command::new("/bin/bash");
+        command.args(["-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    });
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "open\n");
+
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"go\n").unwrap();
+    let mut datagram = [0; 5];
+    assert_eq!(b.run(move || receiver.recv(&mut datagram).unwrap()), 5);
+    a.run(move || drop(TcpStream::connect((v4(2), tcp)).unwrap()));
+    b.run(move || drop(listener.accept().unwrap()));
+    let (pid, own) = (child.id(), std::process::id());
+    for (where_, result) in [("a", at_a.stop()), ("b", at_b.stop())] {
+        let of = |protocol: u32, port: u16| {
+            let mut flows = result.flows.iter();
+            let flow = flows.find(|flow| flow.protocol == protocol && flow.dst_port == u32::from(port));
+            flow.unwrap_or_else(|| panic!("{where_}: {:#?}", result.flows))
+        };
+        let late = of(17, udp);
+        assert_eq!((late.src_process.as_str(), late.src_pid), ("bash", pid), "{where_}: {late:#?}");
+        assert_eq!(late.src_executable, fs::canonicalize("/bin/bash").unwrap().to_str().unwrap(), "{where_}");
+        assert_eq!((late.dst_pid, late.dst_process.is_empty()), (own, false), "{where_}: {late:#?}");
+        // Accepted after the start, from a listening socket of before.
+        let accepted = of(6, tcp);
+        assert_eq!(accepted.dst_pid, own, "{where_}: {accepted:#?}");
+        assert_eq!(accepted.dst_executable, std::env::current_exe().unwrap().to_str().unwrap(), "{where_}");
+    }
+    drop(stdin);
+    child.wait().unwrap();
 }

@@ -12,8 +12,9 @@ use weir_capture::{
     capture::{Capture, Totals},
     interfaces::{Interface, Selection, link_of},
     metrics::Sums,
+    processes::Processes,
 };
-use weir_proto::Flow;
+use weir_proto::{Batch, Flow, LedgerEntry, ledger_entry::Outcome};
 use weir_service::Health;
 
 use super::host::Host;
@@ -23,6 +24,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Capturing {
     capture: Capture,
     records: Receiver<Vec<Flow>>,
+    books: Receiver<Batch>,
     pub(crate) health: Health,
     pub(crate) flows: Vec<Flow>,
 }
@@ -30,6 +32,7 @@ pub(crate) struct Capturing {
 /// What a capture left.
 pub(crate) struct Result {
     pub(crate) flows: Vec<Flow>,
+    pub(crate) ledger: Vec<LedgerEntry>,
     pub(crate) totals: Totals,
 }
 
@@ -55,9 +58,11 @@ impl Capturing {
         let config = config(options);
         let (publish, records) = channel();
         let health = Health::default();
-        let capture = host.run(move || Capture::load(&config).unwrap());
+        let capture = host.run(move || Capture::load(&config, &Processes::read()).unwrap());
         capture.start(Box::new(move |flows| publish.send(flows).is_ok()), health.clone(), None).unwrap();
-        Self { capture, records, health, flows: Vec::new() }
+        let (keep, books) = channel();
+        capture.keep_books(Box::new(move |batch| keep.send(batch).is_ok())).unwrap();
+        Self { capture, records, books, health, flows: Vec::new() }
     }
 
     pub(crate) fn select(&self, selection: Selection) {
@@ -87,13 +92,20 @@ impl Capturing {
     pub(crate) fn stop(mut self) -> Result {
         let totals = self.capture.stop().unwrap();
         self.flows.extend(self.records.try_iter().flatten());
-        Result { flows: self.flows, totals }
+        let ledger = self.books.try_iter().flat_map(|batch| batch.capture_ledger).collect();
+        Result { flows: self.flows, ledger, totals }
     }
 }
 
 impl Result {
     pub(crate) fn sums(&self) -> Sums {
         Sums::of(&self.flows)
+    }
+
+    /// Packets and bytes of the ledger's records of an interface with an outcome.
+    pub(crate) fn told(&self, interface: &str, outcome: Outcome) -> (u64, u64) {
+        let told = self.ledger.iter().filter(|entry| entry.interface == interface && entry.outcome() == outcome);
+        told.fold((0, 0), |sum, entry| (sum.0 + entry.packets, sum.1 + entry.bytes))
     }
 
     /// Sums of the records that satisfy: packets and bytes there and back.
