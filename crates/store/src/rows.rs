@@ -3,6 +3,7 @@
 //! What came over the bus was made by another program: times, ports and enums that a column cannot hold are brought into its range and
 //! counted in [`Rows::altered`]; nothing here can fail.
 
+mod audit;
 mod capture;
 mod container;
 mod context;
@@ -14,6 +15,7 @@ use clickhouse::{Row, RowOwned, RowWrite};
 use uuid::Uuid;
 use weir_proto::{Batch, Ip};
 
+pub use audit::AuditRow;
 pub use capture::{CaptureRow, FindingRow};
 pub use container::{ContainerEventRow, ContainerRow, ContainerStatsRow};
 pub use context::Position;
@@ -109,6 +111,7 @@ pub struct Rows {
     pub captures: Vec<CaptureRow>,
     pub findings: Vec<FindingRow>,
     pub dead_letters: Vec<DeadLetterRow>,
+    pub audit: Vec<AuditRow>,
     /// Captures whose rows are to be deleted.
     pub deleted: Vec<Uuid>,
     /// Captures whose rows from before a message of the stream are to be deleted, and that message.
@@ -142,6 +145,7 @@ impl Rows {
         self.findings.extend(batch.findings.into_iter().map(|finding| FindingRow::new(finding, &mut context)));
         let letters = batch.dead_letters.into_iter().map(|letter| DeadLetterRow::stated(letter, position));
         self.dead_letters.extend(letters);
+        self.audit.extend(batch.audits.into_iter().map(|audit| AuditRow::new(audit, &mut context)));
         self.altered += context.altered;
     }
 
@@ -180,7 +184,7 @@ impl Rows {
 
     /// How many rows each table gets.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, usize); 10] {
+    pub fn counts(&self) -> [(&'static str, usize); 11] {
         [
             (FlowRow::TABLE, self.flows.len()),
             (DnsRow::TABLE, self.dns.len()),
@@ -192,6 +196,7 @@ impl Rows {
             (CaptureRow::TABLE, self.captures.len()),
             (FindingRow::TABLE, self.findings.len()),
             (DeadLetterRow::TABLE, self.dead_letters.len()),
+            (AuditRow::TABLE, self.audit.len()),
         ]
     }
 

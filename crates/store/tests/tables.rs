@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engines::testing::ClickHouse;
 use weir_proto::{
-    Address, Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork,
+    Address, Audit, Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork,
     ContainerStats, Dns, EndReason, Finding, Flow, Http, Ip, PublishedPort, Source, Tls, capture::State,
 };
 use weir_store::{
@@ -67,6 +67,7 @@ async fn insert_all(writer: &Writer, rows: &Rows, block: &Block) {
     writer.insert(&rows.captures, block).await.expect("captures");
     writer.insert(&rows.findings, block).await.expect("findings");
     writer.insert(&rows.dead_letters, block).await.expect("dead_letters");
+    writer.insert(&rows.audit, block).await.expect("audit");
 }
 
 /// Flows with flow ids from `from`, `per_message` in each message, stored one second apart from `stored_at` on.
@@ -239,6 +240,17 @@ fn full_batch(capture_id: Uuid) -> Batch {
             detail: r#"{"ports": [1, 2], "who": {"ip": "10.0.0.7"}}"#.into(),
             ..Finding::default()
         }],
+        audits: vec![Audit {
+            time: TIME,
+            action: "live_capture".into(),
+            outcome: "recorded".into(),
+            capture_id: capture_id.as_bytes().to_vec(),
+            client: "192.0.2.9".into(),
+            host: "host-1".into(),
+            seconds: 30,
+            packets: 7,
+            ..Audit::default()
+        }],
         ..Batch::default()
     }
 }
@@ -254,7 +266,7 @@ async fn every_table_gives_back_what_was_written() {
     let letter = DeadLetterRow::new(&position, "S", "weir.records.x", "bad_zstd".into(), headers, b"\xff\x00garbage");
     rows.dead_letters.push(letter);
     assert_eq!(rows.altered, 0);
-    assert_eq!(rows.counts().map(|(_, count)| count), [1; 10]);
+    assert_eq!(rows.counts().map(|(_, count)| count), [1; 11]);
     insert_all(&writer, &rows, &block("S:7-7")).await;
 
     let read = async |table: &str| {
@@ -314,6 +326,11 @@ async fn every_table_gives_back_what_was_written() {
     expect(
         &read("findings").await,
         json!({"severity": "critical", "kind": "scan", "detail": {"ports": [1, 2], "who": {"ip": "10.0.0.7"}}}),
+    );
+    expect(
+        &read("audit").await,
+        json!({"time": time, "action": "live_capture", "outcome": "recorded", "capture_id": capture_id.to_string(),
+            "client": "192.0.2.9", "host": "host-1", "filter": "", "seconds": 30, "packets": 7, "stream_sequence": 7}),
     );
     expect(
         &read("dead_letters").await,

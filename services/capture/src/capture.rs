@@ -21,6 +21,7 @@ use crate::{
     checkpoint::Checkpoint,
     clock::{self, Clock},
     config::Config,
+    demand::Recorder,
     drain::{Drain, Idle, Policy, Table as _},
     interfaces::Selection,
     kernel::{Feature, Kernel, KernelTable},
@@ -44,6 +45,7 @@ pub struct Capture {
     orders: SyncSender<Order>,
     thread: JoinHandle<Result<Totals, Error>>,
     picks: Option<Buffer>,
+    recorder: Option<Recorder>,
     seed: u64,
 }
 
@@ -73,6 +75,7 @@ impl Capture {
         let (mut kernel, table) = Kernel::load(config.max_flows, &config.plan()?)?;
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
+        let recorder = config.on_demand.then(Recorder::start).transpose()?;
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
         let tick = config.drain_ended.min(config.drain_active);
@@ -88,7 +91,7 @@ impl Capture {
                 Thread { kernel, table, drain, attachments, sink, seed, reported, checkpoint }.run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
-        Ok(Self { orders, thread, picks, seed })
+        Ok(Self { orders, thread, picks, recorder, seed })
     }
 
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
@@ -99,6 +102,11 @@ impl Capture {
     /// Where the kernel puts packets for [`crate::picks`], the first time that this is called; `None` if it picks none.
     pub fn take_picks(&mut self) -> Option<Buffer> {
         self.picks.take()
+    }
+
+    /// What records packets, the first time that this is called; `None` where nobody may ask for that.
+    pub fn take_recorder(&mut self) -> Option<Recorder> {
+        self.recorder.take()
     }
 
     /// Part of the ids of all flows of this life.

@@ -70,7 +70,7 @@ impl Traced {
     }
 
     /// Notes which tables got rows between two looks.
-    pub(crate) fn wrote(&mut self, before: &[(&'static str, usize); 10], after: &[(&'static str, usize); 10]) {
+    pub(crate) fn wrote(&mut self, before: &[(&'static str, usize); 11], after: &[(&'static str, usize); 11]) {
         for (n, (before, after)) in before.iter().zip(after).enumerate() {
             if after.1 > before.1 {
                 self.tables |= 1 << n;

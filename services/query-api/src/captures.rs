@@ -16,9 +16,13 @@ use crate::{
 
 mod expiry;
 mod limits;
+mod live;
 
 pub(crate) use expiry::{expire, has_expired, queue_again};
 pub(crate) use limits::Rates;
+pub(crate) use live::{
+    RECORDING, Wanted, begin as record, end_lost as end_lost_recordings, is_recording, recorded, stop,
+};
 
 /// How often a change is tried again when somebody else changed the same capture in between.
 const TRIES: usize = 10;
@@ -238,6 +242,9 @@ pub(crate) async fn analyse_again(app: &App, id: Uuid, thresholds: &str) -> Resu
     let changed = change(app, id, |capture| {
         match capture.state() {
             // Rows that are on their way belong to the analysis that is to be replaced.
+            State::Failed if capture.recording.is_some() && capture.size_bytes == 0 => {
+                return Err(Error::NotFound { what: "file of capture", name: id.to_string() });
+            }
             State::Done | State::Failed if capture.stored => {}
             State::Done | State::Failed | State::Running | State::Unspecified => {
                 return Err(Error::InHand { state: "running" });
