@@ -2,8 +2,8 @@
 //! pass. Nothing of it touches a disk here.
 //!
 //! 1. A question comes on the host's own subject ([`weir_bus::names::record`]). One is answered at a time; others are told so.
-//! 2. [`recorder`], a thread that may open packet sockets and nothing else, opens one with a [`ring`] on each interface, and chooses packets
-//!    ([`frame`]).
+//! 2. [`recorder`], a thread that may open packet sockets and nothing else, opens one with a [`ring`] on each interface, behind a program
+//!    that keeps away most of what nobody wants ([`prefilter`]), and chooses packets ([`frame`]).
 //! 3. A packet waits until the records of its flow have told [`who`] its ends are, for some seconds and as long as there is memory, and then
 //!    becomes a block of [`pcapng`].
 //! 4. The recording ends after its time, when the file is full, when who asked has enough, goes away or is silent, and with the service. What the
@@ -11,6 +11,7 @@
 
 mod frame;
 mod pcapng;
+mod prefilter;
 mod recorder;
 mod ring;
 mod who;

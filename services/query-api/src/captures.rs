@@ -293,14 +293,24 @@ async fn remove(app: &App, capture: &Capture) -> Result<(), Error> {
     app.captures().await?.put(&names::capture_key(id), capture).await?;
     // What a worker still sends before it has seen the mark counts as taken.
     app.bus()?.send(names::RECORDS_PCAP, &weir_bus::purge(id, capture.analysis_id.clone())).await?;
+    forget_hash(app, capture).await?;
+    send_record(app, capture).await?;
+    app.objects(names::UPLOADS).await?.delete(&id.to_string()).await?;
+    app.objects(names::ARTIFACTS).await?.delete(&report_name(id)).await?;
+    Ok(())
+}
+
+/// Takes the hash of the bytes back, if it points to this capture.
+async fn forget_hash(app: &App, capture: &Capture) -> Result<(), Error> {
+    // One that was never recorded to its end has none.
+    if capture.sha256.is_empty() {
+        return Ok(());
+    }
     let hashes = app.hashes().await?;
     let key = hash_key(&capture.sha256);
     if hashes.get(&key).await?.is_some_and(|entry| entry.value == capture.capture_id) {
         hashes.delete(&key).await?;
     }
-    send_record(app, capture).await?;
-    app.objects(names::UPLOADS).await?.delete(&id.to_string()).await?;
-    app.objects(names::ARTIFACTS).await?.delete(&report_name(id)).await?;
     Ok(())
 }
 

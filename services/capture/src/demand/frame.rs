@@ -11,6 +11,8 @@ use weir_filter::{Atom, Packet, PacketFilter, Term};
 
 /// Datagrams whose first fragment was seen and whose others are expected; when there are more, all are forgotten.
 const MAX_DATAGRAMS: usize = 4096;
+/// An IPv4 packet with its Ethernet header and three tags.
+const LONGEST: usize = 0xffff + 14 + 12;
 /// Both addresses of an Ethernet header, behind which a tag stands.
 const ADDRESSES: usize = 12;
 
@@ -42,7 +44,8 @@ impl Frame for Bytes<'_> {
     }
 
     fn segment_size(&self) -> u32 {
-        0
+        // Nobody says it here; but what is longer than a packet can be (BIG TCP) is no single one.
+        u32::from(self.0.len() > LONGEST)
     }
 }
 

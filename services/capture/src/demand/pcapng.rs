@@ -18,7 +18,6 @@ const IF_TSRESOL: u16 = 9;
 const EPB_FLAGS: u16 = 2;
 const ISB_STARTTIME: u16 = 2;
 const ISB_ENDTIME: u16 = 3;
-const ISB_IFRECV: u16 = 4;
 const ISB_FILTERACCEPT: u16 = 6;
 const ISB_OSDROP: u16 = 7;
 
@@ -33,7 +32,7 @@ const PACKET: usize = 20;
 /// The option with the direction, and the end of the options.
 const FLAGS: usize = 8 + 4;
 /// What [`Writer::statistics`] writes for an interface.
-pub(super) const STATISTICS_BYTES: u64 = (BLOCK + 12 + 5 * 12 + 4) as u64;
+pub(super) const STATISTICS_BYTES: u64 = (BLOCK + 12 + 4 * 12 + 4) as u64;
 
 /// An interface, as it is named in the file.
 pub(super) struct Described<'a> {
@@ -65,8 +64,6 @@ pub(super) struct Statistics {
     /// Nanoseconds since 1970.
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
-    /// Packets that passed, also those that were dropped.
-    pub(super) received: u64,
     /// Packets that the filter accepted.
     pub(super) accepted: u64,
     /// Packets for which the kernel had no room.
@@ -162,7 +159,6 @@ impl Writer {
                 moment(&mut value, time);
                 option(block, code, &value);
             }
-            option(block, ISB_IFRECV, &statistics.received.to_le_bytes());
             option(block, ISB_FILTERACCEPT, &statistics.accepted.to_le_bytes());
             option(block, ISB_OSDROP, &statistics.dropped.to_le_bytes());
             option(block, OPT_END, &[]);

@@ -21,6 +21,7 @@ use weir_service::Shutdown;
 use super::{
     frame::{Chooser, Chosen, Ends},
     pcapng::{Described, Packet, STATISTICS_BYTES, Statistics, Writer},
+    prefilter,
     ring::{BLOCK_BYTES, RETIRE_MS, Ring, Seen},
     who::Who,
 };
@@ -113,7 +114,8 @@ fn serve(inbox: &Receiver<Order>) {
 fn record(order: &Order) -> Result<(), String> {
     let blocks = (RINGS_BYTES / BLOCK_BYTES / order.places.len().max(1)).clamp(2, MAX_BLOCKS);
     let rings = order.places.iter().map(|place| {
-        Ring::open(place.index, blocks).map_err(|error| format!("cannot listen on {}: {error}", place.name))
+        let program = prefilter::program(&place.filter, place.link);
+        Ring::open(place.index, blocks, program).map_err(|error| format!("cannot listen on {}: {error}", place.name))
     });
     let rings = rings.collect::<Result<Vec<_>, _>>()?;
     let mut recording = Recording::new(order, rings);
@@ -308,8 +310,8 @@ impl<'a> Recording<'a> {
     /// Waits for the last names, writes what is left, and says what happened.
     fn finish(&mut self, ended: &str) -> Result<(), Gone> {
         let (rings, started_ns) = (&mut self.rings, self.started_ns);
-        let counts: Vec<_> = rings.iter_mut().map(Ring::counts).collect();
-        self.lost = counts.iter().map(|counts| counts.dropped).sum();
+        let dropped: Vec<_> = rings.iter_mut().map(Ring::dropped).collect();
+        self.lost = dropped.iter().sum();
         let to_ns = now_ns();
         // Nothing more is wanted of the interfaces.
         self.rings.clear();
@@ -320,9 +322,8 @@ impl<'a> Recording<'a> {
             self.send_if_due()?;
         }
         self.release(Some(Instant::now()))?;
-        for (number, (counts, accepted)) in counts.iter().zip(&self.accepted).enumerate() {
-            let (received, dropped) = (counts.received, counts.dropped);
-            let statistics = Statistics { from_ns: started_ns, to_ns, received, accepted: *accepted, dropped };
+        for (number, (&dropped, &accepted)) in dropped.iter().zip(&self.accepted).enumerate() {
+            let statistics = Statistics { from_ns: started_ns, to_ns, accepted, dropped };
             self.writer.statistics(number as u32, &statistics);
         }
         self.send(ended)
@@ -332,7 +333,7 @@ impl<'a> Recording<'a> {
         if self.sent.elapsed() < PIECE_EVERY {
             return Ok(());
         }
-        self.lost = self.rings.iter_mut().map(|ring| ring.counts().dropped).sum::<u64>().max(self.lost);
+        self.lost = self.rings.iter_mut().map(Ring::dropped).sum::<u64>().max(self.lost);
         self.send("")
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::frame::with_tag;
+use super::{frame::with_tag, prefilter};
 
 /// Bytes of a block; no packet can be longer.
 pub(super) const BLOCK_BYTES: usize = 256 << 10;
@@ -51,28 +51,21 @@ impl Seen<'_> {
     }
 }
 
-/// Counters of a socket.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) received: u64,
-    pub(super) dropped: u64,
-}
-
 /// The socket of one interface.
 pub(super) struct Ring {
     socket: OwnedFd,
     memory: NonNull<libc::c_void>,
     blocks: usize,
     next: usize,
-    counts: Counts,
+    dropped: u64,
 }
 
 // SAFETY: the mapping belongs to this value alone.
 unsafe impl Send for Ring {}
 
 impl Ring {
-    /// Listens on an interface from now on. Needs `CAP_NET_RAW`.
-    pub(super) fn open(interface: u32, blocks: usize) -> io::Result<Self> {
+    /// Listens on an interface from now on, for what this program lets through. Needs `CAP_NET_RAW`.
+    pub(super) fn open(interface: u32, blocks: usize, program: Option<Vec<libc::sock_filter>>) -> io::Result<Self> {
         // Protocol 0: nothing comes before it is bound to its interface.
         // SAFETY: no pointers.
         let socket =
@@ -98,7 +91,10 @@ impl Ring {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping of a ring that this socket owns.
         let memory = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &socket, 0)? };
-        let ring = Self { socket, memory, blocks, next: 0, counts: Counts::default() };
+        let ring = Self { socket, memory, blocks, next: 0, dropped: 0 };
+        if let Some(mut program) = program {
+            prefilter::attach(&ring, &mut program)?;
+        }
         ring.bind(interface)?;
         Ok(ring)
     }
@@ -122,8 +118,8 @@ impl Ring {
         count
     }
 
-    /// What the kernel has counted since the socket was opened.
-    pub(super) fn counts(&mut self) -> Counts {
+    /// Frames that the program let through and for which there was no room, since the socket was opened.
+    pub(super) fn dropped(&mut self) -> u64 {
         let mut counts = libc::tpacket_stats_v3 { tp_packets: 0, tp_drops: 0, tp_freeze_q_cnt: 0 };
         let mut length = size_of::<libc::tpacket_stats_v3>() as libc::socklen_t;
         // SAFETY: the structure that this option fills, and its length.
@@ -138,10 +134,9 @@ impl Ring {
         };
         // It cannot fail for this socket; and reading it sets it back.
         if result == 0 {
-            self.counts.received += u64::from(counts.tp_packets);
-            self.counts.dropped += u64::from(counts.tp_drops);
+            self.dropped += u64::from(counts.tp_drops);
         }
-        self.counts
+        self.dropped
     }
 
     /// Takes the error that an interface which went down leaves, or poll(2) would return at once for ever.

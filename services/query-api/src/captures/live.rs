@@ -181,7 +181,7 @@ async fn register(app: &App, capture: &Capture) -> Result<(), Error> {
 /// Takes a recording over, up to the state in which it is queued or failed.
 async fn take(app: Arc<App>, capture: Capture, answer: Answer, first: Bytes, place: OwnedSemaphorePermit) {
     let _place = place;
-    let (outcome, bytes) = match taken(&app, &capture, answer, first).await {
+    let (outcome, bytes) = match Box::pin(taken(&app, &capture, answer, first)).await {
         Ok(taken) => taken,
         Err(error) => {
             // Nobody could be told: it is ended as one whose service is gone.
@@ -300,7 +300,7 @@ impl Pieces<'_> {
                 },
                 change = changes.next(), if watching => match change {
                     Some(Ok(change)) => match change.value {
-                        Some(capture) if capture.deleted => return Ok(Ended::Deleted),
+                        Some(capture) if capture.deleted || !is_recording(&capture) => return Ok(Ended::Deleted),
                         Some(capture) if capture.cancel => return Ok(Ended::Cancelled),
                         Some(capture) if capture.recording.as_ref().is_some_and(|recording| recording.stop) => enough.say(),
                         Some(_) => {}
@@ -334,13 +334,12 @@ impl Pieces<'_> {
     /// Says in the state how far it is; false = it was deleted.
     async fn tell(&self, counts: &Counts) -> Result<bool, Error> {
         let bytes = self.progress.bytes();
-        let changed = change(self.app, id_of(self.capture), |capture| {
+        let changed = change_recording(self.app, id_of(self.capture), |capture| {
             capture.size_bytes = bytes;
             capture.packets = counts.packets;
             if let Some(recording) = &mut capture.recording {
                 recording.lost = counts.lost;
             }
-            Ok(())
         });
         match changed.await {
             Ok(changed) => Ok(changed.is_some()),
@@ -364,13 +363,12 @@ fn broken(capture: &Capture, error: &AnswerError) -> String {
 /// From here on it is a capture as one that was uploaded.
 async fn complete(app: &App, told: &Capture, sha256: [u8; 32]) -> Result<(), Error> {
     let id = id_of(told);
-    let queued = change(app, id, |capture| {
+    let queued = change_recording(app, id, |capture| {
         capture.set_state(State::Queued);
         capture.phase.clear();
         capture.sha256 = sha256.to_vec();
         (capture.size_bytes, capture.packets) = (told.size_bytes, 0);
         capture.recording.clone_from(&told.recording);
-        Ok(())
     });
     match queued.await? {
         Some(capture) => {
@@ -389,10 +387,25 @@ async fn complete(app: &App, told: &Capture, sha256: [u8; 32]) -> Result<(), Err
     audit(app, told, "recorded", ended, told.size_bytes).await
 }
 
+/// Changes the state of a capture that is still being recorded; none where it was deleted, or has expired.
+async fn change_recording(app: &App, id: Uuid, apply: impl Fn(&mut Capture)) -> Result<Option<Capture>, Error> {
+    let changed = change(app, id, |capture| {
+        if !is_recording(capture) {
+            return Err(Error::NotRecording);
+        }
+        apply(capture);
+        Ok(())
+    });
+    match changed.await {
+        Err(Error::NotRecording) => Ok(None),
+        other => other,
+    }
+}
+
 /// It comes to nothing, and says why.
 async fn fail(app: &App, told: &Capture, outcome: &'static str, reason: &str) -> Result<(), Error> {
     let id = id_of(told);
-    let failed = change(app, id, |capture| {
+    let failed = change_recording(app, id, |capture| {
         capture.set_state(State::Failed);
         capture.phase.clear();
         reason.clone_into(&mut capture.error);
@@ -400,7 +413,6 @@ async fn fail(app: &App, told: &Capture, outcome: &'static str, reason: &str) ->
         (capture.size_bytes, capture.packets) = (0, 0);
         (capture.stored, capture.finished_at) = (true, now());
         capture.recording.clone_from(&told.recording);
-        Ok(())
     });
     if let Some(capture) = failed.await? {
         send_record(app, &capture).await?;
