@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Status(Status),
     /// Upload capture files for analysis
     Upload(Upload),
+    /// Record packets of a host, where the operator allows it, and analyse them as an upload
+    Capture(Capture),
     /// Show what the analysis of a capture found, or what is different from another one
     Report(Report),
     /// Ask with read-only SQL
@@ -66,6 +68,9 @@ pub(crate) struct Up {
     /// Interface to capture on; may be given several times [default: those of the default routes]
     #[arg(long = "interface", value_name = "NAME")]
     pub(crate) interfaces: Vec<String>,
+    /// Let users of the API record packets of this host (`weir capture`); off by default
+    #[arg(long)]
+    pub(crate) live_captures: bool,
     /// Return when all is ready and leave it running
     #[arg(long)]
     pub(crate) detach: bool,
@@ -129,6 +134,39 @@ pub(crate) struct Upload {
     #[arg(long)]
     pub(crate) wait: bool,
     /// Print JSON, one capture a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: Api,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Capture {
+    /// Host that records, as `flows.host` names it [default: this one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Option<String>,
+    /// Only packets that it accepts, as in `port = 53 and ip in 10.0.0.0/8`: `ip`, `port`, `protocol` and `interface` can be asked for
+    #[arg(long, value_name = "FILTER", default_value = "", hide_default_value = true)]
+    pub(crate) filter: String,
+    /// How long, as in `30s` or `2m`
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = seconds)]
+    pub(crate) duration: u32,
+    /// Largest file, as in `10MB` or `64KiB` [default: what the API allows]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_bytes: Option<u64>,
+    /// Bytes of each packet that are kept; 0 = all
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) snap_length: u32,
+    /// What the capture is called [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Wait until it is analysed and its rows can be asked for; Ctrl-C ends the recording
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait, and write the recorded packets to this file
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -307,6 +345,42 @@ pub(crate) struct Containers {
     pub(crate) api: Api,
 }
 
+/// Whole seconds, from a number with a unit.
+fn seconds(text: &str) -> Result<u32, String> {
+    let (number, unit) = split(text);
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 0,
+    };
+    let seconds = number.and_then(|number| number.checked_mul(factor)).and_then(|seconds| u32::try_from(seconds).ok());
+    seconds.filter(|seconds| *seconds > 0).ok_or_else(|| "expected a number with a unit: 30s, 2m, 1h".to_owned())
+}
+
+/// Bytes, from a number with or without a unit.
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text);
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "k" | "kb" => Some(1000),
+        "m" | "mb" => Some(1_000_000),
+        "g" | "gb" => Some(1_000_000_000),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "expected a size: 500KB, 10MB, 1GiB".to_owned())
+}
+
+fn split(text: &str) -> (Option<u64>, &str) {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    (number.parse().ok(), unit.trim())
+}
+
 /// A value that parses and yet cannot be used; exit code 64.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -317,6 +391,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        assert_eq!((seconds("30s"), seconds("2m"), seconds("1h")), (Ok(30), Ok(120), Ok(3600)));
+        assert_eq!((size("10MB"), size("64KiB"), size("5")), (Ok(10_000_000), Ok(65_536), Ok(5)));
+        for bad in ["", "30", "0s", "-1s", "1.5m", "99999999999h", "s"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "MB", "10XB", "0", "99999999999999999999", "18446744073709551615GB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

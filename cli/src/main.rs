@@ -52,6 +52,7 @@ async fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Down(down) => down::run(&down).await,
         Command::Status(status) => status::run(&status).await,
         Command::Upload(upload) => ask::upload::run(&upload).await,
+        Command::Capture(capture) => ask::capture::run(&capture).await,
         Command::Report(report) => ask::report::run(&report).await,
         Command::Query(query) => ask::query::run(&query).await,
         Command::Flows(flows) => ask::flows::list(&flows).await,

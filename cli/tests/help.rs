@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 9] = ["up", "down", "status", "upload", "report", "query", "flows", "top", "containers"];
+const COMMANDS: [&str; 10] =
+    ["up", "down", "status", "upload", "capture", "report", "query", "flows", "top", "containers"];
 
 #[test]
 fn the_help_is_the_one_that_is_checked_in() {

@@ -40,6 +40,8 @@ pub struct Batch {
     pub dead_letters: ::prost::alloc::vec::Vec<DeadLetter>,
     #[prost(message, repeated, tag = "240")]
     pub capture_ledger: ::prost::alloc::vec::Vec<LedgerEntry>,
+    #[prost(message, repeated, tag = "250")]
+    pub audits: ::prost::alloc::vec::Vec<Audit>,
 }
 /// An interval of one flow, both directions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -783,6 +785,9 @@ pub struct Capture {
     /// In the bucket only: what a worker does at the moment: reading, report; empty = nothing.
     #[prost(string, tag = "225")]
     pub phase: ::prost::alloc::string::String,
+    /// It is, or was, recorded on demand.
+    #[prost(message, optional, tag = "250")]
+    pub recording: ::core::option::Option<Recording>,
 }
 /// Nested message and enum types in `Capture`.
 pub mod capture {
@@ -868,6 +873,67 @@ pub struct DeadLetter {
     pub reason: ::prost::alloc::string::String,
     #[prost(bytes = "vec", tag = "5")]
     pub payload: ::prost::alloc::vec::Vec<u8>,
+}
+/// How a capture is recorded on demand.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recording {
+    /// The host whose interfaces are listened on.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// In the language of filters; empty = every packet.
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub seconds: u32,
+    #[prost(uint64, tag = "4")]
+    pub max_bytes: u64,
+    /// Somebody asked to end it now and keep what there is.
+    #[prost(bool, tag = "5")]
+    pub stop: bool,
+    /// Packets for which the kernel had no room.
+    #[prost(uint64, tag = "6")]
+    pub lost: u64,
+    /// Why it ended: `time`, `bytes`, `stopped`, `shutdown`; empty = it goes on, or did not come to its end.
+    #[prost(string, tag = "7")]
+    pub ended: ::prost::alloc::string::String,
+}
+/// Something that an operator may be asked about: who did it, and what came of it; a row of `audit`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audit {
+    #[prost(fixed64, tag = "1")]
+    pub time: u64,
+    /// `live_capture`
+    #[prost(string, tag = "2")]
+    pub action: ::prost::alloc::string::String,
+    /// `requested`, `refused`, `recorded`, `cancelled`, `deleted`, `failed`
+    #[prost(string, tag = "3")]
+    pub outcome: ::prost::alloc::string::String,
+    /// 16 bytes (UUID).
+    #[prost(bytes = "vec", tag = "4")]
+    pub capture_id: ::prost::alloc::vec::Vec<u8>,
+    /// The address that the request came from.
+    #[prost(string, tag = "5")]
+    pub client: ::prost::alloc::string::String,
+    /// The host that it is about.
+    #[prost(string, tag = "6")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub filter: ::prost::alloc::string::String,
+    /// What was asked for.
+    #[prost(uint32, tag = "8")]
+    pub seconds: u32,
+    #[prost(uint64, tag = "9")]
+    pub max_bytes: u64,
+    /// What came of it.
+    #[prost(uint64, tag = "10")]
+    pub packets: u64,
+    #[prost(uint64, tag = "11")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "12")]
+    pub lost: u64,
+    /// Why; for people.
+    #[prost(string, tag = "13")]
+    pub detail: ::prost::alloc::string::String,
 }
 /// Who saw the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1041,6 +1107,39 @@ pub struct CarvedFlow {
     /// Of each of its packets.
     #[prost(string, tag = "13")]
     pub comment: ::prost::alloc::string::String,
+}
+/// A question on `weir.record.<host>`: packets of the host's interfaces from now on, in pieces that are each a `RecordedPiece`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordPackets {
+    /// 16 bytes (UUID).
+    #[prost(bytes = "vec", tag = "1")]
+    pub capture_id: ::prost::alloc::vec::Vec<u8>,
+    /// In the language of filters, of which a packet can be asked; empty = every packet.
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub seconds: u32,
+    /// Of the whole file.
+    #[prost(uint64, tag = "4")]
+    pub max_bytes: u64,
+    /// Bytes of each packet that are kept; 0 = all.
+    #[prost(uint32, tag = "5")]
+    pub snap_length: u32,
+}
+/// A part of the answer. One comes at least every few seconds, also without data.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecordedPiece {
+    /// The next bytes of the pcapng file.
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+    /// So far: packets in the file, and packets for which the kernel had no room.
+    #[prost(uint64, tag = "2")]
+    pub packets: u64,
+    #[prost(uint64, tag = "3")]
+    pub lost: u64,
+    /// As in `Recording`; of the last piece.
+    #[prost(string, tag = "4")]
+    pub ended: ::prost::alloc::string::String,
 }
 /// The value of key `WEIR_RECORDS` in the bucket `weir-ingest`, written before a block is inserted: with it and the stream the same
 /// block can be formed again.

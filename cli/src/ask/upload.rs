@@ -24,7 +24,7 @@ use crate::output;
 const POLL: Duration = Duration::from_millis(300);
 
 /// Steps of the bar of an analysis.
-const PROGRESS: u64 = 1000;
+pub(super) const PROGRESS: u64 = 1000;
 
 /// True = all files were taken and, with `--wait`, analysed.
 pub(crate) async fn run(options: &Upload) -> Result<bool> {
@@ -101,7 +101,7 @@ async fn follow(api: &Api, id: &str, name: &str) -> Result<Value> {
     }
 }
 
-fn bar(length: u64, name: &str, template: &str) -> ProgressBar {
+pub(super) fn bar(length: u64, name: &str, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(length).with_prefix(name.to_owned());
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());

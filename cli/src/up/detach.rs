@@ -55,6 +55,9 @@ fn start(options: &Up, instance: &Instance, log: &File) -> Result<Child> {
     for interface in &options.interfaces {
         command.args(["--interface", interface]);
     }
+    if options.live_captures {
+        command.arg("--live-captures");
+    }
     if let Some(token) = &options.api_token {
         // Not on the command line, which everybody on the machine can read.
         command.env("WEIR_API_TOKEN", token);

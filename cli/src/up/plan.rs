@@ -184,8 +184,11 @@ impl Build<'_> {
 
     async fn capture(&self) -> Result<Planned> {
         let interfaces = self.options.interfaces.join(",");
-        let own: Vec<(&str, &str)> =
+        let mut own: Vec<(&str, &str)> =
             if interfaces.is_empty() { Vec::new() } else { vec![("WEIR_CAPTURE_INTERFACE", &interfaces)] };
+        if self.options.live_captures {
+            own.push(("WEIR_CAPTURE_ON_DEMAND", "true"));
+        }
         let planned = self.service("capture", &own)?;
         let Planned::Run(spec) = &planned else { return Ok(planned) };
         match check((spec.command)()).await {
@@ -201,6 +204,9 @@ impl Build<'_> {
         ];
         if let Some(token) = &self.options.api_token {
             variables.push(("WEIR_API_TOKEN", token));
+        }
+        if self.options.live_captures {
+            variables.push(("WEIR_LIVE_CAPTURES", "true"));
         }
         variables
     }

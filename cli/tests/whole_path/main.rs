@@ -3,6 +3,7 @@
 
 mod captures;
 mod commands;
+mod demand;
 mod full_disk;
 mod kills;
 mod known;

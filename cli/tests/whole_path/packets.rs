@@ -105,9 +105,9 @@ fn every_packet_and_byte_that_the_interface_counts_is_in_a_row() {
 }
 
 /// Two ends of a wire: one here, one in a namespace of its own.
-struct Wire {
+pub(crate) struct Wire {
     namespace: String,
-    here: String,
+    pub(crate) here: String,
     peer: String,
     /// Its own part of the addresses for measurements (RFC 2544), so that wires of several tests stand side by side.
     net: u32,
@@ -115,7 +115,7 @@ struct Wire {
 
 impl Wire {
     /// With both ends up.
-    fn new_or_skip() -> Option<Self> {
+    pub(crate) fn new_or_skip() -> Option<Self> {
         let wire = Self::down_or_skip()?;
         wire.set_up();
         Some(wire)
@@ -167,7 +167,7 @@ impl Wire {
         assert!(ip(&[&["-n", self.namespace.as_str()], neighbour.as_slice()].concat()));
     }
 
-    fn v4(&self, end: u8) -> String {
+    pub(crate) fn v4(&self, end: u8) -> String {
         Ipv4Addr::new(198, 18 + (self.net >> 8) as u8, (self.net & 255) as u8, end).to_string()
     }
 

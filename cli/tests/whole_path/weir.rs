@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc::{RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
@@ -27,8 +27,17 @@ impl Weir {
         Self::up_in_or_skip(&std::env::temp_dir(), interface)
     }
 
+    /// The same, with further options.
+    pub(crate) fn up_with_or_skip(interface: &str, options: &[&str]) -> Option<Self> {
+        Self::start_or_skip(&std::env::temp_dir(), interface, options)
+    }
+
     /// The same, in a directory below `parent`.
     pub(crate) fn up_in_or_skip(parent: &Path, interface: &str) -> Option<Self> {
+        Self::start_or_skip(parent, interface, &[])
+    }
+
+    fn start_or_skip(parent: &Path, interface: &str, options: &[&str]) -> Option<Self> {
         for name in PROGRAMS {
             let program = Path::new(env!("CARGO_BIN_EXE_weir")).with_file_name(name);
             if !program.is_file() {
@@ -42,26 +51,39 @@ impl Weir {
             return None;
         }
         let weir = Self { dir: tempfile::Builder::new().prefix("weir-whole-").tempdir_in(parent).expect("tempdir") };
-        let up = weir.up(interface);
+        let up = weir.up_with(interface, options);
         assert!(up.status.success(), "{}\n{}", text(&up.stdout), text(&up.stderr));
         Some(weir)
     }
 
     pub(crate) fn up(&self, interface: &str) -> Output {
-        self.run(&["up", "--detach", "--listen", "127.0.0.1:0", "--interface", interface])
+        self.up_with(interface, &[])
+    }
+
+    fn up_with(&self, interface: &str, options: &[&str]) -> Output {
+        self.run(&[&["up", "--detach", "--listen", "127.0.0.1:0", "--interface", interface], options].concat())
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_weir"))
+        self.command(arguments).output().expect("run weir")
+    }
+
+    /// Starts a command that takes its time.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start weir")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command
             .args(arguments)
             .env("WEIR_DATA_DIR", self.dir.path())
             .env_remove("WEIR_API")
             .env_remove("WEIR_API_TOKEN")
             .env_remove("WEIR_NATS_URL")
             .env_remove("WEIR_CLICKHOUSE_URL")
-            .stdin(Stdio::null())
-            .output()
-            .expect("run weir")
+            .stdin(Stdio::null());
+        command
     }
 
     /// What a command says that must succeed.

@@ -27,6 +27,6 @@ pub use codec::{DecodeError, MAX_DECODED_BYTES, decode_batch, encode_batch};
 pub use connection::{Bus, Options, purge};
 pub use error::Error;
 pub use objects::{ObjectReader, Objects};
-pub use pieces::{Answer, AnswerError, PIECE_BYTES, Question, Questions};
+pub use pieces::{Answer, AnswerError, Enough, PIECE_BYTES, Question, Questions, Wants};
 pub use publisher::{Publisher, SpoolOptions};
 pub use reader::{JobsReader, Message, RecordsReader};

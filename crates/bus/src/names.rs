@@ -25,9 +25,16 @@ pub const JOBS_PCAP: &str = "weir.jobs.pcap";
 /// Subject of questions for packets of a capture, answered in pieces by one of the pcap-workers.
 pub const CARVE: &str = "weir.carve";
 
+/// Subject of questions for packets of a host's interfaces, answered in pieces by the host's capture.
+#[must_use]
+pub fn record(host: &str) -> String {
+    format!("weir.record.{}", key(host))
+}
+
 /// Key-value bucket of the containers that exist: `<host>.<container_id>` (see [`key`]).
 pub const IDENTITIES: &str = "weir-identities";
-/// Key-value bucket of captures: `id.<uuid>` holds a `Capture`, `sha256.<hex>` the 16 bytes of the id.
+/// Key-value bucket of captures: `id.<uuid>` holds a `Capture`, `sha256.<hex>` the 16 bytes of the id, and so does `recording.<uuid>` for as
+/// long as the capture is recorded.
 pub const CAPTURES: &str = "weir-captures";
 /// Key-value bucket of the ingester.
 pub const INGEST: &str = "weir-ingest";
@@ -53,6 +60,15 @@ pub const DEAD_LETTER_HEADER: &str = "Weir-Dead-Letter";
 pub fn capture_key(id: uuid::Uuid) -> String {
     format!("id.{id}")
 }
+
+/// The key in [`CAPTURES`] that a capture has while it is recorded.
+#[must_use]
+pub fn recording_key(id: uuid::Uuid) -> String {
+    format!("{RECORDING_KEYS}{id}")
+}
+
+/// What every [`recording_key`] begins with.
+pub const RECORDING_KEYS: &str = "recording.";
 
 /// A part of a key-value key out of a name that strangers chose: what a key may not hold becomes `=XX` (hexadecimal).
 #[must_use]

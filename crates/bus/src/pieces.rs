@@ -1,9 +1,16 @@
 //! A question whose answer comes in pieces, without being stored anywhere.
 //!
 //! Each piece waits for the word of who asked that there is room for it, so neither side holds more than a few; who asked and goes away is
-//! noticed with the next piece, and so is who answers and dies, after a time. Nothing is kept: who gets no end asks again.
+//! noticed with the next piece, and so is who answers and dies, after a time. Nothing is kept: who gets no end asks again. Who has enough
+//! says so with its word for a piece, and then the answer comes to its end.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{HeaderMap, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
@@ -25,6 +32,8 @@ const MORE: &str = "more";
 const END: &str = "end";
 const BUSY: &str = "busy";
 const FAILED: &str = "failed";
+/// The word for a piece after which there should be no more than what belongs to the end.
+const ENOUGH: &[u8] = b"enough";
 
 /// Why an answer did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +59,40 @@ pub enum AnswerError {
 pub struct Answer {
     client: async_nats::Client,
     messages: Subscriber,
+    enough: Enough,
+}
+
+/// Asks for the end of an answer, from wherever it is read. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Enough(Arc<AtomicBool>);
+
+impl Enough {
+    /// Whoever answers hears it with the word for its next piece.
+    pub fn say(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn word(&self) -> Bytes {
+        if self.0.load(Ordering::Relaxed) { Bytes::from_static(ENOUGH) } else { Bytes::new() }
+    }
+}
+
+/// What who asked wants after a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// The next one.
+    More,
+    /// The end.
+    TheEnd,
 }
 
 impl Answer {
+    /// With which the end can be asked for.
+    #[must_use]
+    pub fn enough(&self) -> Enough {
+        self.enough.clone()
+    }
+
     /// The next piece; none at the end. After an error there is nothing more.
     pub async fn next(&mut self) -> Result<Option<Bytes>, AnswerError> {
         let message = tokio::time::timeout(SILENCE, self.messages.next());
@@ -65,7 +105,7 @@ impl Answer {
             MORE => {
                 // Who asked has taken the one before, and so has room for the next.
                 if let Some(reply) = message.reply {
-                    let taken = self.client.publish(reply, Bytes::new()).await;
+                    let taken = self.client.publish(reply, self.enough.word()).await;
                     taken.map_err(unavailable("cannot take a piece"))?;
                 }
                 Ok(Some(message.payload))
@@ -114,10 +154,11 @@ impl Question {
     }
 
     /// Sends a piece, and waits until who asked has room for another. An error means that nobody listens any more.
-    pub async fn send(&self, piece: Bytes) -> Result<(), Error> {
+    pub async fn send(&self, piece: Bytes) -> Result<Wants, Error> {
         let request = async_nats::Request::new().headers(kind(MORE)).payload(piece).timeout(Some(PIECE_TIMEOUT));
         let taken = self.client.send_request(self.reply.clone(), request).await;
-        taken.map(drop).map_err(unavailable("nobody takes the answer"))
+        let word = taken.map_err(unavailable("nobody takes the answer"))?;
+        Ok(if word.payload == ENOUGH { Wants::TheEnd } else { Wants::More })
     }
 
     /// The answer is whole.
@@ -150,18 +191,19 @@ fn kind(what: &'static str) -> HeaderMap {
 
 impl Bus {
     /// Asks whoever answers on `subject`; the answer comes in pieces.
-    pub async fn ask(&self, subject: &'static str, question: Bytes) -> Result<Answer, Error> {
+    pub async fn ask(&self, subject: &str, question: Bytes) -> Result<Answer, Error> {
         let inbox = self.client.new_inbox();
         let messages =
             self.client.subscribe(inbox.clone()).await.map_err(unavailable("cannot listen for an answer"))?;
-        let asked = self.client.publish_with_reply_and_headers(subject, inbox, trace_headers(), question).await;
+        let asked =
+            self.client.publish_with_reply_and_headers(subject.to_owned(), inbox, trace_headers(), question).await;
         asked.map_err(unavailable("cannot ask"))?;
-        Ok(Answer { client: self.client.clone(), messages })
+        Ok(Answer { client: self.client.clone(), messages, enough: Enough::default() })
     }
 
     /// The questions on `subject`; each goes to one of those who answer.
-    pub async fn questions(&self, subject: &'static str) -> Result<Questions, Error> {
-        let messages = self.client.queue_subscribe(subject, GROUP.to_owned()).await;
+    pub async fn questions(&self, subject: &str) -> Result<Questions, Error> {
+        let messages = self.client.queue_subscribe(subject.to_owned(), GROUP.to_owned()).await;
         let messages = messages.map_err(unavailable("cannot listen for questions"))?;
         Ok(Questions { client: self.client.clone(), messages })
     }

@@ -235,6 +235,7 @@ fn count(batch: &Batch) -> u64 {
         + batch.containers.len()
         + batch.captures.len()
         + batch.findings.len()
-        + batch.capture_ledger.len();
+        + batch.capture_ledger.len()
+        + batch.audits.len();
     records as u64
 }

@@ -97,3 +97,27 @@ ENGINE = MergeTree
 PARTITION BY toYYYYMMDD(recorded_at)
 ORDER BY (host, interface, outcome, reason, start_time)
 SETTINGS non_replicated_deduplication_window = 10000
+;
+-- Who had packets recorded, of which host, and what came of it.
+CREATE TABLE IF NOT EXISTS audit
+(
+    time            DateTime64(6, 'UTC') CODEC(DoubleDelta, ZSTD(1)),
+    recorded_at     DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
+    stream_sequence UInt64 COMMENT 'position of the batch in the stream of records' CODEC(T64, ZSTD(1)),
+    action          LowCardinality(String) COMMENT 'live_capture',
+    outcome         LowCardinality(String) COMMENT 'requested, refused, recorded, cancelled, deleted, failed',
+    capture_id      UUID CODEC(ZSTD(1)),
+    client          String COMMENT 'address that the request came from' CODEC(ZSTD(1)),
+    host            LowCardinality(String) COMMENT 'that it is about',
+    filter          String COMMENT 'empty = every packet' CODEC(ZSTD(1)),
+    seconds         UInt32 COMMENT 'asked for' CODEC(ZSTD(1)),
+    max_bytes       UInt64 COMMENT 'asked for' CODEC(ZSTD(1)),
+    packets         UInt64 COMMENT 'recorded' CODEC(ZSTD(1)),
+    bytes           UInt64 COMMENT 'of the recorded file' CODEC(ZSTD(1)),
+    lost            UInt64 COMMENT 'packets for which the kernel had no room' CODEC(ZSTD(1)),
+    detail          String COMMENT 'why' CODEC(ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(recorded_at)
+ORDER BY (time, capture_id)
+SETTINGS non_replicated_deduplication_window = 10000

@@ -3,6 +3,7 @@
 //! What came over the bus was made by another program: times, ports and enums that a column cannot hold are brought into its range and
 //! counted in [`Rows::altered`]; nothing here can fail.
 
+mod audit;
 mod capture;
 mod container;
 mod context;
@@ -15,6 +16,7 @@ use clickhouse::{Row, RowOwned, RowWrite};
 use uuid::Uuid;
 use weir_proto::{Batch, Ip};
 
+pub use audit::AuditRow;
 pub use capture::{CaptureRow, FindingRow};
 pub use container::{ContainerEventRow, ContainerRow, ContainerStatsRow};
 pub use context::Position;
@@ -114,6 +116,7 @@ pub struct Rows {
     pub findings: Vec<FindingRow>,
     pub dead_letters: Vec<DeadLetterRow>,
     pub capture_ledger: Vec<LedgerRow>,
+    pub audit: Vec<AuditRow>,
     /// Captures whose rows are to be deleted.
     pub deleted: Vec<Uuid>,
     /// Captures whose rows from before a message of the stream are to be deleted, and that message.
@@ -149,6 +152,7 @@ impl Rows {
         self.dead_letters.extend(letters);
         let entries = batch.capture_ledger.into_iter().map(|entry| LedgerRow::new(entry, &mut context));
         self.capture_ledger.extend(entries);
+        self.audit.extend(batch.audits.into_iter().map(|audit| AuditRow::new(audit, &mut context)));
         self.altered += context.altered;
     }
 
@@ -187,7 +191,7 @@ impl Rows {
 
     /// How many rows each table gets.
     #[must_use]
-    pub fn counts(&self) -> [(&'static str, usize); 11] {
+    pub fn counts(&self) -> [(&'static str, usize); 12] {
         [
             (FlowRow::TABLE, self.flows.len()),
             (DnsRow::TABLE, self.dns.len()),
@@ -200,6 +204,7 @@ impl Rows {
             (FindingRow::TABLE, self.findings.len()),
             (DeadLetterRow::TABLE, self.dead_letters.len()),
             (LedgerRow::TABLE, self.capture_ledger.len()),
+            (AuditRow::TABLE, self.audit.len()),
         ]
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir_engines::testing::ClickHouse;
 use weir_proto::{
-    Address, Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork,
+    Address, Audit, Batch, Capture, Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerNetwork,
     ContainerStats, Dns, EndReason, Finding, Flow, Http, Ip, LedgerEntry, PublishedPort, ResetBy, Source, Tls,
     capture::State, ledger_entry::Outcome,
 };
@@ -69,6 +69,7 @@ async fn insert_all(writer: &Writer, rows: &Rows, block: &Block) {
     writer.insert(&rows.findings, block).await.expect("findings");
     writer.insert(&rows.dead_letters, block).await.expect("dead_letters");
     writer.insert(&rows.capture_ledger, block).await.expect("capture_ledger");
+    writer.insert(&rows.audit, block).await.expect("audit");
 }
 
 /// Flows with flow ids from `from`, `per_message` in each message, stored one second apart from `stored_at` on.
@@ -253,6 +254,17 @@ fn full_batch(capture_id: Uuid) -> Batch {
             packets: 3,
             bytes: 1 << 40,
         }],
+        audits: vec![Audit {
+            time: TIME,
+            action: "live_capture".into(),
+            outcome: "recorded".into(),
+            capture_id: capture_id.as_bytes().to_vec(),
+            client: "192.0.2.9".into(),
+            host: "host-1".into(),
+            seconds: 30,
+            packets: 7,
+            ..Audit::default()
+        }],
         ..Batch::default()
     }
 }
@@ -334,6 +346,11 @@ async fn every_table_gives_back_what_was_written() {
         &read("capture_ledger").await,
         json!({"start_time": time, "end_time": "2026-01-02 03:04:05.678906", "host": "host-1", "interface": "eth0",
             "outcome": "lost", "reason": "table_full", "packets": 3, "bytes": 1_u64 << 40}),
+    );
+    expect(
+        &read("audit").await,
+        json!({"time": time, "action": "live_capture", "outcome": "recorded", "capture_id": capture_id.to_string(),
+            "client": "192.0.2.9", "host": "host-1", "filter": "", "seconds": 30, "packets": 7, "stream_sequence": 7}),
     );
     expect(
         &read("dead_letters").await,

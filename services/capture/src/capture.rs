@@ -22,6 +22,7 @@ use crate::{
     checkpoint::Checkpoint,
     clock::{self, Clock},
     config::Config,
+    demand::Recorder,
     drain::{Drain, Idle, Interval, Policy, Spilled, Table as _},
     interfaces::Selection,
     kernel::{Feature, Kernel, KernelTable, Room},
@@ -50,6 +51,7 @@ pub struct Capture {
     orders: SyncSender<Order>,
     thread: JoinHandle<Result<Totals, Error>>,
     picks: Option<Buffer>,
+    recorder: Option<Recorder>,
     seed: u64,
 }
 
@@ -85,6 +87,7 @@ impl Capture {
         kernel.learn_executables(before);
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
+        let recorder = config.on_demand.then(Recorder::start).transpose()?;
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let drain = Drain::new(policy(config));
         let spilled = Spilled::new(config.drain_active, config.drain_ended);
@@ -117,7 +120,7 @@ impl Capture {
                 .run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
-        Ok(Self { orders, thread, picks, seed })
+        Ok(Self { orders, thread, picks, recorder, seed })
     }
 
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
@@ -133,6 +136,11 @@ impl Capture {
     /// Where the kernel puts packets for [`crate::picks`], the first time that this is called; `None` if it picks none.
     pub fn take_picks(&mut self) -> Option<Buffer> {
         self.picks.take()
+    }
+
+    /// What records packets, the first time that this is called; `None` where nobody may ask for that.
+    pub fn take_recorder(&mut self) -> Option<Recorder> {
+        self.recorder.take()
     }
 
     /// Part of the ids of all flows of this life.

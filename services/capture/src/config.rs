@@ -73,6 +73,9 @@ pub struct Config {
     /// Place among the programs of others: what the first one sees may still be dropped by another, the last one sees what is left
     #[arg(long, env = "WEIR_CAPTURE_TCX_ORDER", value_name = "ORDER", default_value = "first")]
     pub tcx_order: Order,
+    /// Whether packets may be recorded when query-api asks for it: `POST /api/v1/captures/live`. Needs `CAP_NET_RAW` and NATS
+    #[arg(long, env = "WEIR_CAPTURE_ON_DEMAND", value_name = "BOOL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    pub on_demand: bool,
     /// Where records go
     /// [default: nats where --nats-url is given, else live on a terminal and lines elsewhere]
     #[arg(long, env = "WEIR_CAPTURE_OUTPUT", value_name = "FORM")]

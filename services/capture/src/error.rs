@@ -10,6 +10,11 @@ pub enum Error {
         "capturing needs the capability {0}: run as root, or `setcap cap_bpf,cap_net_admin,cap_perfmon+ep` on weir-capture"
     )]
     MissingRight(&'static str),
+    /// Packets cannot be recorded.
+    #[error(
+        "--on-demand needs the capability CAP_NET_RAW too: run as root, or `setcap cap_bpf,cap_net_admin,cap_perfmon,cap_net_raw+ep` on weir-capture"
+    )]
+    MissingRightToRecord,
     /// The kernel lacks what the programs need.
     #[error("capturing needs Linux 5.15 or later, this is {0}")]
     KernelTooOld(String),
@@ -49,6 +54,6 @@ impl Error {
     /// Whether this host cannot capture at all, as opposed to a failure while it did.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::MissingRight(_) | Self::KernelTooOld(_))
+        matches!(self, Self::MissingRight(_) | Self::MissingRightToRecord | Self::KernelTooOld(_))
     }
 }

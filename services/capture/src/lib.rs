@@ -14,6 +14,8 @@
 //! Beside that the kernel picks packets that may name what a flow is about; [`picks`] dissects them into rows of their own, and into the names of
 //! flows.
 //!
+//! Packets themselves leave the host only where the operator allows it and somebody asks: [`demand`] records them for a while.
+//!
 //! What became of all packets is told as records, too (`books`). A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
 //! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
 
@@ -22,6 +24,7 @@ pub mod capture;
 mod checkpoint;
 pub mod clock;
 pub mod config;
+pub mod demand;
 pub mod drain;
 mod error;
 pub mod http;
@@ -47,10 +50,10 @@ use capture::Capture;
 
 /// Loads the kernel program and gives up every right that is not needed any more. Call it before the process has threads.
 pub fn prepare(config: &Config) -> Result<Capture, Error> {
-    privileges::check()?;
+    privileges::check(config.on_demand)?;
     // What others execute is not shown any more without the rights that go.
     let before = processes::Processes::read();
-    privileges::keep_for_loading()?;
+    privileges::keep_for_loading(config.on_demand)?;
     let capture = Capture::load(config, &before)?;
     privileges::keep_nothing()?;
     privileges::forbid_the_rest()?;
@@ -62,7 +65,7 @@ const LOOPBACK: u32 = 1;
 
 /// Whether capturing can work here: loads the program into the kernel and attaches it to the loopback interface for a moment.
 pub fn check() -> Result<(), Error> {
-    privileges::check()?;
+    privileges::check(false)?;
     let (mut kernel, _table) =
         kernel::Kernel::load(kernel::Room { max_flows: 1, overflow_buffer: 0 }, &select::Plan::default())?;
     let _attached = kernel.attach("lo", LOOPBACK, weir_capture_common::dissect::Link::Ethernet)?;

@@ -12,6 +12,7 @@ use weir_service::Context;
 use crate::{
     capture::{Capture, Sink},
     config::{Config, Output},
+    demand::{self, Who},
     http::Told,
     interfaces::{self, Network},
     output::Printer,
@@ -41,8 +42,13 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
     let picks = capture.take_picks();
     let picks = picks.map(|buffer| Picks::start(buffer, capture.seed(), Arc::clone(&known), destination.rows()));
     let picks = picks.transpose().context("cannot start a thread")?;
+    let who = Arc::new(Who::default());
+    let recorder = capture.take_recorder().zip(destination.bus());
+    let recording = recorder.map(|(recorder, bus)| {
+        demand::start(bus, recorder, Arc::clone(&who), network.subscribe(), &config, &context.shutdown)
+    });
     capture.start(
-        sink(&config, &destination, &told, known, picks.as_ref().map(Picks::catch_up)),
+        sink(&config, &destination, &told, (known, who), picks.as_ref().map(Picks::catch_up)),
         context.health.clone(),
         checkpoint,
     )?;
@@ -64,6 +70,10 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
         }
     }
 
+    if let Some(recording) = recording {
+        // Where the loop ended without an order to stop, it would go on.
+        recording.stop().await;
+    }
     let totals = tokio::task::spawn_blocking(move || capture.stop()).await?.context("capturing stopped")?;
     if let Some(picks) = picks {
         tokio::task::spawn_blocking(move || picks.stop()).await?;
@@ -78,7 +88,13 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
 }
 
 /// Scales what a sample stands for, adds names, and hands records to all who want them.
-fn sink(config: &Config, destination: &Destination, told: &Told, known: Arc<Known>, names: Option<CatchUp>) -> Sink {
+fn sink(
+    config: &Config,
+    destination: &Destination,
+    told: &Told,
+    (known, who): (Arc<Known>, Arc<Who>),
+    names: Option<CatchUp>,
+) -> Sink {
     let one_in = config.sample;
     let live = told.live.clone();
     let mut publish = destination.publish();
@@ -90,6 +106,7 @@ fn sink(config: &Config, destination: &Destination, told: &Told, known: Arc<Know
             select::scale(flow, one_in);
             known.name(flow);
         }
+        who.learn(&flows);
         live.tell(&flows);
         publish(flows)
     })
@@ -97,7 +114,7 @@ fn sink(config: &Config, destination: &Destination, told: &Told, known: Arc<Know
 
 /// Where records go.
 enum Destination {
-    Nats { publisher: Publisher, directory: std::path::PathBuf, connecting: tokio::task::JoinHandle<()> },
+    Nats { bus: Box<Bus>, publisher: Publisher, directory: std::path::PathBuf, connecting: tokio::task::JoinHandle<()> },
     Alone(Printer),
 }
 
@@ -118,12 +135,19 @@ impl Destination {
         let host = &config.service.host;
         let publisher =
             Publisher::open(bus.clone(), names::RECORDS_EBPF, host, &directory, config.spool.spool_max_bytes)?;
-        let connecting = tokio::spawn(report_bus(bus, context.clone()));
-        Ok(Self::Nats { publisher, directory, connecting })
+        let connecting = tokio::spawn(report_bus(bus.clone(), context.clone()));
+        Ok(Self::Nats { bus: Box::new(bus), publisher, directory, connecting })
     }
 
     fn is_nats(&self) -> bool {
         matches!(self, Self::Nats { .. })
+    }
+
+    fn bus(&self) -> Option<Bus> {
+        match self {
+            Self::Nats { bus, .. } => Some(Bus::clone(bus)),
+            Self::Alone(_) => None,
+        }
     }
 
     fn publish(&self) -> Box<dyn FnMut(Vec<Flow>) -> bool + Send> {
@@ -151,7 +175,7 @@ impl Destination {
 
     async fn close(self) -> anyhow::Result<()> {
         match self {
-            Self::Nats { publisher, directory, connecting } => {
+            Self::Nats { publisher, directory, connecting, .. } => {
                 let left = publisher.close(CLOSE).await;
                 if left > 0 {
                     warn!(batches = left, directory = %directory.display(), "the spool keeps what NATS has not taken");

@@ -52,8 +52,11 @@ const FORBIDDEN: [i64; 33] = [
 /// through their loops. Before 6.6 there is no TCX, and filters of the qdisc clsact take its place.
 const FIRST_KERNEL: (u32, u32) = (5, 15);
 
-/// Whether this process may capture on this kernel, as far as that can be told without trying.
-pub fn check() -> Result<(), Error> {
+/// What the thread that records on demand needs for ever: to open packet sockets.
+const RECORDING: Capability = Capability::CAP_NET_RAW;
+
+/// Whether this process may capture on this kernel, as far as that can be told without trying; `on_demand` = and record packets.
+pub fn check(on_demand: bool) -> Result<(), Error> {
     let release = uname().map_err(|error| system("read the kernel's version", error.into()))?;
     let release = release.release().to_string_lossy();
     if version(&release).is_some_and(|version| version < FIRST_KERNEL) {
@@ -68,11 +71,15 @@ pub fn check() -> Result<(), Error> {
             return Err(Error::MissingRight(name));
         }
     }
+    if on_demand && !held.contains(&RECORDING) {
+        return Err(Error::MissingRightToRecord);
+    }
     Ok(())
 }
 
-/// Gives up everything but what loading needs, for this thread and those that it starts from now on.
-pub fn keep_for_loading() -> Result<(), Error> {
+/// Gives up everything but what loading needs, for this thread and those that it starts from now on; `on_demand` = and what the thread
+/// that records needs, which takes it over.
+pub fn keep_for_loading(on_demand: bool) -> Result<(), Error> {
     // Without it a program that this process starts could get rights that it has not.
     // SAFETY: no pointers.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
@@ -89,7 +96,15 @@ pub fn keep_for_loading() -> Result<(), Error> {
         // An older way to hold the same rights.
         keep.insert(Capability::CAP_SYS_ADMIN);
     }
+    if on_demand {
+        keep.insert(RECORDING);
+    }
     shrink(&keep)
+}
+
+/// As [`keep_for_loading`], down to what recording needs.
+pub fn keep_for_recording() -> Result<(), Error> {
+    shrink(&CapsHashSet::from([RECORDING]))
 }
 
 /// As [`keep_for_loading`], down to what capturing needs.

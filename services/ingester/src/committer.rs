@@ -104,7 +104,8 @@ impl Committer {
         inserter.insert(7, &rows.captures, block, at.clone(), first_done).await?;
         inserter.insert(8, &rows.findings, block, at.clone(), first_done).await?;
         inserter.insert(9, &rows.dead_letters, block, at.clone(), first_done).await?;
-        inserter.insert(10, &rows.capture_ledger, block, at, first_done).await?;
+        inserter.insert(10, &rows.capture_ledger, block, at.clone(), first_done).await?;
+        inserter.insert(11, &rows.audit, block, at, first_done).await?;
         failpoint::reached(self.fail_after, Failpoint::Inserts);
         for capture_id in &rows.deleted {
             inserter.delete_capture(*capture_id).await?;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 use weir_bus::{Bucket, Bus, Objects, names};
 use weir_proto::Capture;
 use weir_service::{Context, Health, Shutdown};
@@ -24,11 +25,17 @@ pub(crate) struct App {
     pub(crate) stats: Feed,
     /// How often clients upload.
     pub(crate) rates: Rates,
+    /// What goes on without a request.
+    pub(crate) tasks: TaskTracker,
     bus: Bus,
     queries: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
+    recordings: Arc<Semaphore>,
     requests: Arc<Semaphore>,
 }
+
+/// Recordings that may go on at one time; of each host one.
+const MAX_RECORDINGS: usize = 8;
 
 impl App {
     /// A service that listens on `address`.
@@ -40,6 +47,8 @@ impl App {
             stats: Feed::new("container_stats", routes::STATS_COLUMNS, "", followers),
             queries: places(config.max_queries),
             uploads: places(config.max_uploads),
+            recordings: places(MAX_RECORDINGS),
+            tasks: TaskTracker::new(),
             requests: places(config.max_requests),
             rates: Rates::new(config.uploads_per_hour),
             config,
@@ -84,6 +93,11 @@ impl App {
     /// A place for an upload.
     pub(crate) fn upload_place(&self) -> Result<OwnedSemaphorePermit, Error> {
         place(&self.uploads, "uploads")
+    }
+
+    /// A place for a recording.
+    pub(crate) fn recording_place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        place(&self.recordings, "recordings")
     }
 
     /// A place for a request.

@@ -16,9 +16,13 @@ use crate::{
 
 mod expiry;
 mod limits;
+mod live;
 
 pub(crate) use expiry::{expire, has_expired, queue_again};
 pub(crate) use limits::Rates;
+pub(crate) use live::{
+    RECORDING, Wanted, begin as record, end_lost as end_lost_recordings, is_recording, recorded, stop,
+};
 
 /// How often a change is tried again when somebody else changed the same capture in between.
 const TRIES: usize = 10;
@@ -238,6 +242,9 @@ pub(crate) async fn analyse_again(app: &App, id: Uuid, thresholds: &str) -> Resu
     let changed = change(app, id, |capture| {
         match capture.state() {
             // Rows that are on their way belong to the analysis that is to be replaced.
+            State::Failed if capture.recording.is_some() && capture.size_bytes == 0 => {
+                return Err(Error::NotFound { what: "file of capture", name: id.to_string() });
+            }
             State::Done | State::Failed if capture.stored => {}
             State::Done | State::Failed | State::Running | State::Unspecified => {
                 return Err(Error::InHand { state: "running" });
@@ -286,14 +293,24 @@ async fn remove(app: &App, capture: &Capture) -> Result<(), Error> {
     app.captures().await?.put(&names::capture_key(id), capture).await?;
     // What a worker still sends before it has seen the mark counts as taken.
     app.bus()?.send(names::RECORDS_PCAP, &weir_bus::purge(id, capture.analysis_id.clone())).await?;
+    forget_hash(app, capture).await?;
+    send_record(app, capture).await?;
+    app.objects(names::UPLOADS).await?.delete(&id.to_string()).await?;
+    app.objects(names::ARTIFACTS).await?.delete(&report_name(id)).await?;
+    Ok(())
+}
+
+/// Takes the hash of the bytes back, if it points to this capture.
+async fn forget_hash(app: &App, capture: &Capture) -> Result<(), Error> {
+    // One that was never recorded to its end has none.
+    if capture.sha256.is_empty() {
+        return Ok(());
+    }
     let hashes = app.hashes().await?;
     let key = hash_key(&capture.sha256);
     if hashes.get(&key).await?.is_some_and(|entry| entry.value == capture.capture_id) {
         hashes.delete(&key).await?;
     }
-    send_record(app, capture).await?;
-    app.objects(names::UPLOADS).await?.delete(&id.to_string()).await?;
-    app.objects(names::ARTIFACTS).await?.delete(&report_name(id)).await?;
     Ok(())
 }
 

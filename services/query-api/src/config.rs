@@ -37,6 +37,16 @@ pub struct Config {
     /// Seconds after which a capture expires: its file, report and rows are removed; 0 = never
     #[arg(long, env = "WEIR_REPORT_TTL", value_name = "SECONDS", default_value_t = 0)]
     pub report_ttl: u64,
+    /// Whether packets of hosts may be recorded on demand (`POST /api/v1/captures/live`); the host has to allow it too, with
+    /// `WEIR_CAPTURE_ON_DEMAND`
+    #[arg(long, env = "WEIR_LIVE_CAPTURES", value_name = "BOOL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    pub live_captures: bool,
+    /// The longest recording
+    #[arg(long, env = "WEIR_LIVE_CAPTURE_SECONDS", value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub live_capture_seconds: u32,
+    /// The largest file of a recording
+    #[arg(long, env = "WEIR_LIVE_CAPTURE_BYTES", value_name = "BYTES", default_value_t = 256 << 20)]
+    pub live_capture_bytes: u64,
     /// Queries that may run at one time; more are answered with 503 and when to try again
     #[arg(long, env = "WEIR_MAX_QUERIES", value_name = "COUNT", default_value_t = 16)]
     pub max_queries: usize,

@@ -106,6 +106,31 @@ pub enum Error {
         /// queued, running
         state: &'static str,
     },
+    /// The operator has not turned it on.
+    #[error(
+        "recording packets is off here: the operator turns it on with WEIR_LIVE_CAPTURES=true, and on the host with WEIR_CAPTURE_ON_DEMAND=true"
+    )]
+    LiveCapturesOff,
+    /// Nobody listens on the host's subject.
+    #[error("no capture of a host {0:?} takes orders: it is not there, or WEIR_CAPTURE_ON_DEMAND is off on it")]
+    NoSuchHost(String),
+    /// It takes the question and says nothing.
+    #[error("the capture of host {0:?} did not answer in time")]
+    HostSilent(String),
+    /// One recording at a time.
+    #[error("host {0:?} records already: wait for its end, or stop it")]
+    HostBusy(String),
+    /// The host says no.
+    #[error("host {host:?} refuses: {reason}")]
+    HostRefused {
+        /// Its name.
+        host: String,
+        /// What it says.
+        reason: String,
+    },
+    /// There is nothing to stop.
+    #[error("the capture is not being recorded: there is nothing to stop")]
+    NotRecording,
     /// The report has a form that this version does not read.
     #[error("the report was made by another version: have the capture analysed again")]
     ReportVersion,
@@ -209,6 +234,12 @@ impl Error {
             Self::NotReady { .. } => ("capture-not-ready", S::NOT_FOUND, "not there yet"),
             Self::HasEnded { .. } => ("capture-has-ended", S::CONFLICT, "nothing to cancel"),
             Self::InHand { .. } => ("capture-in-hand", S::CONFLICT, "not at an end yet"),
+            Self::LiveCapturesOff => ("live-captures-off", S::FORBIDDEN, "not turned on"),
+            Self::NoSuchHost(_) => ("no-such-host", S::NOT_FOUND, "no such host"),
+            Self::HostSilent(_) => ("host-silent", S::GATEWAY_TIMEOUT, "the host does not answer"),
+            Self::HostBusy(_) => ("host-busy", S::CONFLICT, "the host records already"),
+            Self::HostRefused { .. } => ("host-refused", S::UNPROCESSABLE_ENTITY, "the host refuses"),
+            Self::NotRecording => ("not-recording", S::CONFLICT, "nothing to stop"),
             Self::ReportVersion => ("report-version", S::CONFLICT, "a report of another version"),
             Self::Quota { .. } => ("capture-quota", S::INSUFFICIENT_STORAGE, "as much as one client may have"),
             Self::UploadRate { .. } => ("upload-rate", S::TOO_MANY_REQUESTS, "too many uploads"),

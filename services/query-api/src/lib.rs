@@ -56,7 +56,19 @@ pub async fn run_on(listener: TcpListener, config: Arc<Config>, context: Context
     let hooks = webhooks::read(app.config.webhooks_file.as_deref()).context("cannot use --webhooks-file")?;
     let delivering = tokio::spawn(webhooks::run(Arc::clone(&app), hooks));
     let monitor = tokio::spawn(monitor::run(Arc::clone(&app), context.shutdown.clone()));
+    let tasks = app.tasks.clone();
     server::serve(app, listener, context.shutdown).await;
+    end(&tasks).await;
     delivering.await.context("webhooks failed")?;
     monitor.await.context("the monitor of NATS and ClickHouse failed")
+}
+
+/// How long the service waits at its end for recordings, which then have been told that it is enough.
+const LAST_PIECES: std::time::Duration = std::time::Duration::from_secs(12);
+
+async fn end(tasks: &tokio_util::task::TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(LAST_PIECES, tasks.wait()).await.is_err() {
+        tracing::warn!(recordings = tasks.len(), "recordings are left as they are");
+    }
 }

@@ -30,6 +30,12 @@ pub(crate) fn upload(outcome: &'static str, bytes: u64) {
     metrics::counter!("weir_upload_bytes_total", "outcome" => outcome).increment(bytes);
 }
 
+/// A recording that was asked for and what became of it: `off`, `refused`, `recorded`, `cancelled`, `deleted`, `failed`.
+pub(crate) fn recording(outcome: &'static str, bytes: u64) {
+    metrics::counter!("weir_live_captures_total", "outcome" => outcome).increment(1);
+    metrics::counter!("weir_live_capture_bytes_total", "outcome" => outcome).increment(bytes);
+}
+
 /// An event for a webhook and what became of it: `delivered`, `dead_letter`.
 pub(crate) fn webhook(outcome: &'static str) {
     metrics::counter!("weir_webhook_events_total", "outcome" => outcome).increment(1);

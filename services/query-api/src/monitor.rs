@@ -13,6 +13,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const SWEEP: Duration = Duration::from_mins(10);
 /// How often captures are looked through for those whose time has come, at least.
 const AGE: Duration = Duration::from_mins(5);
+/// How often recordings are looked through for those whose service is gone.
+const RECORDINGS: Duration = Duration::from_secs(15);
 /// An upload to which nothing was added for so long has ended; no shorter than twice the time that one may stand still.
 const SWEPT_AFTER: Duration = Duration::from_mins(10);
 
@@ -65,17 +67,19 @@ async fn sweep(app: &App, shutdown: &Shutdown) {
     }
 }
 
-/// Expires captures, and queues those that were left without a job.
+/// Expires captures, queues those that were left without a job, and ends recordings that were left.
 async fn age(app: &App, shutdown: &Shutdown) {
     // Often enough that a short life is kept to by a few percent.
     let expiry = Duration::from_secs(app.config.report_ttl / 20).clamp(Duration::from_secs(1), AGE);
     let mut every = tokio::time::interval(expiry);
     let mut lost = tokio::time::interval(AGE);
+    let mut recordings = tokio::time::interval(RECORDINGS);
     loop {
         let done = tokio::select! {
             () = shutdown.cancelled() => return,
             _ = every.tick() => captures::expire(app).await.map(drop),
             _ = lost.tick() => captures::queue_again(app).await,
+            _ = recordings.tick() => captures::end_lost_recordings(app).await,
         };
         // NATS is away: the condition says so.
         if let Err(error) = done

@@ -59,6 +59,8 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(captures::packets))
         .routes(routes!(captures::cancel))
         .routes(routes!(captures::analyse))
+        .routes(routes!(captures::record))
+        .routes(routes!(captures::stop))
         .routes(routes!(containers::list))
         .routes(routes!(containers::get))
         .routes(routes!(containers::stats))

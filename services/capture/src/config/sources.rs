@@ -70,6 +70,11 @@ fn read(arguments: Vec<OsString>) -> Result<Loaded, clap::Error> {
         in_file.contains(id) || matches.value_source(id).is_some_and(|source| source != ValueSource::DefaultValue)
     };
     config.output = config.output.or_else(|| Some(usual_output(given("nats_url"), &config)));
+    if config.on_demand && config.output != Some(Output::Nats) {
+        return Err(
+            command.error(ErrorKind::ArgumentConflict, "--on-demand is for a part of Weir: it needs --nats-url")
+        );
+    }
     let printed = print(&command, &matches, &in_file);
     Ok(Loaded { config, printed })
 }
@@ -184,6 +189,7 @@ mod tests {
             ("sample: {a: 1}", "sample has no value"),
             ("- a", "--config"),
             ("output: parquet", "--file"),
+            ("on-demand: true", "--nats-url"),
         ] {
             let message = with_file(text, &[]).map(|_| ()).unwrap_err();
             assert!(message.contains(named), "{text}: {message}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_bus::names;
 use weir_proto::{Capture, capture::State};
 
-use super::{change, hash_key, id_of, list, now, report_name, send_job, send_record};
+use super::{change, forget_hash, id_of, list, now, report_name, send_job, send_record};
 use crate::{App, Error};
 
 /// A capture that waits for so long may have lost its job with a service that was killed; asking twice counts once.
@@ -43,11 +43,7 @@ async fn expire_one(app: &App, capture: &Capture) -> Result<(), Error> {
     let Some(capture) = marked.await? else { return Ok(()) };
     app.bus()?.send(names::RECORDS_PCAP, &weir_bus::purge(id, capture.analysis_id.clone())).await?;
     send_record(app, &capture).await?;
-    let hashes = app.hashes().await?;
-    let key = hash_key(&capture.sha256);
-    if hashes.get(&key).await?.is_some_and(|entry| entry.value == capture.capture_id) {
-        hashes.delete(&key).await?;
-    }
+    forget_hash(app, &capture).await?;
     app.objects(names::UPLOADS).await?.delete(&id.to_string()).await?;
     app.objects(names::ARTIFACTS).await?.delete(&report_name(id)).await?;
     change(app, id, |capture| {

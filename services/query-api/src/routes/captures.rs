@@ -21,10 +21,12 @@ use uuid::Uuid;
 use weir_proto::{Capture as Stored, capture::State as StoredState};
 
 mod jobs;
+mod live;
 mod packets;
 mod report;
 
 pub(super) use jobs::*;
+pub(super) use live::*;
 pub(super) use packets::*;
 pub(super) use report::*;
 
@@ -46,7 +48,7 @@ const MAX_LIMIT: u32 = 1_000;
 pub(super) enum CaptureState {
     /// It waits for a worker
     Queued,
-    /// A worker reads it
+    /// A worker reads it, or a host records it
     Running,
     /// All of it that can be read is in the tables
     Done,
@@ -83,7 +85,7 @@ pub(super) struct CaptureStatus {
     bytes_read: u64,
     /// The same as a part of the whole, from 0 to 1
     progress: f64,
-    /// What goes on: `waiting`, `reading`, `report`, `storing`; null = nothing
+    /// What goes on: `recording`, `waiting`, `reading`, `report`, `storing`; null = nothing
     phase: Option<&'static str>,
     /// Somebody asked to end the analysis, and a worker will
     cancelling: bool,
@@ -97,6 +99,8 @@ pub(super) struct CaptureStatus {
     uploaded_at: Option<Moment>,
     finished_at: Option<Moment>,
     expires_at: Option<Moment>,
+    /// Null = it was uploaded
+    recording: Option<RecordingStatus>,
 }
 
 impl From<&Stored> for CaptureStatus {
@@ -112,7 +116,11 @@ impl From<&Stored> for CaptureStatus {
             state,
             error: Some(stored.error.clone()).filter(|error| !error.is_empty()),
             bytes_read: read,
-            progress: read as f64 / stored.size_bytes.max(1) as f64,
+            progress: if captures::is_recording(stored) {
+                captures::recorded(stored)
+            } else {
+                read as f64 / stored.size_bytes.max(1) as f64
+            },
             phase: phase(stored),
             cancelling: stored.cancel,
             attempts: stored.attempts,
@@ -123,6 +131,7 @@ impl From<&Stored> for CaptureStatus {
             uploaded_at: Moment::known(stored.uploaded_at),
             finished_at: Moment::known(stored.finished_at),
             expires_at: Moment::known(stored.expires_at),
+            recording: RecordingStatus::of(stored),
         }
     }
 }
@@ -133,6 +142,7 @@ fn phase(stored: &Stored) -> Option<&'static str> {
         CaptureState::Running => Some(match (stored.state(), stored.phase.as_str()) {
             (StoredState::Done | StoredState::Failed, _) => "storing",
             (_, "report") => "report",
+            (_, captures::RECORDING) => captures::RECORDING,
             _ => "reading",
         }),
         CaptureState::Done | CaptureState::Failed | CaptureState::Expired => None,

@@ -8,5 +8,6 @@ mod flows;
 mod http;
 mod live;
 mod questions;
+mod recordings;
 mod sql;
 mod support;

@@ -1,0 +1,119 @@
+//! `weir capture`: has a host record packets, and with `--wait` follows it to the end of its analysis.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use comfy_table::Cell;
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::upload::{PROGRESS, bar};
+use super::{number, text};
+use crate::api::{self, Api};
+use crate::args::Capture;
+use crate::output;
+
+/// How often `--wait` asks for the state.
+const POLL: Duration = Duration::from_millis(300);
+
+/// True = it is recorded and, with `--wait`, analysed.
+pub(crate) async fn run(options: &Capture) -> Result<bool> {
+    let api = Api::find(&options.api)?;
+    let mut body = json!({
+        "host": options.host.clone().unwrap_or_else(hostname),
+        "filter": options.filter,
+        "duration_seconds": options.duration,
+        "snap_length": options.snap_length,
+    });
+    if let Some(bytes) = options.max_bytes {
+        body["max_bytes"] = bytes.into();
+    }
+    if let Some(name) = &options.name {
+        body["name"] = name.as_str().into();
+    }
+    let mut capture: Value = api::json(api.send(api.post("/captures/live").json(&body)).await?).await?;
+    let id = text(&capture, "capture_id");
+    if options.wait || options.output.is_some() {
+        capture = follow(&api, &id).await?;
+    }
+    let well = text(&capture, "state") != "failed";
+    if let Some(path) = options.output.as_deref().filter(|_| well) {
+        download(&api, &id, path).await.with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if options.json {
+        output::line(&capture)?
+    } else {
+        print(&capture)?
+    }
+    Ok(well)
+}
+
+/// Waits for the end. The first Ctrl-C ends the recording, and what it has is analysed; the second one ends the waiting.
+async fn follow(api: &Api, id: &str) -> Result<Value> {
+    let bar = bar(PROGRESS, "recording", "{prefix} {bar:30} {msg}");
+    let mut poll = tokio::time::interval(POLL);
+    let mut stopped = false;
+    loop {
+        tokio::select! {
+            _ = poll.tick() => {}
+            interrupted = tokio::signal::ctrl_c(), if !stopped => {
+                interrupted?;
+                stopped = true;
+                // One that has ended by now goes on as it would.
+                let answer = api.send(api.post(&format!("/captures/{id}/stop"))).await;
+                bar.set_message(answer.map_or_else(|error| format!("{error:#}"), |_| "stopping".to_owned()));
+                continue;
+            }
+            interrupted = tokio::signal::ctrl_c(), if stopped => {
+                interrupted?;
+                anyhow::bail!("interrupted; the capture goes on as {id}");
+            }
+        }
+        let capture: Value = api::json(api.send(api.get(&format!("/captures/{id}"))).await?).await?;
+        let (state, phase) = (text(&capture, "state"), text(&capture, "phase"));
+        let what = if phase.is_empty() { &state } else { &phase };
+        bar.set_message(format!("{what}, {} packets", output::count(number(&capture, "packets"))));
+        let progress = capture.get("progress").and_then(Value::as_f64).unwrap_or(0.0);
+        bar.set_position((progress.clamp(0.0, 1.0) * PROGRESS as f64) as u64);
+        if !matches!(state.as_str(), "queued" | "running") {
+            bar.finish_and_clear();
+            return Ok(capture);
+        }
+    }
+}
+
+async fn download(api: &Api, id: &str, path: &Path) -> Result<()> {
+    let answer = api.send(api.get(&format!("/captures/{id}/packets"))).await?;
+    let mut file = std::fs::File::create(path)?;
+    let mut pieces = answer.bytes_stream();
+    while let Some(piece) = pieces.next().await {
+        file.write_all(&piece.context("the answer broke off")?)?;
+    }
+    Ok(())
+}
+
+fn print(capture: &Value) -> Result<()> {
+    let recording = capture.get("recording").cloned().unwrap_or_default();
+    let mut table = output::table(&["name", "capture", "host", "state", "packets", "lost", "bytes", "ended", "error"]);
+    table.add_row([
+        Cell::new(text(capture, "name")),
+        Cell::new(text(capture, "capture_id")),
+        Cell::new(text(&recording, "host")),
+        Cell::new(text(capture, "state")),
+        output::number(&number(capture, "packets")),
+        output::number(&number(&recording, "lost_packets")),
+        output::number(&output::bytes(number(capture, "size_bytes"))),
+        Cell::new(text(&recording, "ended")),
+        Cell::new(text(capture, "error")),
+    ]);
+    output::line(&table)
+}
+
+/// As the services name this host when nobody says.
+fn hostname() -> String {
+    let name = std::env::var("WEIR_HOST").ok().filter(|name| !name.is_empty());
+    let name = name.or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
