@@ -32,7 +32,17 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS tx_window_full          Nullable(UInt64) COMMENT 'segments of src that filled the window of dst' CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS rx_window_full          Nullable(UInt64) CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS tx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS rx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS rx_keep_alives          Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_delay_variation_us     Nullable(UInt32) COMMENT 'of RTP (RFC 3393), between consecutive packets: median' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_delay_variation_us     Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_delay_variation_p95_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_delay_variation_p95_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_delay_variation_p99_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_delay_variation_p99_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_rtp_lost               Nullable(UInt64) COMMENT 'packets of RTP that did not come' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_rtp_lost               Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_rtp_reordered          Nullable(UInt64) COMMENT 'packets of RTP that came behind later ones' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_rtp_reordered          Nullable(UInt64) CODEC(ZSTD(1))
 ;
 ALTER TABLE dns
     ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1))

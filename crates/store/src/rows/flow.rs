@@ -91,6 +91,16 @@ pub struct FlowRow {
     pub rx_window_full: Option<u64>,
     pub tx_keep_alives: Option<u64>,
     pub rx_keep_alives: Option<u64>,
+    pub tx_delay_variation_us: Option<u32>,
+    pub rx_delay_variation_us: Option<u32>,
+    pub tx_delay_variation_p95_us: Option<u32>,
+    pub rx_delay_variation_p95_us: Option<u32>,
+    pub tx_delay_variation_p99_us: Option<u32>,
+    pub rx_delay_variation_p99_us: Option<u32>,
+    pub tx_rtp_lost: Option<u64>,
+    pub rx_rtp_lost: Option<u64>,
+    pub tx_rtp_reordered: Option<u64>,
+    pub rx_rtp_reordered: Option<u64>,
 }
 
 block_table!(FlowRow, "flows");
@@ -192,6 +202,16 @@ impl FlowRow {
             rx_window_full: flow.rx_window_full,
             tx_keep_alives: flow.tx_keep_alives,
             rx_keep_alives: flow.rx_keep_alives,
+            tx_delay_variation_us: flow.tx_delay_variation_us,
+            rx_delay_variation_us: flow.rx_delay_variation_us,
+            tx_delay_variation_p95_us: flow.tx_delay_variation_p95_us,
+            rx_delay_variation_p95_us: flow.rx_delay_variation_p95_us,
+            tx_delay_variation_p99_us: flow.tx_delay_variation_p99_us,
+            rx_delay_variation_p99_us: flow.rx_delay_variation_p99_us,
+            tx_rtp_lost: flow.tx_rtp_lost,
+            rx_rtp_lost: flow.rx_rtp_lost,
+            tx_rtp_reordered: flow.tx_rtp_reordered,
+            rx_rtp_reordered: flow.rx_rtp_reordered,
         }
     }
 }
