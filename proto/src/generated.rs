@@ -204,6 +204,28 @@ pub struct Flow {
     pub tx_jitter_us: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "74")]
     pub rx_jitter_us: ::core::option::Option<u32>,
+    /// Of RTP: median, 95th and 99th percentile of the delay variation between consecutive packets (RFC 3393), without its sign.
+    #[prost(uint32, optional, tag = "220")]
+    pub tx_delay_variation_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "221")]
+    pub rx_delay_variation_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "222")]
+    pub tx_delay_variation_p95_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "223")]
+    pub rx_delay_variation_p95_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "224")]
+    pub tx_delay_variation_p99_us: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "225")]
+    pub rx_delay_variation_p99_us: ::core::option::Option<u32>,
+    /// Of RTP: packets that the numbers of others tell of and that did not come, and those that came behind later ones.
+    #[prost(uint64, optional, tag = "226")]
+    pub tx_rtp_lost: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "227")]
+    pub rx_rtp_lost: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "228")]
+    pub tx_rtp_reordered: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "229")]
+    pub rx_rtp_reordered: ::core::option::Option<u64>,
     /// From SYN to SYN+ACK: the part of handshake_us that is the path to dst and its answer; the rest is the path to src and back.
     #[prost(uint32, optional, tag = "230")]
     pub syn_ack_us: ::core::option::Option<u32>,

@@ -1,5 +1,7 @@
 //! From frames to records: the stages of this crate in their order.
 
+use hashbrown::HashMap;
+
 use crate::dns::{self, Exchanges, Resolved};
 use crate::findings::{Thresholds, Watch};
 use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
@@ -11,6 +13,7 @@ use crate::tracker::{self, Finished, Observation, Tracker};
 
 mod app;
 mod datagram;
+mod duplicates;
 mod memory;
 mod names;
 mod notices;
@@ -18,8 +21,9 @@ mod records;
 mod summary;
 
 use app::FlowState;
-use names::Names;
-pub use summary::{Countable, DnsSummary, HttpSummary, Service, Summary, TlsSummary, Top, Totals};
+use duplicates::{Candidate, Copy, Recent};
+use names::{Names, TunnelEnds};
+pub use summary::{Countable, DnsSummary, HttpSummary, Service, Summary, TcpSummary, TlsSummary, Top, Totals};
 
 /// What an analysis is told.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +99,8 @@ struct Place {
     vlan: u32,
     /// Number of the tunnel's name.
     tunnel: u32,
+    /// Number of the ends of the outermost tunnel; 0 = none.
+    ends: u32,
     depth: usize,
 }
 
@@ -112,6 +118,12 @@ pub struct Analyzer {
     held_bytes: usize,
     /// Of the current frame.
     marks: Marks,
+    recent: Recent,
+    /// The capture has the current frame's packet already.
+    is_copy: bool,
+    /// Names of addresses that the capture itself tells.
+    told: HashMap<[u8; 16], u32>,
+    tunnel_ends: TunnelEnds,
     summary: Summary,
     watch: Watch,
     records: Vec<Record>,
@@ -133,6 +145,10 @@ impl Analyzer {
             resolved: Resolved::default(),
             held_bytes: 0,
             marks: Marks::default(),
+            recent: Recent::default(),
+            is_copy: false,
+            told: HashMap::new(),
+            tunnel_ends: TunnelEnds::default(),
             summary: Summary::default(),
             watch: Watch::new(config.thresholds.clone()),
             records: Vec::new(),
@@ -146,6 +162,16 @@ impl Analyzer {
         self.interfaces.number(name)
     }
 
+    /// Takes a name that the capture itself gives to an address (network order, IPv4 mapped). It stands where the traffic tells no better
+    /// one; of names beyond a bound none is kept.
+    pub fn name(&mut self, address: [u8; 16], name: &str) {
+        const MOST: usize = 65_536;
+        if self.told.len() < MOST || self.told.contains_key(&address) {
+            let number = self.hosts.number_of(name);
+            self.told.insert(address, number);
+        }
+    }
+
     /// Takes the next frame.
     pub fn packet(&mut self, frame: &Frame<'_>) {
         self.summary.frame(frame);
@@ -156,8 +182,10 @@ impl Analyzer {
         self.exchanges.expire(now);
         match packet::link::network(frame.link_type, frame.data) {
             Ok(network) => {
-                let place = Place { time: now, interface: frame.interface, vlan: network.vlan, tunnel: 0, depth: 0 };
+                let place =
+                    Place { time: now, interface: frame.interface, vlan: network.vlan, tunnel: 0, ends: 0, depth: 0 };
                 let length = frame.original_length.saturating_sub(network.offset as u32);
+                self.note_copy(place, frame, &network, length);
                 self.network(place, &network, length);
             }
             Err(reason) => {
@@ -166,6 +194,16 @@ impl Analyzer {
             }
         }
         self.settle();
+    }
+
+    /// Whether the capture has the packet already.
+    fn note_copy(&mut self, place: Place, frame: &Frame<'_>, network: &Network<'_>, wire_length: u32) {
+        let link = frame.data.get(..network.offset).unwrap_or_default();
+        let candidate = Candidate { frame: self.summary.frames.packets, link, packet: network.packet, wire_length };
+        let copy = self.recent.judge(place, &candidate);
+        self.is_copy = copy != Copy::First;
+        self.summary.duplicates += u64::from(self.is_copy);
+        self.summary.routed_duplicates += u64::from(copy == Copy::Routed);
     }
 
     /// What the last frame is of a TCP connection; of all of them where one is in another.
@@ -229,7 +267,20 @@ impl Analyzer {
         let (length, is_fragment) = (ip.length, ip.fragment.is_some());
         let Place { time, interface, .. } = place;
         let frame = self.summary.frames.packets;
-        let packet = Observation { time, frame, key, direction, length, interface, tcp, is_fragment, ports };
+        let (is_copy, tunnel_ends) = (self.is_copy, place.ends);
+        let packet = Observation {
+            time,
+            frame,
+            key,
+            direction,
+            length,
+            interface,
+            tcp,
+            is_fragment,
+            is_copy,
+            ports,
+            tunnel_ends,
+        };
         let flows = self.tracker.flows();
         self.marks.insert(self.tracker.observe(&packet));
         if self.tracker.flows() != flows {
@@ -249,7 +300,13 @@ impl Analyzer {
             vlan: place.vlan,
             tunnel: place.tunnel,
         };
-        let waiting = Waiting { time: now, length: ip.length, protocol: ip.protocol, interface: place.interface };
+        let waiting = Waiting {
+            time: now,
+            length: ip.length,
+            protocol: ip.protocol,
+            interface: place.interface,
+            tunnel_ends: place.ends,
+        };
         if fragment.offset == 0 {
             let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
             self.count(place, ip, &transport);
@@ -276,10 +333,21 @@ impl Analyzer {
     }
 
     fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
-        let Waiting { time, length, interface, .. } = *waiting;
+        let Waiting { time, length, interface, tunnel_ends, .. } = *waiting;
         let frame = self.summary.frames.packets;
-        let is_fragment = true;
-        let packet = Observation { time, frame, key, direction, length, interface, tcp: None, is_fragment, ports };
+        let packet = Observation {
+            time,
+            frame,
+            key,
+            direction,
+            length,
+            interface,
+            tcp: None,
+            is_fragment: true,
+            is_copy: false,
+            ports,
+            tunnel_ends,
+        };
         self.tracker.observe(&packet);
     }
 
@@ -324,7 +392,8 @@ impl Analyzer {
         let tunnel = self.tunnels.number(&name);
         let not_captured = outer.payload_length.saturating_sub(outer.payload.len() as u32);
         let length = (network.packet.len() as u32).saturating_add(not_captured);
-        self.network(Place { vlan: network.vlan, tunnel, depth: place.depth + 1, ..place }, &network, length);
+        let ends = if place.ends == 0 { self.tunnel_ends.number(outer.src, outer.dst) } else { place.ends };
+        self.network(Place { vlan: network.vlan, tunnel, ends, depth: place.depth + 1, ..place }, &network, length);
     }
 
     /// Follows a TCP stream as far as the protocols that are read in it need.

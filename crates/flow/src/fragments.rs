@@ -55,6 +55,8 @@ pub struct Waiting {
     pub protocol: u8,
     /// Number of the interface.
     pub interface: u32,
+    /// Number of the ends of the tunnel that it is in; 0 = none.
+    pub tunnel_ends: u32,
 }
 
 /// Fragments whose first one never came.
@@ -347,7 +349,7 @@ mod tests {
     }
 
     fn waiting(time: u64) -> Waiting {
-        Waiting { time, length: 100, protocol: 17, interface: 0 }
+        Waiting { time, length: 100, protocol: 17, interface: 0, tunnel_ends: 0 }
     }
 
     fn piece(offset: usize, more: bool) -> Fragment {

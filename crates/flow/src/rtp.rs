@@ -1,6 +1,7 @@
 //! RTP (RFC 3550): which datagrams are of it, and how evenly they arrive.
 
 use crate::bytes::{u8_at, u16_at, u32_at};
+use crate::statistics::Histogram;
 
 /// Packets in a row that make a stream certain.
 const CERTAIN: u8 = 3;
@@ -24,6 +25,22 @@ pub struct Stream {
     packets: u32,
     jitter_us: f64,
     differences: u32,
+    /// Of the interval.
+    variation: Histogram,
+    lost: u64,
+    reordered: u64,
+}
+
+/// What an interval of a stream adds up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Median, 95th and 99th percentile of the delay variation between consecutive packets (RFC 3393), microseconds, without its sign;
+    /// none where the rate of the sender's clock is not known.
+    pub variation_us: Option<[u32; 3]>,
+    /// Packets that the numbers of others tell of, and that did not come.
+    pub lost: u64,
+    /// Packets that came behind others that were sent after them.
+    pub reordered: u64,
 }
 
 /// Whether a datagram may be RTP: version 2, a payload type of the registry or a dynamic one, and not RTCP (RFC 5761 section 4).
@@ -51,6 +68,7 @@ impl Stream {
                 return;
             }
             let (jitter_us, differences) = (self.jitter_us, self.differences);
+            let (variation, lost, reordered) = (std::mem::take(&mut self.variation), self.lost, self.reordered);
             let (last, clock) = ((time, timestamp), clock_of(kind));
             let in_sequence = if self.is_certain() { CERTAIN } else { 1 };
             *self = Self {
@@ -64,6 +82,9 @@ impl Stream {
                 packets: 1,
                 jitter_us,
                 differences,
+                variation,
+                lost,
+                reordered,
             };
             return;
         }
@@ -72,6 +93,13 @@ impl Stream {
         }
         if (1..=5).contains(&ahead) {
             self.in_sequence = self.in_sequence.saturating_add(1).min(100);
+        }
+        if ahead > 0 {
+            self.lost += u64::from(ahead.unsigned_abs()) - 1;
+        } else {
+            // It was taken for lost when others passed it.
+            self.lost = self.lost.saturating_sub(1);
+            self.reordered += 1;
         }
         self.sequence = if ahead > 0 { sequence } else { self.sequence };
         self.packets = self.packets.saturating_add(1);
@@ -90,6 +118,18 @@ impl Stream {
         (self.is_certain() && self.differences > 0).then_some(self.jitter_us as u32)
     }
 
+    /// What the packets since the last call add up to; none where it is not certainly a stream.
+    pub fn take_report(&mut self) -> Option<Report> {
+        let variation = std::mem::take(&mut self.variation);
+        let percentile = |percent| variation.percentile(percent).map(|value| u32::try_from(value).unwrap_or(u32::MAX));
+        let variation_us = match [50, 95, 99].map(percentile) {
+            [Some(median), Some(p95), Some(p99)] => Some([median, p95, p99]),
+            _ => None,
+        };
+        let (lost, reordered) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.reordered));
+        self.is_certain().then_some(Report { variation_us, lost, reordered })
+    }
+
     fn measure(&mut self, time: u64, timestamp: u32) {
         let clock = self.clock.or_else(|| self.estimate(time, timestamp));
         self.clock = clock;
@@ -101,6 +141,7 @@ impl Stream {
         if difference < MAX_DIFFERENCE_US {
             self.jitter_us += (difference - self.jitter_us) / 16.0;
             self.differences = self.differences.saturating_add(1);
+            self.variation.add(difference as u32);
         }
     }
 
@@ -158,6 +199,27 @@ mod tests {
             }
         }
         assert_eq!(stream.jitter_us(), Some(expected as u32));
+    }
+
+    #[test]
+    fn the_variation_is_between_neighbours_and_losses_follow_from_numbers() {
+        let mut stream = Stream::default();
+        // Every 20 ms; one in ten is 5 ms late, so two differences of ten are 5 ms. 50 is lost, 60 and 61 change places.
+        let order = (0..200u16).filter(|number| *number != 50).map(|number| match number {
+            60 => 61,
+            61 => 60,
+            other => other,
+        });
+        for (place, number) in order.enumerate() {
+            let late = if number % 10 == 5 { 5000 } else { 0 };
+            let time = if (60..=61).contains(&number) { place as u64 + 1 } else { u64::from(number) } * 20_000 + late;
+            stream.push(time, &packet(0, number, u32::from(number) * 160));
+        }
+        let report = stream.take_report().unwrap();
+        let [median, p95, p99] = report.variation_us.unwrap();
+        assert!(median < 10 && (4700..5300).contains(&p95) && p99 >= p95, "{report:?}");
+        assert_eq!((report.lost, report.reordered), (1, 1));
+        assert_eq!(stream.take_report(), Some(Report::default()), "an interval without packets");
     }
 
     #[test]

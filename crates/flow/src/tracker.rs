@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use weir_proto::EndReason;
 
 use crate::key::{Direction, Key};
+use crate::rtp;
 use crate::tcp::{Marks, Report};
 
 mod deadlines;
@@ -59,6 +60,11 @@ pub trait State: Default {
     /// Bytes on the heap that end with the flow.
     fn held_bytes(&self) -> usize;
 
+    /// What the interval of a media stream adds up to, by direction, since the last call.
+    fn take_stream(&mut self) -> [Option<rtp::Report>; 2] {
+        [None; 2]
+    }
+
     /// Whether there is something to say when the flow ends: then [`Tracker::take_ended`] gives it.
     fn has_more(&self) -> bool {
         false
@@ -95,8 +101,12 @@ pub struct Observation {
     pub tcp: Option<Segment>,
     /// The segment is not whole: its flags count, and its bytes do once [`Tracker::segment`] has them all.
     pub is_fragment: bool,
+    /// The capture has the packet more than once: it counts as captured, and says nothing new of the connection.
+    pub is_copy: bool,
     /// What stands in a record for the ports of source and destination; for ICMP type and code.
     pub ports: (u16, u16),
+    /// Number of the ends of the tunnel that it is in, in the caller's table; 0 = none.
+    pub tunnel_ends: u32,
 }
 
 /// A finished interval of a flow.
@@ -120,6 +130,8 @@ pub struct Finished {
     pub reason: EndReason,
     /// What the segments of the interval say; set for TCP.
     pub tcp: Option<Box<Report>>,
+    /// What the interval of a media stream adds up to: what initiator and responder sent.
+    pub stream: [Option<rtp::Report>; 2],
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
     /// What else its payload told.
@@ -353,6 +365,7 @@ impl<S: State> Tracker<S> {
         entry.ports = old.ports;
         entry.interface = old.interface;
         entry.app = old.app;
+        entry.facts.tunnel_ends = old.tunnel_ends;
         entry.continued = true;
         entry.tcp.base_sequence = old.base_sequence;
         Some(entry)

@@ -2,6 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::remarks::{comments, remarks};
 use crate::text::{bits_per_second, bytes, count, duration, moment, protocol, rcode, short};
 use crate::{CodeCount, Comparison, Finding, Health, NameCount, Report, Spread, Verdict};
 
@@ -314,6 +315,10 @@ fn traffic(report: &Report) -> Markup {
             (bars("Conversations", &["from, to", "flows", "packets", "bytes"],
                 rows(&report.conversations, |of| of.bytes, |of| (format!("{} → {}", of.src_ip, of.dst_ip),
                     vec![count(of.flows), count(of.packets), bytes(of.bytes as f64)]))))
+            (bars("Regular conversations", &["from, to", "flows", "every", "spread"],
+                rows(&report.rhythms, |of| of.flows, |of| (format!("{} → {} port {} ({})", of.src_ip, of.dst_ip, of.dst_port, protocol(of.protocol)),
+                    vec![count(of.flows), duration((of.interval_s * 1e6) as u64), format!("{} %", short(of.jitter_percent))]))))
+            (names("ICMP errors", "error", &report.icmp_errors))
         }
         @if report.flows.packets_in_tunnels > 0 {
             p { (count(report.flows.packets_in_tunnels)) " packets were inside tunnels." }
@@ -367,15 +372,23 @@ fn tcp(report: &Report) -> Markup {
             (plain("Connections", &[
                 ("flows", count(tcp.flows)), ("whole handshakes", count(tcp.handshakes)), ("reset", count(tcp.resets)),
                 ("without answer", count(tcp.unanswered)), ("SYN sent again", count(tcp.syn_retransmits)),
+                ("reset before data", count(tcp.states.reset_before_data)), ("half-open", count(tcp.states.half_open)),
+                ("half-closed", count(tcp.states.half_closed)), ("idle", count(tcp.states.idle)),
+                ("kept alive without data", count(tcp.states.zombie)),
             ]))
             (plain("Segments", &[
                 ("sent again", of_packets(tcp.retransmits)), ("of these fast", count(tcp.fast_retransmits)),
                 ("of these needlessly", count(tcp.spurious_retransmits)), ("out of order", of_packets(tcp.out_of_order)),
                 ("acknowledged, not captured", of_packets(tcp.lost_segments)), ("duplicate acknowledgements", count(tcp.duplicate_acks)),
-                ("zero windows", count(tcp.zero_windows)),
+                ("zero windows", count(tcp.zero_windows)), ("windows filled", count(tcp.window_full)),
+                ("captured more than once", count(tcp.duplicate_segments)),
             ]))
         }
-        (spreads(&[("handshake", tcp.handshake), ("round trip", tcp.rtt), ("response of servers", tcp.response)]))
+        (spreads(&[
+            ("handshake", tcp.handshake), ("… to the responder", tcp.syn_ack), ("… to the initiator", tcp.handshake_ack),
+            ("round trip", tcp.rtt), ("… to the responder", tcp.rtt_to_dst), ("… to the initiator", tcp.rtt_to_src),
+            ("first byte", tcp.first_byte), ("response of servers", tcp.response),
+        ]))
         @if !tcp.worst.is_empty() {
             div.table { table {
                 caption { "Connections with the most trouble" }
@@ -477,7 +490,9 @@ fn streams(report: &Report) -> Markup {
         |stream| stream.jitter_us,
         |stream| {
             let name = format!("{} → {}", stream.src, stream.dst);
-            (name, vec![count(stream.packets), bytes(stream.bytes as f64), duration(stream.jitter_us)])
+            let variation = stream.delay_variation_us.map_or(String::new(), |[_, p95, _]| duration(p95));
+            let lost = count(stream.lost);
+            (name, vec![count(stream.packets), bytes(stream.bytes as f64), lost, duration(stream.jitter_us), variation])
         },
     );
     if made.is_empty() {
@@ -485,12 +500,12 @@ fn streams(report: &Report) -> Markup {
     }
     html! {
         h2 #streams { "Streams" }
-        (bars("UDP by jitter (RFC 3550)", &["stream", "packets", "bytes", "jitter"], made))
+        (bars("UDP by jitter (RFC 3550)", &["stream", "packets", "bytes", "lost", "jitter", "variation, 95 %"], made))
     }
 }
 
 fn limits(report: &Report) -> Markup {
-    let totals = &report.totals;
+    let (noted, left_out) = comments(report);
     let nothing = report.damage.is_none() && report.given_up.is_empty() && report.not_analysed.is_empty();
     html! {
         h2 #limits { "What this report does not know" }
@@ -499,8 +514,12 @@ fn limits(report: &Report) -> Markup {
             p { strong.worse { "The file is damaged" } " after packet " (count(damage.packets)) " (byte " (count(damage.offset)) " of the file): "
                 (damage.reason) ". Nothing behind it was read." }
         }
-        @if totals.cut_packets > 0 { p { "Of " (count(totals.cut_packets)) " packets the capture kept less than was on the wire." } }
-        @if totals.clock_steps_back > 0 { p { "The clock stepped back " (count(totals.clock_steps_back)) " times." } }
+        @for remark in remarks(report) { p { (remark) } }
+        @if !noted.is_empty() { div.table { table {
+            caption { "Comments in the file" @if left_out > 0 { " (the first ones; " (count(left_out)) " more)" } }
+            thead { tr { th.number scope="col" { "packet" } th scope="col" { "comment" } } }
+            tbody { @for (packet, text) in &noted { tr { td.number { (packet) } td { (text) } } } }
+        } } }
         @if !report.given_up.is_empty() { div.table { table {
             caption { "Given up at a limit" }
             thead { tr { th scope="col" { "what" } th.number scope="col" { "count" } th scope="col" { "which means" } } }

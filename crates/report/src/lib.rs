@@ -13,6 +13,7 @@ pub mod health;
 mod html;
 mod markdown;
 mod model;
+mod remarks;
 mod schema;
 mod text;
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use crate::remarks::{comments, remarks};
 use crate::text::{bits_per_second, bytes, count, duration, moment, protocol, rcode, short};
 use crate::{Comparison, Finding, Report, Spread};
 
@@ -21,6 +22,7 @@ pub fn report(report: &Report) -> String {
     dns(&mut out, report);
     tls(&mut out, report);
     http(&mut out, report);
+    streams(&mut out, report);
     limits(&mut out, report);
     out.0
 }
@@ -116,6 +118,14 @@ fn traffic(out: &mut Markdown, report: &Report) {
         .iter()
         .map(|of| vec![of.service.clone(), count(of.flows), count(of.packets), bytes(of.bytes as f64)]);
     out.table(&["service", "flows", "packets", "bytes"], rows);
+    let rows = report.rhythms.iter().map(|of| {
+        let ends = format!("{} → {} port {} ({})", of.src_ip, of.dst_ip, of.dst_port, protocol(of.protocol));
+        let every = duration((of.interval_s * 1e6) as u64);
+        vec![ends, count(of.flows), every, format!("{} %", short(of.jitter_percent))]
+    });
+    out.table(&["regular conversation", "flows", "every", "spread"], rows);
+    let rows = report.icmp_errors.iter().map(|error| vec![error.value.clone(), count(error.count)]);
+    out.table(&["ICMP error", "count"], rows);
 }
 
 fn tcp(out: &mut Markdown, report: &Report) {
@@ -131,9 +141,21 @@ fn tcp(out: &mut Markdown, report: &Report) {
         ("duplicate acks", tcp.duplicate_acks),
         ("lost segments", tcp.lost_segments),
         ("zero windows", tcp.zero_windows),
+        ("reset before data", tcp.states.reset_before_data),
+        ("half-open", tcp.states.half_open),
+        ("half-closed", tcp.states.half_closed),
+        ("idle", tcp.states.idle),
+        ("kept alive without data", tcp.states.zombie),
     ];
     out.table(&["", ""], rows.into_iter().map(|(name, value)| vec![name.to_owned(), count(value)]));
-    spreads(out, &[("handshake", tcp.handshake), ("round trip", tcp.rtt), ("response", tcp.response)]);
+    let handshakes =
+        [("handshake", tcp.handshake), ("to the responder", tcp.syn_ack), ("to the initiator", tcp.handshake_ack)];
+    spreads(out, &handshakes);
+    spreads(
+        out,
+        &[("round trip", tcp.rtt), ("to the responder", tcp.rtt_to_dst), ("to the initiator", tcp.rtt_to_src)],
+    );
+    spreads(out, &[("first byte", tcp.first_byte), ("response", tcp.response)]);
 }
 
 fn dns(out: &mut Markdown, report: &Report) {
@@ -164,6 +186,19 @@ fn tls(out: &mut Markdown, report: &Report) {
     out.table(&["server name", "hellos"], names);
 }
 
+fn streams(out: &mut Markdown, report: &Report) {
+    if report.streams.is_empty() {
+        return;
+    }
+    out.heading(2, "Streams");
+    let rows = report.streams.iter().map(|stream| {
+        let variation = stream.delay_variation_us.map_or(String::new(), |[_, p95, _]| duration(p95));
+        let name = format!("{} → {}", stream.src, stream.dst);
+        vec![name, count(stream.packets), count(stream.lost), duration(stream.jitter_us), variation]
+    });
+    out.table(&["stream", "packets", "lost", "jitter", "variation, 95 %"], rows);
+}
+
 fn http(out: &mut Markdown, report: &Report) {
     let Some(http) = &report.http else { return };
     out.heading(2, "HTTP in clear text");
@@ -183,6 +218,11 @@ fn limits(out: &mut Markdown, report: &Report) {
             damage.reason
         ));
     }
+    for remark in remarks(report) {
+        out.text(&remark);
+    }
+    let (noted, _) = comments(report);
+    out.table(&["packet", "comment"], noted.into_iter().map(|(packet, text)| vec![packet, text.to_owned()]));
     out.table(
         &["given up", "count", "which means"],
         report.given_up.iter().map(|given| vec![given.what.clone(), count(given.count), given.meaning.clone()]),

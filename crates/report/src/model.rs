@@ -50,6 +50,12 @@ pub struct Report {
     /// Streams of UDP whose jitter was measured, the worst first
     #[serde(default)]
     pub streams: Vec<Stream>,
+    /// ICMP and `ICMPv6` errors by what they say
+    #[serde(default)]
+    pub icmp_errors: Vec<NameCount>,
+    /// Conversations whose flows begin at regular times, harmless or not, those with the most flows first
+    #[serde(default)]
+    pub rhythms: Vec<Rhythm>,
     /// Where the file broke, if it did: nothing behind it was read
     pub damage: Option<Damage>,
     /// Packets that made no flow, or not all that they could
@@ -79,6 +85,36 @@ pub struct Capture {
     pub compression: String,
     /// Names of its interfaces; empty = not given
     pub interfaces: Vec<String>,
+    /// The program that wrote it, as the file says; empty = not said
+    #[serde(default)]
+    pub application: String,
+    /// The operating system that it was captured on, as the file says; empty = not said
+    #[serde(default)]
+    pub os: String,
+    /// Packets that the capture did not take, as the file says; absent = it does not say
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped_packets: Option<u64>,
+    /// Blocks of secrets that decrypt what was captured; they are never shown
+    #[serde(default)]
+    pub decryption_secrets: u64,
+    /// Names that the file gives to addresses
+    #[serde(default)]
+    pub address_names: u64,
+    /// The first remarks that somebody left in the file
+    #[serde(default)]
+    pub comments: Vec<Comment>,
+    /// Remarks in all
+    #[serde(default)]
+    pub comment_count: u64,
+}
+
+/// A remark that somebody left in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Comment {
+    /// Number of the packet; absent = of the file, or of an interface
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<u64>,
+    pub text: String,
 }
 
 /// All packets together.
@@ -93,6 +129,18 @@ pub struct Totals {
     /// Packets of which the capture kept less than was on the wire
     pub cut_packets: u64,
     pub clock_steps_back: u64,
+    /// The largest of these steps
+    #[serde(default)]
+    pub largest_step_back_us: u64,
+    /// Packets without a time; they are taken to have come with the packet before them
+    #[serde(default)]
+    pub untimed_packets: u64,
+    /// Packets that the capture has more than once, without the first time: from a mirror port, or from several interfaces
+    #[serde(default)]
+    pub duplicate_packets: u64,
+    /// Of these, seen on the other side of a router: with another hop limit
+    #[serde(default)]
+    pub routed_duplicates: u64,
     pub fragments: u64,
 }
 
@@ -301,8 +349,39 @@ pub struct Tcp {
     /// Acknowledged, but not captured
     pub lost_segments: u64,
     pub zero_windows: u64,
+    /// How long windows were zero, all together
+    #[serde(default)]
+    pub zero_window_us: u64,
+    /// Segments that filled the window of the other side
+    #[serde(default)]
+    pub window_full: u64,
+    #[serde(default)]
+    pub keep_alives: u64,
+    /// Segments that the capture has more than once; they are in none of the counts above
+    #[serde(default)]
+    pub duplicate_segments: u64,
+    #[serde(default)]
+    pub states: TcpStates,
+    /// Waits before the first, second, ... SYN that was sent again
+    #[serde(default)]
+    pub syn_backoff: Vec<Spread>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake: Option<Spread>,
+    /// The part of the handshake that is the path to the responder, and its answer
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syn_ack: Option<Spread>,
+    /// The other part: the path to the initiator and back
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_ack: Option<Spread>,
+    /// Round trips between the place of capture and responders
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_to_dst: Option<Spread>,
+    /// Round trips between the place of capture and initiators
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_to_src: Option<Spread>,
+    /// From the first data of initiators to the first data of responders
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Spread>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt: Option<Spread>,
     /// Time that responders took to answer
@@ -310,6 +389,25 @@ pub struct Tcp {
     pub response: Option<Spread>,
     /// Flows with the most trouble first: retransmitted, out of order, zero windows
     pub worst: Vec<WorstFlow>,
+}
+
+/// How connections stood at their end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TcpStates {
+    /// Reset before either side had sent data
+    pub reset_before_data: u64,
+    /// Reset after that
+    pub reset_after_data: u64,
+    /// Of both, those that the initiator reset
+    pub reset_by_initiator: u64,
+    /// The SYN was answered, and the answer never acknowledged
+    pub half_open: u64,
+    /// One side said that it is done, the other never did
+    pub half_closed: u64,
+    /// Open, and silent until they were given up
+    pub idle: u64,
+    /// Open, with nothing but keep-alives at the end
+    pub zombie: u64,
 }
 
 /// A flow that stands out.
@@ -441,6 +539,30 @@ pub struct Stream {
     pub bytes: u64,
     /// RFC 3550, of the worse direction
     pub jitter_us: u64,
+    /// Delay variation between consecutive packets (RFC 3393), of the worse direction and minute: median, 95th and 99th percentile
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_variation_us: Option<[u64; 3]>,
+    /// Packets that did not come, by their numbers
+    #[serde(default)]
+    pub lost: u64,
+    /// Packets that came behind later ones
+    #[serde(default)]
+    pub reordered: u64,
+}
+
+/// A conversation with a rhythm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rhythm {
+    pub src_ip: String,
+    pub dst_ip: String,
+    pub dst_port: u16,
+    /// IANA number
+    pub protocol: u8,
+    pub flows: u64,
+    /// Median time from the start of one flow to the start of the next
+    pub interval_s: f64,
+    /// Interquartile range of these times, of their median
+    pub jitter_percent: f64,
 }
 
 /// How often a code was seen.

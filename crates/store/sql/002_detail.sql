@@ -39,7 +39,17 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS dst_nat_port            UInt16 CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS reset_by                Enum8('' = 0, 'src' = 1, 'dst' = 2, 'both' = 3) COMMENT 'which end sent a TCP reset in this interval, as it passed',
     ADD COLUMN IF NOT EXISTS reset_confirmed         Bool COMMENT 'a TCP of the host says that it has sent or taken the reset',
-    ADD COLUMN IF NOT EXISTS reset_reason            LowCardinality(String) COMMENT 'why the TCP of the host has sent it; empty = not known'
+    ADD COLUMN IF NOT EXISTS reset_reason            LowCardinality(String) COMMENT 'why the TCP of the host has sent it; empty = not known',
+    ADD COLUMN IF NOT EXISTS tx_delay_variation_us     Nullable(UInt32) COMMENT 'of RTP (RFC 3393), between consecutive packets: median' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_delay_variation_us     Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_delay_variation_p95_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_delay_variation_p95_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_delay_variation_p99_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_delay_variation_p99_us Nullable(UInt32) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_rtp_lost               Nullable(UInt64) COMMENT 'packets of RTP that did not come' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_rtp_lost               Nullable(UInt64) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tx_rtp_reordered          Nullable(UInt64) COMMENT 'packets of RTP that came behind later ones' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS rx_rtp_reordered          Nullable(UInt64) CODEC(ZSTD(1))
 ;
 ALTER TABLE dns
     ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1))

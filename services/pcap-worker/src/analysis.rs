@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use weir_flow::analyzer::Summary;
 use weir_flow::{Analyzer, Config, Frame, Record};
 
-use crate::capture_file::{CaptureFile, Damage, Format, Limits, OpenError, Packet, Progress, Stop};
+use crate::capture_file::{Aside, CaptureFile, Damage, Format, Limits, Notes, OpenError, Packet, Progress, Stop};
 use crate::report::Tally;
 
 /// How far an analysis is, and the order to end it; shared with other threads.
@@ -72,6 +72,8 @@ pub struct Analysis {
     pub compression: &'static str,
     /// Names of its interfaces; empty = not given.
     pub interfaces: Vec<String>,
+    /// What the file says besides its packets.
+    pub notes: Notes,
     /// What was seen in all.
     pub summary: Summary,
     /// Where the file broke, if it did.
@@ -141,8 +143,10 @@ pub fn analyse(
             Err(Stop::Bomb(bomb)) => return Err(Failure::Bomb(bomb.to_string())),
             Err(Stop::Source(error)) => return Err(Failure::Source(error)),
         }
+        name_addresses(&mut file, &mut analyzer);
         deliver(analyzer.take_records(), &mut tally, &mut sink)?;
     };
+    name_addresses(&mut file, &mut analyzer);
     while analyzer.finish_some() {
         deliver(analyzer.take_records(), &mut tally, &mut sink)?;
     }
@@ -151,10 +155,20 @@ pub fn analyse(
         format: file.format(),
         compression: file.compression().name(),
         interfaces: file.interfaces().to_vec(),
+        notes: file.notes().clone(),
         summary: analyzer.into_summary(),
         damage,
         tally,
     })
+}
+
+/// Passes on the names that the file itself gives to addresses. Secrets have no use here.
+fn name_addresses(file: &mut CaptureFile, analyzer: &mut Analyzer) {
+    for aside in file.take_asides() {
+        if let Aside::Name(address, name) = aside {
+            analyzer.name(address, &name);
+        }
+    }
 }
 
 fn frame<'a>(packet: &Packet<'a>, interface: u32) -> Frame<'a> {

@@ -10,12 +10,14 @@ use weir_flow::packet::LinkType;
 mod compression;
 mod error;
 mod input;
+mod notes;
 mod pcap;
 mod pcapng;
 
 pub use compression::{Compression, Limits};
 pub use error::{Damage, OpenError, Stop};
 pub use input::Progress;
+pub use notes::{Aside, Comment, Notes};
 
 use input::{Input, ReadError};
 
@@ -27,8 +29,10 @@ pub const MAX_PACKET: u32 = 1 << 20;
 pub struct Packet<'a> {
     /// From 1 on, in the order of the file.
     pub number: u64,
-    /// Microseconds since the epoch; finer times are cut off.
+    /// Microseconds since the epoch.
     pub time_us: u64,
+    /// What its time has beyond that, 0 to 999 nanoseconds; finer times are cut off.
+    pub nanoseconds: u16,
     /// Of its interface.
     pub link_type: LinkType,
     /// Index into [`CaptureFile::interfaces`].
@@ -39,6 +43,8 @@ pub struct Packet<'a> {
     pub data: &'a [u8],
     /// Bytes on the wire.
     pub original_length: u32,
+    /// The first remark that somebody left about it; empty = none.
+    pub comment: &'a [u8],
 }
 
 /// The form of a file.
@@ -67,6 +73,9 @@ pub struct CaptureFile {
     reader: Reader,
     compression: Compression,
     packets: u64,
+    /// Of the last packet that had one; the best guess for one that has none.
+    last_time: (u64, u16),
+    notes: Notes,
     buffer: Vec<u8>,
 }
 
@@ -77,12 +86,16 @@ enum Reader {
 
 /// A packet without its number and bytes, which the file keeps.
 struct Header {
+    /// 0 = it has none.
     time_us: u64,
+    nanoseconds: u16,
     link_type: LinkType,
     interface: usize,
     original_length: u32,
     /// Where in the buffer its bytes are.
     data: std::ops::Range<usize>,
+    /// Where its comment is.
+    comment: std::ops::Range<usize>,
 }
 
 impl CaptureFile {
@@ -96,13 +109,14 @@ impl CaptureFile {
             ReadError::End => OpenError::EmptyInside(compression.name()),
             other => OpenError::from_read(other),
         })?;
+        let mut notes = Notes::default();
         let reader = match pcap::Variant::of(magic) {
             Some(variant) => Reader::Pcap(pcap::Reader::open(&mut input, variant)?),
-            None if magic == pcapng::MAGIC => Reader::Pcapng(Box::new(pcapng::Reader::open(&mut input)?)),
+            None if magic == pcapng::MAGIC => Reader::Pcapng(Box::new(pcapng::Reader::open(&mut input, &mut notes)?)),
             None if Compression::of(&magic) != Compression::None => return Err(OpenError::CompressedTwice),
             None => return Err(OpenError::NotACapture(magic)),
         };
-        Ok(Self { input, reader, compression, packets: 0, buffer: Vec::new() })
+        Ok(Self { input, reader, compression, packets: 0, last_time: (0, 0), notes, buffer: Vec::new() })
     }
 
     /// The next packet; none at the end of the file.
@@ -110,13 +124,22 @@ impl CaptureFile {
         let start = self.input.offset();
         let header = match &mut self.reader {
             Reader::Pcap(reader) => reader.next(&mut self.input, &mut self.buffer),
-            Reader::Pcapng(reader) => reader.next(&mut self.input, &mut self.buffer),
+            Reader::Pcapng(reader) => reader.next(&mut self.input, &mut self.buffer, &mut self.notes),
         };
         let Some(header) = header.map_err(|fault| fault.into_stop(self.packets, start))? else { return Ok(None) };
         self.packets += 1;
+        if header.time_us > 0 {
+            self.last_time = (header.time_us, header.nanoseconds);
+        } else {
+            self.notes.untimed += 1;
+        }
+        if !header.comment.is_empty() {
+            self.notes.comment(Some(self.packets), &self.buffer[header.comment.clone()]);
+        }
         Ok(Some(Packet {
             number: self.packets,
-            time_us: header.time_us,
+            time_us: self.last_time.0,
+            nanoseconds: self.last_time.1,
             link_type: header.link_type,
             interface: header.interface,
             interface_name: match &self.reader {
@@ -125,7 +148,22 @@ impl CaptureFile {
             },
             data: self.buffer.get(header.data).unwrap_or_default(),
             original_length: header.original_length,
+            comment: self.buffer.get(header.comment).unwrap_or_default(),
         }))
+    }
+
+    /// What stood before the last packet, since the last call, and matters to who copies packets.
+    pub fn take_asides(&mut self) -> Vec<Aside> {
+        match &mut self.reader {
+            Reader::Pcap(_) => Vec::new(),
+            Reader::Pcapng(reader) => reader.take_asides(),
+        }
+    }
+
+    /// What the file said so far besides its packets.
+    #[must_use]
+    pub const fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// pcap or pcapng.

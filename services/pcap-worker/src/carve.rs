@@ -128,16 +128,22 @@ fn carve(source: impl Read + Send + 'static, limits: Limits, wanted: &CarvePacke
     let mut writer = Writer::new(output)?;
     let mut packets = 0;
     loop {
-        match file.next_packet() {
-            Ok(Some(packet)) => {
-                for found in matcher.packet(&packet) {
-                    writer.packet(&found)?;
-                    packets += 1;
-                }
-            }
+        let found = match file.next_packet() {
+            Ok(Some(packet)) => matcher.packet(&packet),
             Ok(None) | Err(Stop::Damage(_)) => break,
             Err(stop) => return Err(stop.into()),
+        };
+        // They stood before the packet, and may be needed to read it.
+        for aside in file.take_asides() {
+            writer.aside(&aside)?;
         }
+        for found in found {
+            writer.packet(&found)?;
+            packets += 1;
+        }
+    }
+    for aside in file.take_asides() {
+        writer.aside(&aside)?;
     }
     writer.finish()?;
     Ok(packets)

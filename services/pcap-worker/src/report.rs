@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use uuid::Uuid;
-use weir_flow::analyzer::{DnsSummary, Service, Summary, TlsSummary, Top, Totals};
-use weir_flow::findings::{Finding, Findings, Severity};
+use weir_flow::analyzer::{DnsSummary, Service, Summary, TcpSummary, TlsSummary, Top, Totals};
+use weir_flow::findings::{self, Finding, Findings, Severity};
 use weir_flow::packet::Unanalysed;
-use weir_flow::statistics::Series;
+use weir_flow::statistics::{Histogram, Series};
 use weir_report::{
     Capture, CodeCount, Conversation, Damage, Dns, FlowCounts, GivenUp, NameCount, NotAnalysed, OfProtocol, OfService,
-    OnLink, Report, Talker, Timeline, Tls, VERSION,
+    OnLink, Report, Rhythm, Spread, Talker, TcpStates, Timeline, Tls, VERSION,
 };
 
 use crate::analysis::Analysis;
+use crate::capture_file::{self, Notes};
 
-mod spread;
 mod tally;
 
 pub(crate) use tally::Tally;
@@ -44,7 +44,36 @@ pub struct About {
 pub fn report(about: About, analysis: Analysis) -> Report {
     let mut report = frame(about, &analysis);
     analysis.tally.fill(&mut report);
+    if let Some(tcp) = &mut report.tcp {
+        connections(tcp, &analysis.summary.tcp);
+    }
     report
+}
+
+/// What the flow table knows of connections beyond their rows.
+fn connections(tcp: &mut weir_report::Tcp, seen: &TcpSummary) {
+    tcp.duplicate_segments = seen.duplicates;
+    tcp.syn_backoff = seen.syn_waits.iter().filter_map(spread).collect();
+    tcp.states = TcpStates {
+        reset_before_data: seen.resets_before_data,
+        reset_after_data: seen.resets_after_data,
+        reset_by_initiator: seen.resets_by_initiator,
+        half_open: seen.half_open,
+        half_closed: seen.half_closed,
+        idle: seen.idle,
+        zombie: seen.zombies,
+    };
+}
+
+/// None where there is no value.
+fn spread(histogram: &Histogram) -> Option<Spread> {
+    Some(Spread {
+        count: histogram.count(),
+        median_us: histogram.percentile(50)?,
+        p95_us: histogram.percentile(95)?,
+        p99_us: histogram.percentile(99)?,
+        max_us: histogram.most(),
+    })
 }
 
 /// All but what is made of records.
@@ -59,8 +88,15 @@ fn frame(about: About, analysis: &Analysis) -> Report {
             format: analysis.format.name().to_owned(),
             compression: analysis.compression.to_owned(),
             interfaces: analysis.interfaces.iter().take(MAX_INTERFACES).cloned().collect(),
+            application: analysis.notes.application.clone(),
+            os: analysis.notes.os.clone(),
+            dropped_packets: dropped(&analysis.notes),
+            decryption_secrets: analysis.notes.secrets,
+            address_names: analysis.notes.names,
+            comments: analysis.notes.comments.iter().map(comment).collect(),
+            comment_count: analysis.notes.comment_count,
         },
-        totals: totals(summary),
+        totals: totals(summary, &analysis.notes),
         health: None,
         findings: findings(&summary.findings),
         findings_left_out: summary.findings.left_out.values().sum(),
@@ -90,6 +126,8 @@ fn frame(about: About, analysis: &Analysis) -> Report {
         tls: tls(&summary.tls, summary.unfollowed_streams),
         http: None,
         streams: Vec::new(),
+        icmp_errors: icmp_errors(&summary.findings),
+        rhythms: summary.findings.rhythms.iter().take(TOP).map(rhythm).collect(),
         damage: analysis.damage.as_ref().map(|damage| Damage {
             packets: damage.packets,
             offset: damage.offset,
@@ -107,7 +145,16 @@ pub fn to_json(report: &Report) -> serde_json::Result<String> {
     serde_json::to_string_pretty(report)
 }
 
-fn totals(summary: &Summary) -> weir_report::Totals {
+/// Absent where the file does not say.
+fn dropped(notes: &Notes) -> Option<u64> {
+    notes.dropped.values().copied().reduce(u64::saturating_add)
+}
+
+fn comment(comment: &capture_file::Comment) -> weir_report::Comment {
+    weir_report::Comment { packet: comment.packet, text: comment.text.clone() }
+}
+
+fn totals(summary: &Summary, notes: &Notes) -> weir_report::Totals {
     let (first, last) = (summary.first_time, summary.last_time);
     weir_report::Totals {
         packets: summary.frames.packets,
@@ -117,6 +164,10 @@ fn totals(summary: &Summary) -> weir_report::Totals {
         duration_us: last.unwrap_or(0) - first.unwrap_or(0),
         cut_packets: summary.cut_frames,
         clock_steps_back: summary.clock_steps_back,
+        largest_step_back_us: summary.largest_step_back_us,
+        untimed_packets: notes.untimed,
+        duplicate_packets: summary.duplicates,
+        routed_duplicates: summary.routed_duplicates,
         fragments: summary.fragments,
     }
 }
@@ -204,6 +255,19 @@ fn finding(finding: &Finding) -> weir_report::Finding {
     }
 }
 
+/// The most frequent first.
+fn icmp_errors(findings: &Findings) -> Vec<NameCount> {
+    let errors = findings.icmp_errors.iter().map(|(&value, &count)| NameCount { value: value.to_owned(), count });
+    let mut errors: Vec<_> = errors.collect();
+    errors.sort_by_key(|error| std::cmp::Reverse(error.count));
+    errors
+}
+
+fn rhythm(rhythm: &findings::Rhythm) -> Rhythm {
+    let &findings::Rhythm { src, dst, dst_port, protocol, flows, interval_s, jitter_percent } = rhythm;
+    Rhythm { src_ip: address(src), dst_ip: address(dst), dst_port, protocol, flows, interval_s, jitter_percent }
+}
+
 fn dns(dns: &DnsSummary) -> Dns {
     Dns {
         queries: dns.queries,
@@ -266,6 +330,26 @@ fn given_up(summary: &Summary) -> Vec<GivenUp> {
             "streams that were not looked into",
             summary.unfollowed_streams,
             "names, requests and answers in them are not in the report",
+        ),
+        (
+            "subjects of findings",
+            summary.findings.forgotten,
+            "tables of the detectors were full; what was seen once was forgotten first, and findings about it may be missing",
+        ),
+        (
+            "fragments without their first one, or too many at a time",
+            summary.orphan_fragments,
+            "counted in the flow of their addresses, without ports; what is in them is not in the report",
+        ),
+        (
+            "packets of further pairs",
+            summary.pairs.other.packets,
+            "more pairs of addresses than are counted apart; one that came late may be missing among the top ones",
+        ),
+        (
+            "packets of further services",
+            summary.services.other.packets,
+            "more services than are counted apart; one that came late may be missing among the top ones",
         ),
         (
             "packets of further talkers",

@@ -76,6 +76,13 @@ impl State for FlowState {
         }
     }
 
+    fn take_stream(&mut self) -> [Option<rtp::Report>; 2] {
+        match &mut self.content {
+            Content::Rtp(sides, _) => sides.each_mut().map(rtp::Stream::take_report),
+            _ => [None; 2],
+        }
+    }
+
     fn has_more(&self) -> bool {
         matches!(self.content, Content::Stream(_) | Content::Quic(_) | Content::Dtls(_))
     }

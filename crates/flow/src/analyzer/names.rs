@@ -45,3 +45,30 @@ impl Names {
         self.names.get(number as usize).map_or("", String::as_str)
     }
 }
+
+/// Ends of tunnels by number, from 1 on; 0 where there is no room for more.
+#[derive(Debug, Default)]
+pub(super) struct TunnelEnds {
+    ends: Vec<[[u8; 16]; 2]>,
+    index: HashMap<[[u8; 16]; 2], u32>,
+}
+
+impl TunnelEnds {
+    pub(super) fn number(&mut self, src: [u8; 16], dst: [u8; 16]) -> u32 {
+        let ends = [src, dst];
+        if let Some(number) = self.index.get(&ends) {
+            return *number;
+        }
+        if self.ends.len() >= MAX_NAMES {
+            return 0;
+        }
+        self.ends.push(ends);
+        let number = self.ends.len() as u32;
+        self.index.insert(ends, number);
+        number
+    }
+
+    pub(super) fn ends(&self, number: u32) -> Option<[[u8; 16]; 2]> {
+        self.ends.get((number as usize).checked_sub(1)?).copied()
+    }
+}

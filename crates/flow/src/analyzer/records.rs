@@ -4,6 +4,7 @@ use weir_proto::{Flow, Ip, ResetBy};
 
 use super::Analyzer;
 use crate::key::Key;
+use crate::rtp;
 use crate::tcp::Report;
 use crate::tracker::Finished;
 
@@ -45,11 +46,42 @@ impl Analyzer {
             rx_jitter_us: finished.facts.jitter_us[1],
             ..Flow::default()
         };
+        stream_fields(&mut flow, &finished.stream);
+        self.told_names(&mut flow, finished);
+        if let Some([src, dst]) = self.tunnel_ends.ends(finished.facts.tunnel_ends) {
+            let (src, dst) = (Ip::from(src), Ip::from(dst));
+            (flow.tunnel_src_high, flow.tunnel_src_low) = (src.high, src.low);
+            (flow.tunnel_dst_high, flow.tunnel_dst_low) = (dst.high, dst.low);
+        }
         if let Some(report) = &finished.tcp {
             tcp_fields(&mut flow, report);
         }
         flow
     }
+
+    /// Where neither hello nor DNS named an end, the file may.
+    fn told_names(&self, flow: &mut Flow, finished: &Finished) {
+        if self.told.is_empty() {
+            return;
+        }
+        let name = |ip: [u8; 16]| self.told.get(&ip).map_or("", |number| self.hosts.name(*number));
+        if flow.src_name.is_empty() {
+            name(finished.key.src(finished.initiator).ip).clone_into(&mut flow.src_name);
+        }
+        if flow.dst_name.is_empty() {
+            name(finished.key.dst(finished.initiator).ip).clone_into(&mut flow.dst_name);
+        }
+    }
+}
+
+/// How evenly the packets of a media stream came.
+fn stream_fields(flow: &mut Flow, [tx, rx]: &[Option<rtp::Report>; 2]) {
+    let part = |side: &Option<rtp::Report>, part: usize| Some(side.as_ref()?.variation_us?[part]);
+    (flow.tx_delay_variation_us, flow.rx_delay_variation_us) = (part(tx, 0), part(rx, 0));
+    (flow.tx_delay_variation_p95_us, flow.rx_delay_variation_p95_us) = (part(tx, 1), part(rx, 1));
+    (flow.tx_delay_variation_p99_us, flow.rx_delay_variation_p99_us) = (part(tx, 2), part(rx, 2));
+    (flow.tx_rtp_lost, flow.rx_rtp_lost) = (tx.map(|side| side.lost), rx.map(|side| side.lost));
+    (flow.tx_rtp_reordered, flow.rx_rtp_reordered) = (tx.map(|side| side.reordered), rx.map(|side| side.reordered));
 }
 
 /// What the segments of the interval said.

@@ -13,6 +13,10 @@ use crate::packet::{IpPacket, LinkType, Unanalysed};
 use crate::statistics::{Bursts, Series};
 use crate::tracker::Finished;
 
+mod tcp;
+
+pub use tcp::TcpSummary;
+
 /// What can be counted apart, within a bound; what comes after that many is counted together.
 pub trait Countable: std::hash::Hash + Eq + Ord + Clone {
     /// How many are counted apart.
@@ -173,6 +177,12 @@ pub struct Summary {
     pub last_time: Option<u64>,
     /// Times that the clock stepped back from one frame to the next.
     pub clock_steps_back: u64,
+    /// The largest of these steps, microseconds.
+    pub largest_step_back_us: u64,
+    /// IP packets that the capture has more than once, without the first time.
+    pub duplicates: u64,
+    /// Of these, seen on the other side of a router.
+    pub routed_duplicates: u64,
     /// Frames of which the capture kept less than was on the wire.
     pub cut_frames: u64,
     /// Frames by link type.
@@ -213,6 +223,8 @@ pub struct Summary {
     pub evicted_flows: u64,
     /// TCP streams that were not looked into because all of them together held too much.
     pub unfollowed_streams: u64,
+    /// TCP.
+    pub tcp: TcpSummary,
     /// DNS.
     pub dns: DnsSummary,
     /// TLS.
@@ -228,13 +240,20 @@ impl Summary {
         let (time, bytes) = (frame.time_us, u64::from(frame.original_length));
         self.frames.add(bytes);
         self.links.entry(frame.link_type).or_default().add(bytes);
-        self.first_time = Some(self.first_time.map_or(time, |first| first.min(time)));
+        // Before the first frame with a time, frames may have none.
+        let first = self.first_time.filter(|first| *first > 0);
+        self.first_time = Some(first.map_or(time, |first| first.min(time)));
         self.last_time = Some(self.last_time.map_or(time, |last| last.max(time)));
-        self.clock_steps_back += u64::from(time < self.previous_time);
+        if time < self.previous_time {
+            self.clock_steps_back += 1;
+            self.largest_step_back_us = self.largest_step_back_us.max(self.previous_time - time);
+        }
         self.previous_time = time;
         self.cut_frames += u64::from((frame.data.len() as u64) < bytes);
-        self.series.frame(time, bytes);
-        self.bursts.frame(self.frames.packets, time, bytes);
+        if time > 0 {
+            self.series.frame(time, bytes);
+            self.bursts.frame(self.frames.packets, time, bytes);
+        }
     }
 
     /// To be called after the last frame.
@@ -278,6 +297,7 @@ impl Summary {
     /// An interval of a flow. Counted here and not per packet, each address is looked up once for many.
     pub(super) fn flow(&mut self, record: &Flow, finished: &Finished) {
         self.flow_records += 1;
+        self.tcp.add(finished);
         if finished.key.tunnel != 0 {
             return;
         }

@@ -174,3 +174,111 @@ proptest! {
         prop_assert_eq!(records, again);
     }
 }
+
+/// A TCP segment from port 1000 to 80.
+fn tcp(sequence: u32, acknowledgement: u32, flags: u8, data: &[u8]) -> Vec<u8> {
+    let mut segment = vec![0x03, 0xe8, 0, 80];
+    segment.extend(sequence.to_be_bytes());
+    segment.extend(acknowledgement.to_be_bytes());
+    segment.extend([0x50, flags, 0x10, 0, 0, 0, 0, 0]);
+    segment.extend(data);
+    segment
+}
+
+#[test]
+fn a_packet_that_was_captured_twice_counts_twice_and_was_sent_once() {
+    let numbered = |id: u8, hop_limit: u8, segment: &[u8]| {
+        let mut packet = ipv4(6, 0, segment);
+        (packet[5], packet[8]) = (id, hop_limit);
+        ethernet(&[], &packet)
+    };
+    let data = tcp(100, 7, 0x18, &[5; 100]);
+    let (records, summary) = run(&[
+        (1_000_000, 1, numbered(1, 64, &data), 0),
+        (1_000_020, 1, numbered(1, 64, &data), 0),
+        (1_000_030, 1, numbered(1, 63, &data), 0),
+        // The timer ran out: another packet with the same bytes.
+        (1_300_000, 1, numbered(2, 64, &data), 0),
+    ]);
+    let flow = flows(&records).next().unwrap();
+    assert_eq!((flow.tx_packets, flow.tx_bytes), (4, 4 * 140));
+    assert_eq!(flow.tx_retransmits, Some(1));
+    assert_eq!((summary.duplicates, summary.routed_duplicates), (2, 1));
+}
+
+#[test]
+fn packets_without_a_time_count_and_move_no_clock() {
+    let frame = ethernet(&[], &ipv4(17, 0, &udp(1, 2, &[1])));
+    let times = [0, 5_000_000, 4_000_000, 6_000_000, 5_999_999];
+    let (_, summary) = run(&times.map(|time| (time, 1, frame.clone(), 0)));
+    assert_eq!((summary.first_time, summary.last_time), (Some(4_000_000), Some(6_000_000)));
+    assert_eq!((summary.clock_steps_back, summary.largest_step_back_us), (2, 1_000_000));
+    assert_eq!((summary.series.start() / 1_000_000, summary.frames.packets), (5, 5), "it begins with the first time");
+}
+
+#[test]
+fn names_that_the_capture_tells_stand_where_the_traffic_tells_none() {
+    let mut analyzer = Analyzer::new(Config::default());
+    let data = ethernet(&[], &ipv4(17, 0, &udp(1, 2, &[1])));
+    let original_length = data.len() as u32;
+    analyzer.packet(&Frame { time_us: 1, link_type: LinkType(1), data: &data, original_length, interface: 0 });
+    // Many programs write the names last.
+    analyzer.name(std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets(), "printer.example");
+    while analyzer.finish_some() {}
+    let records: Vec<_> = analyzer.take_records().collect();
+    let flow = flows(&records).next().unwrap();
+    assert_eq!((flow.src_name.as_str(), flow.dst_name.as_str()), ("", "printer.example"));
+}
+
+#[test]
+fn the_ends_of_a_tunnel_stand_with_what_is_in_it() {
+    let inner = || ipv4(17, 0, &udp(7, 9, &[1, 2, 3]));
+    let gre = |kind: [u8; 2], rest: &[u8], inner: &[u8]| [&[0, 0], &kind[..], rest, inner].concat();
+    let in_udp = |port: u16, head: &[u8], inner: &[u8]| udp(5000, port, &[head, inner].concat());
+    let vxlan = [8, 0, 0, 0, 0, 0, 42, 0];
+    let mut six = vec![0x60, 0, 0, 0, 0, 9, 17, 64];
+    six.extend([[0x20; 16], [0x21; 16]].concat());
+    six.extend(udp(7, 9, &[1]));
+    let carried: [(u8, Vec<u8>, &str); 11] = [
+        (17, in_udp(4789, &vxlan, &ethernet(&[], &inner())), "vxlan:42"),
+        (17, in_udp(6081, &[0, 0, 0x65, 0x58, 0, 0, 7, 0], &ethernet(&[], &inner())), "geneve:7"),
+        (47, gre([8, 0], &[], &inner()), "gre"),
+        (47, gre([0x88, 0xbe], &[], &ethernet(&[], &inner())), "gre"),
+        (47, gre([0x22, 0xeb], &[0; 12], &ethernet(&[], &inner())), "gre"),
+        (4, inner(), "ipip"),
+        (41, six, "ip6"),
+        (17, in_udp(2152, &[0x30, 0xff, 0, 4, 0, 0, 0, 1], &inner()), "gtp"),
+        (17, in_udp(1701, &[0, 2, 0, 1, 0, 2, 0xff, 3, 0, 0x21], &inner()), "l2tp"),
+        (97, [&[0x30, 0][..], &ethernet(&[], &inner())].concat(), "etherip"),
+        (137, [&[0, 1, 0x11, 64][..], &inner()].concat(), "mpls"),
+    ];
+    let mapped = |last| u64::from_be_bytes([0, 0, 0xff, 0xff, 10, 0, 0, last]);
+    for (protocol, payload, name) in carried {
+        let outer = ipv4(protocol, 0, &payload);
+        let (records, summary) = run(&[(1, 1, ethernet(&[], &outer), 0)]);
+        let flow =
+            flows(&records).find(|flow| !flow.tunnel.is_empty()).unwrap_or_else(|| panic!("{name}: {summary:?}"));
+        assert_eq!((flow.tunnel.as_str(), flow.dst_port), (name, 9));
+        let ends = (flow.tunnel_src_high, flow.tunnel_src_low, flow.tunnel_dst_high, flow.tunnel_dst_low);
+        assert_eq!(ends, (0, mapped(1), 0, mapped(2)), "{name}");
+        let carrier = flows(&records).find(|flow| flow.tunnel.is_empty()).unwrap();
+        assert_eq!((carrier.tunnel_src_low, carrier.tunnel_dst_low), (0, 0), "{name}");
+    }
+    // Of tunnels in each other, the outermost has the ends.
+    let nested = ipv4(4, 0, &ipv4(17, 0, &in_udp(4789, &vxlan, &ethernet(&[], &inner()))));
+    let (records, _) = run(&[(1, 1, ethernet(&[], &nested), 0)]);
+    let flow = flows(&records).find(|flow| flow.tunnel == "ipip/vxlan:42").unwrap();
+    assert_eq!(flow.tunnel_dst_low, mapped(2));
+}
+
+#[test]
+fn labels_and_sessions_of_the_link_are_no_tunnel_with_ends() {
+    let inner = ipv4(17, 0, &udp(7, 9, &[1, 2, 3]));
+    let link = |kind: [u8; 2], head: &[u8]| [&[2; 12][..], &kind, head, &inner].concat();
+    let session = [&[0x11, 0, 0, 5, 0, inner.len() as u8 + 2][..], &[0, 0x21]].concat();
+    for frame in [link([0x88, 0x64], &session), link([0x88, 0x47], &[0, 1, 0x10, 64, 0, 2, 0x11, 64])] {
+        let (records, _) = run(&[(1, 1, frame, 0)]);
+        let flow = flows(&records).next().unwrap();
+        assert_eq!((flow.tunnel.as_str(), flow.tunnel_src_low, flow.dst_port), ("", 0, 9));
+    }
+}

@@ -110,8 +110,7 @@ impl Connection {
         let [tx, rx] = &mut self.sides;
         let (sender, receiver) = if from == TX { (tx, rx) } else { (rx, tx) };
         if sender.is_doubled(step) {
-            self.count(from, Marks::DOUBLED);
-            return Marks::DOUBLED;
+            return self.doubled(from);
         }
         let mut marks = sender.judge_acknowledgement(receiver, segment);
         marks.insert(sender.judge_sequence(receiver, step, marks));
@@ -143,6 +142,12 @@ impl Connection {
             self.reset(from);
         }
         marks
+    }
+
+    /// Takes a segment that the capture has already.
+    pub fn doubled(&mut self, from: usize) -> Marks {
+        self.count(from, Marks::DOUBLED);
+        Marks::DOUBLED
     }
 
     /// What was seen since the last call, up to `now`.

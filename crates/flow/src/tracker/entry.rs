@@ -2,7 +2,7 @@
 
 use weir_proto::EndReason;
 
-use super::{Finished, Observation, Retired, Segment};
+use super::{Finished, Observation, Retired, Segment, State};
 use crate::key::{Direction, Key};
 use crate::packet::ip::protocol;
 use crate::packet::transport::flags;
@@ -34,6 +34,8 @@ pub struct Interval {
 pub struct Facts {
     /// Numbers of the names of initiator and responder in the caller's table; 0 = none.
     pub names: [u32; 2],
+    /// Number of the ends of the tunnel in the caller's table; 0 = none.
+    pub tunnel_ends: u32,
     /// Interarrival jitter of what initiator and responder send.
     pub jitter_us: [Option<u32>; 2],
 }
@@ -76,7 +78,7 @@ pub(super) struct Counted {
     pub(super) marks: Marks,
 }
 
-impl<S: Default> Entry<S> {
+impl<S: State> Entry<S> {
     pub(super) fn new(packet: &Observation, ordinal: u64) -> Self {
         // An answer that is seen first still tells who asked.
         let answers = packet.tcp.is_some_and(|segment| segment.is_syn_ack());
@@ -98,7 +100,7 @@ impl<S: Default> Entry<S> {
             interval: Interval { start: packet.time, end: packet.time, ..Interval::default() },
             continued: false,
             app: "",
-            facts: Facts::default(),
+            facts: Facts { tunnel_ends: packet.tunnel_ends, ..Facts::default() },
             state: S::default(),
         }
     }
@@ -129,7 +131,11 @@ impl<S: Default> Entry<S> {
             self.interval.flags[side] |= segment.flags;
             self.tcp.follow(packet.direction, segment);
             if !packet.is_fragment {
-                marks = self.segment(packet.time, packet.direction, segment);
+                marks = if packet.is_copy {
+                    self.connection.get_or_insert_default().doubled(side)
+                } else {
+                    self.segment(packet.time, packet.direction, segment)
+                };
             }
         }
         Counted { finished, marks }
@@ -146,7 +152,9 @@ impl<S: Default> Entry<S> {
 
     pub(super) fn finish(&mut self, reason: EndReason) -> Finished {
         let end = self.interval.end;
+        let [up, down] = self.state.take_stream();
         Finished {
+            stream: if self.initiator == Direction::Up { [up, down] } else { [down, up] },
             continued: std::mem::replace(&mut self.continued, true),
             key: self.key,
             ordinal: self.ordinal,
@@ -171,6 +179,7 @@ impl<S: Default> Entry<S> {
             interface: self.interface,
             base_sequence: self.tcp.base_sequence,
             app: self.app,
+            tunnel_ends: self.facts.tunnel_ends,
         }
     }
 }

@@ -16,6 +16,7 @@ pub(super) struct Retired {
     pub(super) interface: u32,
     pub(super) base_sequence: [Option<u32>; 2],
     pub(super) app: &'static str,
+    pub(super) tunnel_ends: u32,
 }
 
 /// The last ones, up to a bound.

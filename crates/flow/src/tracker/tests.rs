@@ -27,7 +27,9 @@ fn packet(time: u64, forward: bool, protocol: u8) -> Observation {
         interface: 0,
         tcp: None,
         is_fragment: false,
+        is_copy: false,
         ports: (src.port, dst.port),
+        tunnel_ends: 0,
     }
 }
 

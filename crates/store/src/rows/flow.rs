@@ -98,6 +98,16 @@ pub struct FlowRow {
     pub reset_by: i8,
     pub reset_confirmed: bool,
     pub reset_reason: String,
+    pub tx_delay_variation_us: Option<u32>,
+    pub rx_delay_variation_us: Option<u32>,
+    pub tx_delay_variation_p95_us: Option<u32>,
+    pub rx_delay_variation_p95_us: Option<u32>,
+    pub tx_delay_variation_p99_us: Option<u32>,
+    pub rx_delay_variation_p99_us: Option<u32>,
+    pub tx_rtp_lost: Option<u64>,
+    pub rx_rtp_lost: Option<u64>,
+    pub tx_rtp_reordered: Option<u64>,
+    pub rx_rtp_reordered: Option<u64>,
 }
 
 block_table!(FlowRow, "flows");
@@ -208,6 +218,16 @@ impl FlowRow {
             reset_by: context.choice::<ResetBy>(flow.reset_by),
             reset_confirmed: flow.reset_confirmed,
             reset_reason: flow.reset_reason,
+            tx_delay_variation_us: flow.tx_delay_variation_us,
+            rx_delay_variation_us: flow.rx_delay_variation_us,
+            tx_delay_variation_p95_us: flow.tx_delay_variation_p95_us,
+            rx_delay_variation_p95_us: flow.rx_delay_variation_p95_us,
+            tx_delay_variation_p99_us: flow.tx_delay_variation_p99_us,
+            rx_delay_variation_p99_us: flow.rx_delay_variation_p99_us,
+            tx_rtp_lost: flow.tx_rtp_lost,
+            rx_rtp_lost: flow.rx_rtp_lost,
+            tx_rtp_reordered: flow.tx_rtp_reordered,
+            rx_rtp_reordered: flow.rx_rtp_reordered,
         }
     }
 }

@@ -79,13 +79,16 @@ impl Reader {
             return Err(Fault::field(format!("a packet claims to hold {captured} bytes")));
         }
         input.read_into(buffer, captured as usize)?;
-        let fraction_us = if self.variant.nanoseconds { fraction / 1000 } else { fraction };
+        let (fraction_us, nanoseconds) =
+            if self.variant.nanoseconds { (fraction / 1000, (fraction % 1000) as u16) } else { (fraction, 0) };
         Ok(Some(Header {
             time_us: seconds * 1_000_000 + fraction_us,
+            nanoseconds,
             link_type: self.link_type,
             interface: 0,
             original_length: original,
             data: 0..buffer.len(),
+            comment: 0..0,
         }))
     }
 }

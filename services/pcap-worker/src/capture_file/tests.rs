@@ -70,6 +70,15 @@ impl Order {
         self.block(1, &body)
     }
 
+    fn options(&self, options: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for (code, value) in options.iter().chain([&(0, &[][..])]) {
+            all.extend([&self.u16(*code)[..], &self.u16(value.len() as u16), value].concat());
+            all.resize(all.len().next_multiple_of(4), 0);
+        }
+        all
+    }
+
     fn enhanced(&self, interface: u32, ticks: u64, data: &[u8]) -> Vec<u8> {
         let length = data.len() as u32;
         let head = self.words(&[interface, (ticks >> 32) as u32, ticks as u32, length, length + 5]);
@@ -283,4 +292,88 @@ fn a_source_that_fails_is_not_damage() {
         };
         assert!(matches!(stop, Stop::Source(_)), "{stop:?}");
     }
+}
+
+/// A file with everything that may stand between packets.
+fn annotated(order: &Order) -> Vec<u8> {
+    let long = |value: u64| if order.0 { value.to_be_bytes() } else { value.to_le_bytes() };
+    let section = [&order.u32(0x1a2b_3c4d)[..], &order.u16(1), &order.u16(0), &[0xff; 8]].concat();
+    let about = order.options(&[(3, b"Linux"), (4, b"Dumpcap"), (1, b"of the file")]);
+    let name = [&order.u16(1)[..], &order.u16(16), &[10, 0, 0, 2], b"web.lan\0alt\0"].concat();
+    let six = [&order.u16(2)[..], &order.u16(16 + 3), &[0x20; 16], b"six", &[0]].concat();
+    let names = [&name[..], &six, &order.u32(0), &order.options(&[(1, b"of names")])].concat();
+    let secrets = [&order.u32(0x544c_534b)[..], &order.u32(5), b"key!!"].concat();
+    let statistics =
+        [&order.words(&[0, 0, 0])[..], &order.options(&[(4, &long(9)), (5, &long(3)), (7, &long(2))])].concat();
+    let packet =
+        [&order.words(&[0, 0x1_7000, 7, 2, 2])[..], &[1, 2, 0, 0], &order.options(&[(2, &[0; 4]), (1, b"look")])];
+    [
+        order.block(0x0a0d_0d0a, &[section, about].concat()),
+        order.interface(1, &[(9, &[9])]),
+        order.block(0x0bad, &[1, 2, 3]),
+        order.block(10, &secrets),
+        order.block(4, &names),
+        order.block(6, &packet.concat()),
+        order.block(3, &[&order.u32(2)[..], &[3, 4]].concat()),
+        order.block(5, &statistics),
+    ]
+    .concat()
+}
+
+#[test]
+fn what_a_file_says_besides_its_packets_is_kept() {
+    for order in [Order(true), Order(false)] {
+        let file = annotated(&order);
+        let mut file = CaptureFile::open(Cursor::new(file), Limits::default(), &Progress::default()).unwrap();
+        let packet = file.next_packet().unwrap().unwrap();
+        let ticks: u64 = 0x1_7000 << 32 | 7;
+        assert_eq!((packet.time_us, packet.nanoseconds), (ticks / 1000, (ticks % 1000) as u16));
+        assert_eq!((packet.comment, packet.data), (&b"look"[..], &[1, 2][..]));
+        let v4 = std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets();
+        let asides = [
+            Aside::Secrets(0x544c_534b, b"key!!".to_vec()),
+            Aside::Name(v4, "web.lan".to_owned()),
+            Aside::Name([0x20; 16], "six".to_owned()),
+        ];
+        assert_eq!(file.take_asides(), asides);
+        assert!(!format!("{asides:?}").contains("key"), "secrets are not shown");
+        // A packet without a time came with the one before it.
+        let packet = file.next_packet().unwrap().unwrap();
+        assert_eq!((packet.time_us, packet.data), (ticks / 1000, &[3, 4][..]));
+        assert!(file.next_packet().unwrap().is_none());
+        let notes = file.notes();
+        assert_eq!((notes.application.as_str(), notes.os.as_str()), ("Dumpcap", "Linux"));
+        assert_eq!((notes.secrets, notes.names, notes.untimed, notes.left_out), (1, 2, 1, 0));
+        assert_eq!(notes.dropped.values().sum::<u64>(), 5);
+        let comments: Vec<_> = notes.comments.iter().map(|comment| (comment.packet, comment.text.as_str())).collect();
+        assert_eq!(comments, [(None, "of the file"), (None, "of names"), (Some(1), "look")]);
+    }
+}
+
+#[test]
+fn what_a_hostile_file_says_besides_its_packets_takes_no_memory() {
+    let order = Order(false);
+    let mut file = [order.section(), order.interface(1, &[])].concat();
+    let secrets = [&order.u32(1)[..], &order.u32(3 << 20), &vec![7; 3 << 20]].concat();
+    for _ in 0..8 {
+        file.extend(order.block(10, &secrets));
+    }
+    file.extend(order.block(10, &[&order.u32(1)[..], &order.u32(u32::MAX), &[0; 4]].concat()));
+    file.extend(order.block(4, &[0xff; 64]));
+    file.extend(order.enhanced(0, 1, &[1]));
+    let mut file = CaptureFile::open(Cursor::new(file), Limits::default(), &Progress::default()).unwrap();
+    assert!(file.next_packet().unwrap().is_some());
+    assert_eq!((file.take_asides().len(), file.notes().left_out, file.notes().secrets), (5, 3, 9));
+}
+
+#[test]
+fn nanoseconds_of_the_classic_form_are_kept_and_zero_times_counted() {
+    let file = Order(false).pcap(0xa1b2_3c4d, &[(0, 0, &[1]), (5, 123_456_789, &[2]), (0, 0, &[3])]);
+    let mut file = CaptureFile::open(Cursor::new(file), Limits::default(), &Progress::default()).unwrap();
+    let mut times = Vec::new();
+    while let Some(packet) = file.next_packet().unwrap() {
+        times.push((packet.time_us, packet.nanoseconds));
+    }
+    assert_eq!(times, [(0, 0), (5_123_456, 789), (5_123_456, 789)]);
+    assert_eq!(file.notes().untimed, 2);
 }

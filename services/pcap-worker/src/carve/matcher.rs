@@ -196,6 +196,8 @@ impl Matcher {
 fn found(packet: &Packet<'_>, comment: String) -> Found {
     Found {
         time_us: packet.time_us,
+        nanoseconds: packet.nanoseconds,
+        remark: String::from_utf8_lossy(packet.comment).into_owned(),
         link_type: packet.link_type,
         interface: packet.interface,
         interface_name: packet.interface_name.to_owned(),

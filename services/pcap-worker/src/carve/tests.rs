@@ -53,11 +53,11 @@ fn carved(name: &str, wanted: &CarvePackets) -> (u64, Vec<u8>) {
 }
 
 /// Numbers, times, lengths and bytes of the packets of a file.
-fn packets(file: Vec<u8>) -> Vec<(u64, u32, Vec<u8>)> {
+fn packets(file: Vec<u8>) -> Vec<((u64, u16), u32, Vec<u8>)> {
     let mut file = CaptureFile::open(io::Cursor::new(file), Limits::default(), &Progress::default()).unwrap();
     let mut all = Vec::new();
     while let Some(packet) = file.next_packet().unwrap() {
-        all.push((packet.time_us, packet.original_length, packet.data.to_vec()));
+        all.push(((packet.time_us, packet.nanoseconds), packet.original_length, packet.data.to_vec()));
     }
     all
 }
@@ -86,12 +86,13 @@ fn all_packets_of_a_time_are_those_of_the_capture() {
     let whole = packets(whole);
     let (count, output) = carved(name, &CarvePackets { all: true, ..CarvePackets::default() });
     assert_eq!((count, packets(output)), (whole.len() as u64, whole.clone()));
-    let middle = whole[whole.len() / 2].0;
+    assert!(whole.iter().any(|packet| packet.0.1 % 10 > 0), "nanoseconds are kept");
+    let middle = whole[whole.len() / 2].0.0;
     let before = CarvePackets { all: true, until: middle, ..CarvePackets::default() };
     let after = CarvePackets { all: true, from: middle, ..CarvePackets::default() };
     let parts = [before, after].map(|wanted| packets(carved(name, &wanted).1));
     assert!(!parts[0].is_empty() && !parts[1].is_empty());
-    assert!(parts[0].iter().all(|packet| packet.0 < middle));
+    assert!(parts[0].iter().all(|packet| packet.0.0 < middle));
     assert_eq!(parts[0].len() + parts[1].len(), whole.len());
 }
 
@@ -104,4 +105,38 @@ fn text_of_strangers_cannot_break_the_file() {
         ..CarvePackets::default()
     };
     assert_eq!(packets(carved(name, &wanted).1).len() as u64, expected);
+}
+
+#[test]
+fn secrets_and_names_are_kept_and_so_are_remarks() {
+    use crate::capture_file::Aside;
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file).unwrap();
+    let secrets = Aside::Secrets(0x544c_534b, b"CLIENT_RANDOM 01".to_vec());
+    let name = Aside::Name(std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets(), "web.lan".to_owned());
+    let packet = writer::Found {
+        time_us: 1_700_000_000_123_456,
+        nanoseconds: 789,
+        link_type: weir_flow::packet::LinkType(1),
+        interface: 0,
+        interface_name: "eth0".to_owned(),
+        data: vec![1, 2, 3],
+        original_length: 60,
+        comment: String::new(),
+        remark: "strange".to_owned(),
+    };
+    writer.aside(&secrets).unwrap();
+    writer.packet(&packet).unwrap();
+    writer.aside(&name).unwrap();
+    writer.finish().unwrap();
+    let mut again = Vec::new();
+    let wanted = CarvePackets { all: true, ..CarvePackets::default() };
+    assert_eq!(carve(io::Cursor::new(file), Limits::default(), &wanted, &mut again).unwrap(), 1);
+    let mut file = CaptureFile::open(io::Cursor::new(again), Limits::default(), &Progress::default()).unwrap();
+    let packet = file.next_packet().unwrap().unwrap();
+    assert_eq!((packet.time_us, packet.nanoseconds), (1_700_000_000_123_456, 789));
+    assert_eq!((packet.interface_name, packet.comment, packet.original_length), ("eth0", &b"strange"[..], 60));
+    assert_eq!(file.take_asides(), [secrets]);
+    assert!(file.next_packet().unwrap().is_none());
+    assert_eq!(file.take_asides(), [name]);
 }

@@ -5,15 +5,22 @@ use std::io::{self, Write};
 
 use weir_flow::packet::LinkType;
 
+use crate::capture_file::Aside;
+
 const SECTION: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
+const NAMES: u32 = 4;
 const ENHANCED_PACKET: u32 = 6;
+const SECRETS: u32 = 10;
 const BYTE_ORDER: u32 = 0x1a2b_3c4d;
 
 const OPT_END: u16 = 0;
 const OPT_COMMENT: u16 = 1;
 const SHB_USERAPPL: u16 = 4;
 const IF_NAME: u16 = 2;
+const IF_RESOLUTION: u16 = 9;
+/// Ticks of 10^-9 s.
+const NANOSECONDS: u8 = 9;
 /// Text in an option is cut here; the length has 16 bits.
 const MAX_TEXT: usize = 4096;
 
@@ -22,14 +29,18 @@ const MAX_TEXT: usize = 4096;
 pub(super) struct Found {
     /// Microseconds since 1970.
     pub(super) time_us: u64,
+    /// What the time has beyond that.
+    pub(super) nanoseconds: u16,
     pub(super) link_type: LinkType,
     /// Number of its interface in the capture.
     pub(super) interface: usize,
     pub(super) interface_name: String,
     pub(super) data: Vec<u8>,
     pub(super) original_length: u32,
-    /// Empty = none.
+    /// Of the flow; empty = none.
     pub(super) comment: String,
+    /// That the capture has itself; empty = none.
+    pub(super) remark: String,
 }
 
 /// Writes pcapng.
@@ -59,17 +70,48 @@ impl<W: Write> Writer<W> {
         let interface = self.interface(packet)?;
         let captured = packet.data.len() as u32;
         self.field(interface.to_le_bytes());
-        self.field(((packet.time_us >> 32) as u32).to_le_bytes());
-        self.field((packet.time_us as u32).to_le_bytes());
+        let ticks = packet.time_us.saturating_mul(1000).saturating_add(u64::from(packet.nanoseconds));
+        self.field(((ticks >> 32) as u32).to_le_bytes());
+        self.field((ticks as u32).to_le_bytes());
         self.field(captured.to_le_bytes());
         self.field(packet.original_length.max(captured).to_le_bytes());
         self.block.extend_from_slice(&packet.data);
         self.pad();
-        if !packet.comment.is_empty() {
-            self.option(OPT_COMMENT, &packet.comment);
+        for comment in [&packet.comment, &packet.remark].into_iter().filter(|comment| !comment.is_empty()) {
+            self.option(OPT_COMMENT, comment);
+        }
+        if !packet.comment.is_empty() || !packet.remark.is_empty() {
             self.end_of_options();
         }
         self.block(ENHANCED_PACKET)
+    }
+
+    /// Writes what the capture has besides packets.
+    pub(super) fn aside(&mut self, aside: &Aside) -> io::Result<()> {
+        match aside {
+            Aside::Secrets(kind, data) => {
+                self.field(kind.to_le_bytes());
+                self.field((data.len() as u32).to_le_bytes());
+                self.block.extend_from_slice(data);
+                self.pad();
+                self.block(SECRETS)
+            }
+            Aside::Name(address, name) => {
+                let address = std::net::Ipv6Addr::from(*address).to_canonical();
+                let (kind, address) = match address {
+                    std::net::IpAddr::V4(ip) => (1u16, ip.octets().to_vec()),
+                    std::net::IpAddr::V6(ip) => (2u16, ip.octets().to_vec()),
+                };
+                self.field(kind.to_le_bytes());
+                self.field(((address.len() + name.len() + 1) as u16).to_le_bytes());
+                self.block.extend_from_slice(&address);
+                self.block.extend_from_slice(name.as_bytes());
+                self.block.push(0);
+                self.pad();
+                self.end_of_options();
+                self.block(NAMES)
+            }
+        }
     }
 
     /// Passes on what is left.
@@ -90,8 +132,12 @@ impl<W: Write> Writer<W> {
         self.field(0u32.to_le_bytes());
         if !packet.interface_name.is_empty() {
             self.option(IF_NAME, &packet.interface_name);
-            self.end_of_options();
         }
+        self.field(IF_RESOLUTION.to_le_bytes());
+        self.field(1u16.to_le_bytes());
+        self.block.push(NANOSECONDS);
+        self.pad();
+        self.end_of_options();
         self.block(INTERFACE)?;
         Ok(known)
     }

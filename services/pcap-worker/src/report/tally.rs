@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use weir_flow::Record;
+use weir_flow::statistics::Histogram;
 use weir_proto::{Dns, EndReason, Flow, Http, Ip, Tls};
 use weir_report::health::Measured;
 use weir_report::{Certificate, CodeCount, DnsServer, Domain, GivenUp, NameCount, Report, Stream, Tcp, WorstFlow};
 
-use super::spread::Histogram;
-use super::{TOP, rfc3339};
+use super::{TOP, rfc3339, spread};
 
 const TCP: u32 = 6;
 const UDP: u32 = 17;
@@ -38,7 +38,12 @@ pub(crate) struct Tally {
 struct TcpTally {
     sums: Tcp,
     handshake: Histogram,
+    syn_ack: Histogram,
+    handshake_ack: Histogram,
     rtt: Histogram,
+    rtt_to_dst: Histogram,
+    rtt_to_src: Histogram,
+    first_byte: Histogram,
     response: Histogram,
     worst: Counted<u64, WorstFlow>,
 }
@@ -99,6 +104,9 @@ impl Tally {
                 stream.packets += packets;
                 stream.bytes += bytes;
                 stream.jitter_us = stream.jitter_us.max(u64::from(jitter));
+                stream.delay_variation_us = stream.delay_variation_us.max(delay_variation(flow));
+                stream.lost += flow.tx_rtp_lost.unwrap_or(0) + flow.rx_rtp_lost.unwrap_or(0);
+                stream.reordered += flow.tx_rtp_reordered.unwrap_or(0) + flow.rx_rtp_reordered.unwrap_or(0);
             });
         }
     }
@@ -157,7 +165,7 @@ impl Tally {
             report.tcp = Some(tcp.finish());
         }
         report.streams = streams.first(|stream| stream.jitter_us, |_, stream| stream);
-        report.dns.latency = latency.spread();
+        report.dns.latency = spread(&latency);
         report.dns.repeats = Some(repeats);
         report.dns.domains = domains.first(
             |asked| asked.queries,
@@ -223,6 +231,9 @@ impl TcpTally {
         sums.spurious_retransmits += both(flow.tx_spurious_retransmits, flow.rx_spurious_retransmits);
         sums.duplicate_acks += both(flow.tx_duplicate_acks, flow.rx_duplicate_acks);
         sums.syn_retransmits += flow.syn_retransmits.unwrap_or(0);
+        sums.zero_window_us += both(flow.tx_zero_window_us, flow.rx_zero_window_us);
+        sums.window_full += both(flow.tx_window_full, flow.rx_window_full);
+        sums.keep_alives += both(flow.tx_keep_alives, flow.rx_keep_alives);
         sums.handshakes += u64::from(flow.handshake_us.is_some());
         if last {
             let silent = flow.rx_packets == 0;
@@ -232,7 +243,15 @@ impl TcpTally {
         }
         let times = [
             (&mut self.handshake, flow.handshake_us),
+            (&mut self.syn_ack, flow.syn_ack_us),
+            (
+                &mut self.handshake_ack,
+                flow.handshake_us.zip(flow.syn_ack_us).map(|(all, part)| all.saturating_sub(part)),
+            ),
             (&mut self.rtt, flow.rtt_us),
+            (&mut self.rtt_to_dst, flow.tx_rtt_us),
+            (&mut self.rtt_to_src, flow.rx_rtt_us),
+            (&mut self.first_byte, flow.first_byte_us),
             (&mut self.response, flow.response_us),
         ];
         for (histogram, value) in times {
@@ -260,9 +279,14 @@ impl TcpTally {
     fn finish(self) -> Tcp {
         let trouble = |flow: &WorstFlow| flow.retransmits + flow.out_of_order + flow.zero_windows + flow.lost_segments;
         Tcp {
-            handshake: self.handshake.spread(),
-            rtt: self.rtt.spread(),
-            response: self.response.spread(),
+            handshake: spread(&self.handshake),
+            syn_ack: spread(&self.syn_ack),
+            handshake_ack: spread(&self.handshake_ack),
+            rtt: spread(&self.rtt),
+            rtt_to_dst: spread(&self.rtt_to_dst),
+            rtt_to_src: spread(&self.rtt_to_src),
+            first_byte: spread(&self.first_byte),
+            response: spread(&self.response),
             worst: self.worst.first(trouble, |_, worst| worst),
             ..self.sums
         }
@@ -320,7 +344,7 @@ impl HttpTally {
             methods: names(self.methods),
             statuses: self.statuses.into_iter().map(|(value, count)| CodeCount { value, count }).collect(),
             hosts: names(self.hosts),
-            latency: self.latency.spread(),
+            latency: spread(&self.latency),
         })
     }
 }
@@ -355,6 +379,17 @@ impl<K: Hash + Ord + Clone, V: Default> Counted<K, V> {
         rows.truncate(TOP);
         rows.into_iter().map(|(key, value)| row(key, value)).collect()
     }
+}
+
+/// Percentiles of the worse direction of a stream.
+fn delay_variation(flow: &Flow) -> Option<[u64; 3]> {
+    let of = |parts: [Option<u32>; 3]| match parts {
+        [Some(median), Some(p95), Some(p99)] => Some([median, p95, p99].map(u64::from)),
+        _ => None,
+    };
+    let tx = [flow.tx_delay_variation_us, flow.tx_delay_variation_p95_us, flow.tx_delay_variation_p99_us];
+    let rx = [flow.rx_delay_variation_us, flow.rx_delay_variation_p95_us, flow.rx_delay_variation_p99_us];
+    of(tx).max(of(rx))
 }
 
 fn names(table: Counted<String, u64>) -> Vec<NameCount> {

@@ -1,20 +1,19 @@
 //! How values are spread, in little memory: counts by size, an eighth of an octave wide.
 
-use weir_report::Spread;
-
 /// Steps of an octave.
 const STEPS: u32 = 8;
 
 /// Counts values; what it gives is right to about six percent, the largest value exactly.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Histogram {
+pub struct Histogram {
     counts: Vec<u32>,
     count: u64,
     most: u64,
 }
 
 impl Histogram {
-    pub(super) fn add(&mut self, value: u32) {
+    /// Counts a value.
+    pub fn add(&mut self, value: u32) {
         let place = place(value);
         if place >= self.counts.len() {
             self.counts.resize(place + 1, 0);
@@ -25,7 +24,8 @@ impl Histogram {
     }
 
     /// The value below which so many of a hundred are; none where there is no value.
-    pub(super) fn percentile(&self, percent: u64) -> Option<u64> {
+    #[must_use]
+    pub fn percentile(&self, percent: u64) -> Option<u64> {
         let wanted = (self.count * percent).div_ceil(100).max(1);
         let mut seen = 0;
         for (place, &count) in self.counts.iter().enumerate() {
@@ -37,14 +37,16 @@ impl Histogram {
         None
     }
 
-    pub(super) fn spread(&self) -> Option<Spread> {
-        Some(Spread {
-            count: self.count,
-            median_us: self.percentile(50)?,
-            p95_us: self.percentile(95)?,
-            p99_us: self.percentile(99)?,
-            max_us: self.most,
-        })
+    /// How many values there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The largest value; 0 where there is none.
+    #[must_use]
+    pub const fn most(&self) -> u64 {
+        self.most
     }
 }
 
@@ -74,7 +76,7 @@ mod tests {
     #[test]
     fn percentiles_are_right_to_six_percent() {
         let mut histogram = Histogram::default();
-        assert_eq!(histogram.spread(), None);
+        assert_eq!((histogram.percentile(50), histogram.count()), (None, 0));
         for value in 1..=100_000 {
             histogram.add(value);
         }
@@ -82,7 +84,7 @@ mod tests {
             let (found, expected) = (histogram.percentile(percent).unwrap() as f64, percent as f64 * 1000.0);
             assert!((found / expected - 1.0).abs() < 0.065, "{percent} %: {found}");
         }
-        assert_eq!(histogram.spread().unwrap().max_us, 100_000);
+        assert_eq!(histogram.most(), 100_000);
     }
 
     #[test]
