@@ -14,17 +14,18 @@ use std::{
 
 use futures::{Stream, TryStreamExt as _, stream};
 use serde::Deserialize;
-use weir_proto::Container;
+use weir_proto::{Container, PublishedPort};
 
 use crate::{
     Error, cgroup,
-    grpc::Client,
+    docker::identity,
+    grpc::{self, Client},
     lives::{Event, Inspected},
     metrics, text,
 };
 use messages::{
-    CONTAINER, Containers, EVENTS, Empty, Envelope, Filters, LIST, NAMESPACES, Named, Namespaces, OneContainer,
-    OneTask, TASK, Task, VERSION,
+    CONTAINER, Containers, EVENTS, Empty, Envelope, Filters, IMAGE, LIST, NAMESPACES, Named, Namespaces, OneContainer,
+    OneImage, OneTask, TASK, Task, VERSION,
 };
 
 /// What `runtime` says in the records.
@@ -87,7 +88,26 @@ impl Engine {
             Err(Error::NotFound) => None,
             Err(error) => return Err(error),
         };
-        Ok(inspected(Path::new("/proc"), id, container, task.as_ref()))
+        let digest = self.digest(namespace, &container.image).await?;
+        let mut inspected = inspected(Path::new("/proc"), id, &container, task.as_ref());
+        inspected.container.image_digest = digest;
+        Ok(inspected)
+    }
+
+    /// The digest of what an image's name leads to; empty = it leads nowhere any more.
+    async fn digest(&self, namespace: &str, image: &str) -> Result<String, Error> {
+        if image.is_empty() {
+            return Ok(String::new());
+        }
+        match self.client.call::<_, OneImage>(IMAGE, namespace, Named { id: image.to_owned() }).await {
+            Ok(found) => Ok(found
+                .image
+                .and_then(|image| image.target)
+                .map(|target| text::value(&target.digest))
+                .unwrap_or_default()),
+            Err(Error::NotFound | Error::Unsupported { .. }) => Ok(String::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// What happens from now on: containerd remembers nothing.
@@ -105,7 +125,7 @@ impl Engine {
 /// The labels of a container.
 pub(crate) async fn labels(client: &Client, namespace: &str, id: &str) -> Result<BTreeMap<String, String>, Error> {
     let found: OneContainer = client.call(CONTAINER, namespace, Named { id: id.to_owned() }).await?;
-    Ok(found.container.ok_or(Error::NotFound)?.labels)
+    Ok(grpc::labels(&found.container.ok_or(Error::NotFound)?.labels))
 }
 
 /// The events of all namespaces.
@@ -137,6 +157,29 @@ pub(crate) struct Spec {
 struct Linux {
     #[serde(default)]
     namespaces: Vec<Namespace>,
+    #[serde(default)]
+    resources: Resources,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    cpu: Cpu,
+    memory: Limit,
+    pids: Limit,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Cpu {
+    quota: Option<i64>,
+    period: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Limit {
+    limit: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -150,11 +193,49 @@ impl Spec {
     pub(crate) fn host_network(&self) -> bool {
         !self.linux.namespaces.iter().any(|namespace| namespace.kind == "network")
     }
+
+    /// Writes what the container may use.
+    pub(crate) fn limit(&self, life: &mut Container) {
+        let Resources { cpu, memory, pids } = &self.linux.resources;
+        limit_cpu(life, cpu.quota.unwrap_or_default(), cpu.period.unwrap_or_default());
+        life.memory_limit_bytes = positive(memory.limit);
+        life.pids_limit = positive(pids.limit);
+    }
 }
 
-fn inspected(proc: &Path, id: &str, container: messages::Container, task: Option<&Task>) -> Inspected {
+/// Writes how many cores it may use; the period is the kernel's where it is 0.
+pub(crate) fn limit_cpu(life: &mut Container, quota: i64, period: u64) {
+    let period = if period == 0 { 100_000 } else { period };
+    life.cpu_limit = positive(Some(quota)).map(|quota| quota as f64 / period as f64);
+}
+
+/// A limit that is one: 0 and -1 are none.
+pub(crate) fn positive(limit: Option<i64>) -> Option<u64> {
+    limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0)
+}
+
+/// What `nerdctl` notes of published ports.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Published {
+    host_port: u16,
+    container_port: u16,
+    protocol: String,
+    #[serde(rename = "HostIP", default)]
+    host_ip: String,
+}
+
+fn ports(labels: &BTreeMap<String, String>) -> Vec<PublishedPort> {
+    let noted = labels.get("nerdctl/ports").and_then(|json| serde_json::from_str::<Vec<Published>>(json).ok());
+    let noted = noted.unwrap_or_default().into_iter().take(identity::MAX_PORTS);
+    noted
+        .filter_map(|one| identity::published(&one.host_ip, one.host_port, one.container_port, &one.protocol))
+        .collect()
+}
+
+fn inspected(proc: &Path, id: &str, container: &messages::Container, task: Option<&Task>) -> Inspected {
     let spec: Option<Spec> = container.spec.as_ref().and_then(|spec| serde_json::from_slice(&spec.value).ok());
-    let (labels, cut) = text::labels(container.labels);
+    let (labels, cut) = text::labels(grpc::labels(&container.labels));
     metrics::values_cut(cut);
     let name = labels.get("nerdctl/name").map_or(container.id.as_str(), String::as_str);
     let mut life = Container {
@@ -166,10 +247,14 @@ fn inspected(proc: &Path, id: &str, container: messages::Container, task: Option
             .created_at
             .and_then(messages::Timestamp::nanoseconds)
             .map_or(0, |time| time as u64 / 1000),
-        host_network: spec.is_some_and(|spec| spec.host_network()),
+        host_network: spec.as_ref().is_some_and(Spec::host_network),
+        ports: ports(&labels),
         labels,
         ..Container::default()
     };
+    if let Some(spec) = &spec {
+        spec.limit(&mut life);
+    }
     let running = task.is_some_and(|task| matches!(task.status, 2 | 4 | 5));
     if let Some(task) = task.filter(|_| running) {
         life.pid = task.pid;
@@ -225,5 +310,20 @@ mod tests {
         let host: Spec = serde_json::from_str(r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#).unwrap();
         let own: Spec = serde_json::from_str(r#"{"linux":{"namespaces":[{"type":"network","path":"/x"}]}}"#).unwrap();
         assert!(host.host_network() && !own.host_network());
+    }
+
+    #[test]
+    fn limits_and_ports_are_those_that_were_set() {
+        let spec: Spec = serde_json::from_str(
+            r#"{"linux":{"resources":{"cpu":{"quota":50000},"memory":{"limit":1048576},"pids":{"limit":-1}}}}"#,
+        )
+        .unwrap();
+        let mut life = Container::default();
+        spec.limit(&mut life);
+        assert_eq!((life.cpu_limit, life.memory_limit_bytes, life.pids_limit), (Some(0.5), Some(1 << 20), None));
+        let noted = r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"0.0.0.0"}]"#;
+        let port = ports(&[("nerdctl/ports".to_owned(), noted.to_owned())].into())[0];
+        assert_eq!((port.host_port, port.container_port, port.protocol), (8080, 80, 6));
+        assert!(ports(&[("nerdctl/ports".to_owned(), "[{".to_owned())].into()).is_empty());
     }
 }

@@ -1,26 +1,31 @@
 //! The Container Runtime Interface: containers as Kubernetes has them, with their pods.
 
+mod events;
 pub mod messages;
 
 use std::{collections::HashMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
-use futures::{Stream, TryStreamExt as _};
+use futures::{
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use serde::Deserialize;
-use tokio::sync::Mutex;
-use weir_proto::{Container, ContainerNetwork, ContainerStats};
+use tokio::{sync::Mutex, time::Interval};
+use tracing::info;
+use weir_proto::{Container, ContainerNetwork, ContainerStats, PublishedPort};
 
 use crate::{
     Error, cgroup, containerd,
-    docker::now_ns,
-    grpc::Client,
+    docker::{identity, now_ns},
+    grpc::{self, Client},
     lives::{Event, Inspected, Kind},
     metrics,
     runtime::Sample,
     text,
 };
 use messages::{
-    About, LIST, List, ListRequest, POD_STATUS, Pod, PodResponse, STATS, STATUS, StatsResponse, Status, StatusResponse,
-    VERSION, Version,
+    About, EVENTS, EventsRequest, LIST, List, ListRequest, POD_STATUS, Pod, PodResponse, STATS, STATUS, StatsResponse,
+    Status, StatusResponse, VERSION, Version,
 };
 
 /// What says where it listens.
@@ -32,6 +37,8 @@ const KIND: &str = "io.cri-containerd.kind";
 /// How often, and how many times, a status is asked for the start that an event told.
 const NOTED_EVERY: Duration = Duration::from_millis(20);
 const NOTED_TRIES: usize = 25;
+/// How often the list is looked at where a runtime tells no events.
+const LIST_EVERY: Duration = Duration::from_secs(1);
 /// Of how many containers is remembered which they are.
 const MAX_KNOWN: usize = 4096;
 
@@ -72,11 +79,15 @@ impl Engine {
         let about = About { id: id.to_owned(), verbose: true };
         let response: StatusResponse = self.client.call(STATUS, "", about).await?;
         let info: Info = response.info.get("info").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-        let pod = self.pod(id, &info).await?;
-        inspected(Path::new("/proc"), response.status.unwrap_or_default(), &info, pod.as_ref()).ok_or(Error::NotFound)
+        let (pod, ports) = self.pod(id, &info).await?.unzip();
+        let mut inspected = inspected(Path::new("/proc"), response.status.unwrap_or_default(), &info, pod.as_ref())
+            .ok_or(Error::NotFound)?;
+        inspected.container.ports = ports.unwrap_or_default();
+        Ok(inspected)
     }
 
-    async fn pod(&self, id: &str, info: &Info) -> Result<Option<Pod>, Error> {
+    /// Its pod, and the ports of the host that lead there.
+    async fn pod(&self, id: &str, info: &Info) -> Result<Option<(Pod, Vec<PublishedPort>)>, Error> {
         let pod = if info.sandbox_id.is_empty() {
             let filter = Some(messages::Filter { id: id.to_owned() });
             let list: List = self.client.call(LIST, "", ListRequest { filter }).await?;
@@ -85,8 +96,8 @@ impl Engine {
             Some(info.sandbox_id.clone())
         };
         let Some(id) = pod.filter(|id| !id.is_empty()) else { return Ok(None) };
-        match self.client.call::<_, PodResponse>(POD_STATUS, "", About { id, verbose: false }).await {
-            Ok(response) => Ok(response.status),
+        match self.client.call::<_, PodResponse>(POD_STATUS, "", About { id, verbose: true }).await {
+            Ok(PodResponse { status, info }) => Ok(status.map(|status| (status, ports(&info)))),
             Err(Error::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
@@ -120,8 +131,18 @@ impl Engine {
         Ok(Some(sample))
     }
 
-    /// What happens from now on, where the runtime is containerd: its own events, on the same socket. Those of pods are left out.
-    pub fn events(&self) -> impl Stream<Item = Result<Option<Event>, Error>> + use<> {
+    /// What happens from now on: containerd's own events, on the same socket; else those of the interface; else what its list shows.
+    #[must_use]
+    pub fn events(&self) -> BoxStream<'static, Result<Option<Event>, Error>> {
+        if *self.runtime == *containerd::RUNTIME {
+            self.events_of_containerd().boxed()
+        } else {
+            self.events_of_interface().boxed()
+        }
+    }
+
+    /// Those of pods are left out.
+    fn events_of_containerd(&self) -> impl Stream<Item = Result<Option<Event>, Error>> + use<> {
         let engine = self.clone();
         let pods = Arc::new(Mutex::new(HashMap::new()));
         containerd::subscribe(self.client.clone())
@@ -140,6 +161,67 @@ impl Engine {
                     Ok(Some(event))
                 }
             })
+    }
+
+    fn events_of_interface(&self) -> impl Stream<Item = Result<Option<Event>, Error>> + use<> {
+        let client = self.client.clone();
+        let told = stream::once(async move { client.subscribe(EVENTS, EventsRequest {}).await }).try_flatten().boxed();
+        let source = Source::Told { told, any: false };
+        stream::unfold((self.clone(), source), |(engine, source)| async move {
+            let (events, source) = engine.next(source).await?;
+            let events: Vec<_> = match events {
+                Ok(events) => events.into_iter().map(Some).map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            Some((events, (engine, source)))
+        })
+        .flat_map(stream::iter)
+    }
+
+    /// The next events of a source, and what comes after. `None` = it ended.
+    async fn next(&self, source: Source) -> Option<(Result<Vec<Event>, Error>, Source)> {
+        match source {
+            Source::Told { mut told, any } => match told.next().await {
+                Some(Ok(message)) => Some((Ok(events::told(message)), Source::Told { told, any: true })),
+                Some(Err(error)) if any => Some((Err(error), Source::Told { told, any })),
+                None if any => None,
+                // If it is the connection that broke, the list will tell.
+                nothing => {
+                    let reason = nothing.and_then(Result::err).map(|error| error.chain()).unwrap_or_default();
+                    info!(runtime = &*self.runtime, reason, "the runtime tells no events: its list is looked at");
+                    let mut every = tokio::time::interval(LIST_EVERY);
+                    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                    Some((Ok(Vec::new()), Source::Listed { before: None, every }))
+                }
+            },
+            Source::Listed { before, mut every } => {
+                every.tick().await;
+                let events = match self.listed().await {
+                    Ok(now) => (self.changes(before.as_ref(), &now).await, Some(now)),
+                    Err(error) => (Err(error), before),
+                };
+                let (events, before) = events;
+                Some((events, Source::Listed { before, every }))
+            }
+        }
+    }
+
+    async fn listed(&self) -> Result<events::Listed, Error> {
+        let list: List = self.client.call(LIST, "", ListRequest::default()).await?;
+        Ok(list.containers.into_iter().map(|container| (container.id, container.state)).collect())
+    }
+
+    async fn changes(&self, before: Option<&events::Listed>, now: &events::Listed) -> Result<Vec<Event>, Error> {
+        let mut changes = before.map(|before| events::changes(before, now, now_ns())).unwrap_or_default();
+        for event in &mut changes {
+            let about = About { id: event.record.container_id.clone(), verbose: false };
+            match self.client.call::<_, StatusResponse>(STATUS, "", about).await {
+                Ok(StatusResponse { status: Some(status), .. }) => events::know(event, &status),
+                Ok(_) | Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(changes)
     }
 
     /// The start is noted after it was told, and what was noted names the life: waits for that, a moment at most.
@@ -182,6 +264,14 @@ impl Engine {
     }
 }
 
+/// Where events come from.
+enum Source {
+    /// The interface; whether it has told any.
+    Told { told: BoxStream<'static, Result<messages::ContainerEvent, Error>>, any: bool },
+    /// The list, as it was before.
+    Listed { before: Option<events::Listed>, every: Interval },
+}
+
 /// A sample of a container whose cgroup cannot be seen from here.
 fn unseen() -> Sample {
     let mut record = ContainerStats::default();
@@ -198,12 +288,46 @@ fn unseen() -> Sample {
 }
 
 /// What containerd and CRI-O tell in words of their own.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Info {
     #[serde(rename = "sandboxID")]
     sandbox_id: String,
     pid: u32,
+    #[serde(rename = "runtimeSpec")]
+    spec: containerd::Spec,
+}
+
+/// What containerd tells of a pod in words of its own.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PodInfo {
+    config: PodConfig,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PodConfig {
+    port_mappings: Vec<PortMapping>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PortMapping {
+    /// 0 TCP, 1 UDP, 2 SCTP.
+    protocol: u8,
+    container_port: u16,
+    host_port: u16,
+    host_ip: String,
+}
+
+fn ports(info: &std::collections::BTreeMap<String, String>) -> Vec<PublishedPort> {
+    let info: PodInfo = info.get("info").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+    let published = info.config.port_mappings.iter().filter(|mapping| mapping.host_port > 0).filter_map(|mapping| {
+        let protocol = ["tcp", "udp", "sctp"].get(usize::from(mapping.protocol))?;
+        identity::published(&mapping.host_ip, mapping.host_port, mapping.container_port, protocol)
+    });
+    published.take(identity::MAX_PORTS).collect()
 }
 
 fn inspected(proc: &Path, status: Status, info: &Info, pod: Option<&Pod>) -> Option<Inspected> {
@@ -211,7 +335,7 @@ fn inspected(proc: &Path, status: Status, info: &Info, pod: Option<&Pod>) -> Opt
     let metadata = status.metadata.unwrap_or_default();
     let (running, ended) = (status.state == 1, status.state == 2 && status.started_at > 0);
     let mut all = pod_labels(pod, &metadata.name);
-    all.extend(status.labels);
+    all.extend(grpc::labels(&status.labels));
     let (labels, cut) = text::labels(all);
     metrics::values_cut(cut);
     let name = labels.get("io.kubernetes.container.name").map_or(metadata.name.as_str(), String::as_str);
@@ -219,7 +343,8 @@ fn inspected(proc: &Path, status: Status, info: &Info, pod: Option<&Pod>) -> Opt
         container_id: Some(status.id).filter(|id| !id.is_empty())?,
         name: text::value(name),
         image: text::value(&status.image.unwrap_or_default().image),
-        image_id: text::value(&status.image_ref),
+        image_id: text::value(if status.image_id.is_empty() { &status.image_ref } else { &status.image_id }),
+        image_digest: text::value(status.image_ref.rsplit_once('@').map_or("", |(_, digest)| digest)),
         labels,
         started_at: microseconds(status.started_at),
         finished_at: if ended { microseconds(status.finished_at).max(microseconds(status.started_at)) } else { 0 },
@@ -238,6 +363,11 @@ fn inspected(proc: &Path, status: Status, info: &Info, pod: Option<&Pod>) -> Opt
         restarts: Some(metadata.attempt.into()),
         ..Container::default()
     };
+    info.spec.limit(&mut life);
+    if let Some(limits) = status.resources.and_then(|resources| resources.linux) {
+        containerd::limit_cpu(&mut life, limits.cpu_quota, u64::try_from(limits.cpu_period).unwrap_or_default());
+        life.memory_limit_bytes = containerd::positive(Some(limits.memory_limit_in_bytes));
+    }
     if running && info.pid > 0 {
         life.pid = info.pid;
         if let Some(cgroup) = cgroup::find(life.pid, &life.container_id) {

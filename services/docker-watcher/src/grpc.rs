@@ -1,6 +1,6 @@
 //! gRPC over a socket of this host: one connection, on which all requests go beside each other, each with a deadline.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use futures::{Stream, StreamExt as _};
 use prost::Message;
@@ -23,6 +23,24 @@ const MAX_ANSWER: usize = 32 << 20;
 pub(crate) struct Method {
     pub(crate) path: &'static str,
     pub(crate) name: &'static str,
+}
+
+/// An entry of a map of strings, byte by byte: runtimes check neither what strangers write into labels, nor what they send. One label that
+/// is not UTF-8 must not make a whole list unreadable.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Label {
+    /// As it is on the wire of a `map<string, string>`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+    /// The same.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
+}
+
+/// The labels as text; what is not UTF-8 becomes the replacement character.
+pub(crate) fn labels(entries: &[Label]) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    entries.iter().map(|Label { key, value }| (text(key), text(value))).collect()
 }
 
 /// A connection, cheap to clone. It is made again by itself when it breaks.

@@ -20,7 +20,7 @@
 //!    It answers with effects: an event, a statement about a life, an identity that changed, a container to inspect.
 //! 4. [`sampler`] asks for the counters of every running container once per interval, and [`usage`] computes rates from
 //!    the sample before.
-//! 5. [`outbox`] makes batches (at most half a second old), and the publisher keeps them on disk until NATS has them.
+//! 5. [`outbox`] makes batches (at most a quarter of a second old, with events a fortieth), and the publisher keeps them on disk until NATS has them.
 //! 6. [`identities`] brings the key-value bucket to what the lives are, in its own time: NATS that is away delays nobody.
 
 pub mod cgroup;
@@ -28,6 +28,7 @@ pub mod containerd;
 pub mod cri;
 pub mod docker;
 pub mod filter;
+pub mod grpc;
 pub mod identities;
 pub mod interfaces;
 pub mod lives;
@@ -41,7 +42,6 @@ pub mod watcher;
 
 mod config;
 mod error;
-mod grpc;
 mod metrics;
 mod pipeline;
 mod sources;

@@ -15,6 +15,8 @@ use crate::position::{Mark, Position};
 
 /// How old a record may get here.
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
+/// How old an event may get: somebody may wait for it.
+const FLUSH_EVENTS_AFTER: Duration = Duration::from_millis(25);
 /// How large a batch may get, before compression.
 const FLUSH_BYTES: usize = 512 << 10;
 /// How many records may wait for the batch before them to be written to disk; then their senders wait.
@@ -62,10 +64,13 @@ pub async fn run(
     position_file: PathBuf,
 ) {
     while let Some(first) = records.recv().await {
-        let due = Instant::now() + FLUSH_AFTER;
+        let mut due = Instant::now() + FLUSH_AFTER;
         let mut gathered = Gathered::default();
         gathered.add(first);
         while gathered.bytes < FLUSH_BYTES {
+            if !gathered.batch.container_events.is_empty() {
+                due = due.min(Instant::now() + FLUSH_EVENTS_AFTER);
+            }
             tokio::select! {
                 record = records.recv() => match record {
                     Some(record) => gathered.add(record),

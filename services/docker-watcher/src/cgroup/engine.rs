@@ -156,6 +156,9 @@ impl Engine {
             Ok(wanted
                 .filter_map(|found| {
                     let pid = scan::first_process(&found.directory)?;
+                    if process::is_made_ready(Path::new("/proc"), pid) {
+                        return None;
+                    }
                     Some((found.id.clone(), (found, pid)))
                 })
                 .collect())

@@ -19,6 +19,13 @@ pub fn started_at(proc: &Path, pid: u32) -> Option<u64> {
     Some(boot.saturating_mul(1_000_000).saturating_add(ticks.saturating_mul(1_000_000 / TICKS)))
 }
 
+/// Whether a process is still that of the runtime, which makes ready what it will execute: its network may have no address yet.
+#[must_use]
+pub fn is_made_ready(proc: &Path, pid: u32) -> bool {
+    // runc, libcontainer/nsenter: the name of its second stage until it executes the container's own program.
+    fs::read_to_string(proc.join(pid.to_string()).join("comm")).is_ok_and(|name| name.starts_with("runc:["))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,7 @@
 
 #![expect(missing_docs, reason = "the fields are those of the .proto files")]
 
-use std::collections::BTreeMap;
-
-use crate::grpc::Method;
+use crate::grpc::{Label, Method};
 
 pub(crate) const VERSION: Method = Method { path: "/containerd.services.version.v1.Version/Version", name: "version" };
 pub(crate) const NAMESPACES: Method =
@@ -13,6 +11,7 @@ pub(crate) const LIST: Method = Method { path: "/containerd.services.containers.
 pub(crate) const CONTAINER: Method =
     Method { path: "/containerd.services.containers.v1.Containers/Get", name: "container" };
 pub(crate) const TASK: Method = Method { path: "/containerd.services.tasks.v1.Tasks/Get", name: "task" };
+pub(crate) const IMAGE: Method = Method { path: "/containerd.services.images.v1.Images/Get", name: "image" };
 pub(crate) const EVENTS: Method = Method { path: "/containerd.services.events.v1.Events/Subscribe", name: "events" };
 
 /// The protocol's time.
@@ -85,14 +84,33 @@ pub struct OneContainer {
 pub struct Container {
     #[prost(string, tag = "1")]
     pub id: String,
-    #[prost(btree_map = "string, string", tag = "2")]
-    pub labels: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "2")]
+    pub labels: Vec<Label>,
     #[prost(string, tag = "3")]
     pub image: String,
     #[prost(message, optional, tag = "5")]
     pub spec: Option<Any>,
     #[prost(message, optional, tag = "8")]
     pub created_at: Option<Timestamp>,
+}
+
+/// The answer to a request that names an image.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OneImage {
+    #[prost(message, optional, tag = "1")]
+    pub image: Option<Image>,
+}
+
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Image {
+    #[prost(message, optional, tag = "3")]
+    pub target: Option<Descriptor>,
+}
+
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Descriptor {
+    #[prost(string, tag = "2")]
+    pub digest: String,
 }
 
 #[derive(Clone, PartialEq, ::prost::Message)]

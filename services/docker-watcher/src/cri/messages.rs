@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::grpc::Method;
+use crate::grpc::{Label, Method};
 
 pub(crate) const VERSION: Method = Method { path: "/runtime.v1.RuntimeService/Version", name: "version" };
 pub(crate) const LIST: Method = Method { path: "/runtime.v1.RuntimeService/ListContainers", name: "list" };
 pub(crate) const STATUS: Method = Method { path: "/runtime.v1.RuntimeService/ContainerStatus", name: "inspect" };
 pub(crate) const POD_STATUS: Method = Method { path: "/runtime.v1.RuntimeService/PodSandboxStatus", name: "pod" };
+pub(crate) const EVENTS: Method = Method { path: "/runtime.v1.RuntimeService/GetContainerEvents", name: "events" };
 pub(crate) const STATS: Method = Method { path: "/runtime.v1.RuntimeService/ContainerStats", name: "stats" };
 
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -42,6 +43,27 @@ pub struct Container {
     pub id: String,
     #[prost(string, tag = "2")]
     pub pod_sandbox_id: String,
+    /// As in [`Status`].
+    #[prost(int32, tag = "6")]
+    pub state: i32,
+}
+
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct EventsRequest {}
+
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ContainerEvent {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    /// 0 created, 1 started, 2 stopped, 3 deleted.
+    #[prost(int32, tag = "2")]
+    pub kind: i32,
+    #[prost(int64, tag = "3")]
+    pub created_at: i64,
+    #[prost(message, optional, tag = "4")]
+    pub pod: Option<Pod>,
+    #[prost(message, repeated, tag = "5")]
+    pub containers: Vec<Status>,
 }
 
 /// A request about one container or pod.
@@ -99,18 +121,43 @@ pub struct Status {
     pub image_ref: String,
     #[prost(string, tag = "10")]
     pub reason: String,
-    #[prost(btree_map = "string, string", tag = "12")]
-    pub labels: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "12")]
+    pub labels: Vec<Label>,
+    #[prost(message, optional, tag = "16")]
+    pub resources: Option<Resources>,
+    #[prost(string, tag = "17")]
+    pub image_id: String,
+}
+
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Resources {
+    #[prost(message, optional, tag = "1")]
+    pub linux: Option<LinuxResources>,
+}
+
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct LinuxResources {
+    #[prost(int64, tag = "1")]
+    pub cpu_period: i64,
+    #[prost(int64, tag = "2")]
+    pub cpu_quota: i64,
+    #[prost(int64, tag = "4")]
+    pub memory_limit_in_bytes: i64,
 }
 
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PodResponse {
     #[prost(message, optional, tag = "1")]
     pub status: Option<Pod>,
+    /// With `info`, as that of a container.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub info: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pod {
+    #[prost(string, tag = "1")]
+    pub id: String,
     #[prost(message, optional, tag = "2")]
     pub metadata: Option<PodMetadata>,
     #[prost(message, optional, tag = "5")]

@@ -6,7 +6,7 @@ use bollard::models::{HostConfig, PortBinding};
 use weir_proto::{Ip, PublishedPort};
 
 /// Most published ports of one container that are kept: the first by port.
-const MAX_PORTS: usize = 256;
+pub(crate) const MAX_PORTS: usize = 256;
 
 /// What a container may use; `None` = no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,13 +51,19 @@ pub fn ports(all: HashMap<String, Option<Vec<PortBinding>>>) -> Vec<PublishedPor
 /// `inside` = "80/tcp".
 fn port(inside: &str, binding: &PortBinding) -> Option<PublishedPort> {
     let (container_port, protocol) = inside.split_once('/')?;
-    let host_ip = binding.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+    let host_port = binding.host_port.as_deref()?.parse::<u16>().ok()?;
+    published(binding.host_ip.as_deref().unwrap_or_default(), host_port, container_port.parse().ok()?, protocol)
+}
+
+/// A published port; no address = every one. `None` = it is none.
+pub(crate) fn published(host_ip: &str, host_port: u16, container_port: u16, protocol: &str) -> Option<PublishedPort> {
+    let host_ip = if host_ip.is_empty() { "0.0.0.0" } else { host_ip };
     let Ip { high, low } = host_ip.parse::<IpAddr>().ok()?.into();
     Some(PublishedPort {
         host_ip_high: high,
         host_ip_low: low,
-        host_port: u32::from(binding.host_port.as_deref()?.parse::<u16>().ok()?),
-        container_port: u32::from(container_port.parse::<u16>().ok()?),
+        host_port: host_port.into(),
+        container_port: container_port.into(),
         protocol: match protocol {
             "tcp" => 6,
             "udp" => 17,

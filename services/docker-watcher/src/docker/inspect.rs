@@ -46,6 +46,7 @@ pub fn inspected(response: ContainerInspectResponse) -> Option<Inspected> {
         cpu_limit: limits.cpu,
         memory_limit_bytes: limits.memory_bytes,
         pids_limit: limits.pids,
+        restarts: response.restart_count.and_then(|count| u64::try_from(count).ok()),
         ..Container::default()
     };
     Some(Inspected { running, previous_finished_at: if ended { 0 } else { finished_at }, container })

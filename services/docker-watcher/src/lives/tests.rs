@@ -412,3 +412,18 @@ fn what_changed_within_a_life_in_a_gap_is_told_once() {
     assert_eq!(actions(&lives.event(event("unpause", Kind::Unpause, 12 * SECOND), 12 * SECOND)), ["unpause"]);
     assert_eq!(actions(&lives.event(event("pause", Kind::Pause, 13 * SECOND), 13 * SECOND)), ["pause"]);
 }
+
+#[test]
+fn a_clock_that_is_set_back_loses_no_end_and_no_beginning() {
+    let mut lives = known();
+    // The container began at 20; then the clock was set back to 7.
+    assert_eq!(words(&lives.event(die(10, 1), 10)), ["die", "inspect", "current 19-19 exited"]);
+    assert!(lives.running("c1").is_none());
+    lives.inspected(exited(19, 19, 1), Origin::Event, 11);
+    assert_eq!(words(&lives.event(start(12), 12)), ["start", "inspect"]);
+    assert!(lives.running("c1").is_some());
+    assert_eq!(words(&lives.inspected(running(12, 9), Origin::Event, 13)), ["current 12-0 running"]);
+    // And set forward.
+    let effects = lives.event(die(90 * SECOND, 2), 90 * SECOND);
+    assert_eq!(words(&effects)[2..], [format!("current 12-{} exited", 90 * SECOND)]);
+}

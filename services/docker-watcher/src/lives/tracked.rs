@@ -21,7 +21,15 @@ pub(super) struct Tracked {
     discovered: bool,
     /// When the life before ended.
     previous_finished_at: u64,
+    seen: Seen,
     told: Told,
+}
+
+/// Which events told of this life: they come in the order in which things happened, whatever the engine's clock says meanwhile.
+#[derive(Debug, Default)]
+struct Seen {
+    start: bool,
+    end: bool,
 }
 
 /// Which events were reconstructed: the real ones are left out.
@@ -68,6 +76,7 @@ impl Tracked {
             observed_at: 0,
             discovered: false,
             previous_finished_at: 0,
+            seen: Seen::default(),
             told: Told::default(),
         }
     }
@@ -117,8 +126,9 @@ impl Tracked {
 
     fn started(&mut self, record: ContainerEvent) -> Vec<Effect> {
         let time = record.time;
+        let is_next = self.seen.end && !self.running;
         let same_life = self.life.started_at > 0 && (self.running || time <= self.life.finished_at);
-        if time < self.life.started_at || same_life {
+        if !is_next && (time < self.life.started_at || same_life) {
             if std::mem::take(&mut self.told.start) {
                 return vec![Effect::LeftOut("reconstructed")];
             }
@@ -127,21 +137,26 @@ impl Tracked {
         let mut effects = vec![Effect::Event(self.complete(record))];
         effects.extend(self.last_word_on_unnamed());
         self.begin(Container { started_at: time, state: "running".to_owned(), ..self.timeless() }, true, false);
+        self.seen.start = true;
+        if self.previous_finished_at >= time {
+            // The clock was set back: it no longer says what was before what.
+            self.previous_finished_at = 0;
+        }
         effects.push(Effect::Inspect(self.life.container_id.clone()));
         effects
     }
 
     fn died(&mut self, record: ContainerEvent) -> Vec<Effect> {
         let time = record.time;
-        let of_earlier_life = time < self.life.started_at;
+        let of_earlier_life = time < self.life.started_at && !(self.running && self.seen.start);
         if (of_earlier_life || !self.running) && std::mem::take(&mut self.told.die) {
             return vec![Effect::LeftOut("reconstructed")];
         }
         if of_earlier_life || (!self.running && self.life.finished_at > 0) {
             return vec![Effect::Event(self.complete(record))];
         }
-        self.running = false;
-        self.life.finished_at = time;
+        (self.running, self.seen.end) = (false, true);
+        self.life.finished_at = time.max(self.life.started_at);
         self.life.exit_code = record.exit_code;
         "exited".clone_into(&mut self.life.state);
         let inspect = Effect::Inspect(self.life.container_id.clone());
@@ -370,6 +385,7 @@ impl Tracked {
         self.named = named;
         self.stated = None;
         self.discovered = false;
+        self.seen = Seen::default();
     }
 
     /// What does not change from life to life.

@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod containerd;
+mod cri;
 mod events;
 mod identity;
 mod lives;
@@ -17,6 +18,7 @@ mod support {
     pub(crate) mod host;
     pub(crate) mod podman;
     pub(crate) mod scripted;
+    pub(crate) mod scripted_cri;
     pub(crate) mod usage;
     pub(crate) mod watching;
 

@@ -1,6 +1,10 @@
 //! What containers use, against their own cgroup files.
 
-use bollard::models::{HostConfig, ThrottleDevice};
+use bollard::{
+    models::{ContainerStatsResponse, HostConfig, RestartPolicy, RestartPolicyNameEnum, ThrottleDevice},
+    query_parameters::StatsOptionsBuilder,
+};
+use futures::TryStreamExt as _;
 
 use crate::support::{
     dockerd::Dockerd,
@@ -113,4 +117,110 @@ async fn what_cannot_be_read_is_absent_and_says_why() {
     assert!(samples[1].cpu_percent.is_some_and(|percent| percent < 50.0));
     assert_eq!(samples[1].network_rx_bytes, None);
     assert!(samples[1].missing["network_rx_bytes"].contains("host network"), "{:?}", samples[1].missing);
+}
+
+/// "17.5MiB", "2.1MB", "0B", as the client writes it.
+fn bytes(text: &str) -> f64 {
+    const UNITS: [(&str, f64); 7] = [
+        ("B", 1.0),
+        ("kB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+    ];
+    let (number, unit) = text.split_at(text.find(|character: char| character.is_ascii_alphabetic()).unwrap());
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).unwrap().1;
+    number.parse::<f64>().unwrap() * factor
+}
+
+/// The container has done its work and sleeps, so that all who look at it must see the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_agree_with_docker_stats_and_with_the_engines_own_numbers() {
+    let Some(mut engine) = Dockerd::start_or_skip().await else { return };
+    let Some(watching) = Watching::start_or_skip(&engine.host(), &[]).await else { return };
+    engine.network("stats").await;
+    let (peer, received) = sink(&engine, "stats").await;
+    let script = format!(
+        "dd if=/dev/zero of=/dev/shm/held bs=1M count=16
+         nc {} {} < /dev/shm/held
+         touch /out/done
+         sleep 100000",
+        peer.ip(),
+        peer.port()
+    );
+    let network_mode = Some("stats".to_owned());
+    let host = HostConfig { network_mode, memory: Some(64 << 20), ..HostConfig::default() };
+    let id = engine.run("stats", &script, host).await;
+    engine.made("done").await;
+    received.await.unwrap();
+
+    let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
+    let ask = async || engine.client().stats(&id, Some(options.clone())).try_next().await.unwrap().unwrap();
+    let before = ask().await;
+    let seen = watching.published().samples(&id).len();
+    let sample = watching
+        .records("sample of the sleeper", |records| records.samples(&id).get(seen + 1).map(|sample| (*sample).clone()))
+        .await;
+    let told = tokio::process::Command::new("docker")
+        .args(["--host", &engine.host(), "stats", "--no-stream", "--format", "{{json .}}", &id])
+        .output()
+        .await;
+    let after = ask().await;
+
+    let cpu = |stats: &ContainerStatsResponse| stats.cpu_stats.clone().unwrap().cpu_usage.unwrap().total_usage.unwrap();
+    let used = sample.cpu_usage_ns.unwrap();
+    assert!(cpu(&before) <= used && used <= cpu(&after), "{} {used} {}", cpu(&before), cpu(&after));
+    let sums = |stats: &ContainerStatsResponse| {
+        let networks = stats.networks.clone().unwrap_or_default();
+        let rx = networks.values().filter_map(|network| network.rx_bytes).sum::<u64>();
+        (rx, networks.values().filter_map(|network| network.tx_bytes).sum::<u64>())
+    };
+    let (rx, tx) = (sample.network_rx_bytes.unwrap(), sample.network_tx_bytes.unwrap());
+    assert!((sums(&before).0..=sums(&after).0).contains(&rx) && (sums(&before).1..=sums(&after).1).contains(&tx));
+    assert!(tx >= 16 << 20);
+    assert_eq!(sample.pids, after.pids_stats.clone().unwrap().current);
+
+    let Ok(told) = told else {
+        eprintln!("skipped: docker's client is not here; the engine's own numbers agree");
+        return;
+    };
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let column = |name: &str| told[name].as_str().unwrap().split(" / ").map(str::to_owned).collect::<Vec<_>>();
+    // It rounds to three or four digits.
+    let same = |text: &str, value: u64| {
+        assert!((bytes(text) - value as f64).abs() <= 0.01 * value as f64 + 1000.0, "{text} {value}: {told}");
+    };
+    let memory = column("MemUsage");
+    same(&memory[0], sample.memory_bytes.unwrap());
+    same(&memory[1], sample.memory_limit_bytes.unwrap());
+    let network = column("NetIO");
+    same(&network[0], rx);
+    same(&network[1], tx);
+    assert_eq!(column("PIDs")[0], sample.pids.unwrap().to_string());
+    let percent: f64 = column("CPUPerc")[0].trim_end_matches('%').parse().unwrap();
+    assert!(percent < 1.0 && sample.cpu_percent.unwrap() < 1.0, "both see that it sleeps: {percent} {sample:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restarts_are_those_that_the_engine_made() {
+    let Some(engine) = Dockerd::start_or_skip().await else { return };
+    let Some(watching) = Watching::start_or_skip(&engine.host(), &[]).await else { return };
+    watching.ready().await;
+    // It fails twice, and then stays.
+    let script = "test -e /data/b && exec sleep 100000; test -e /data/a && touch /data/b; touch /data/a; exit 3";
+    let restart_policy =
+        Some(RestartPolicy { name: Some(RestartPolicyNameEnum::ON_FAILURE), maximum_retry_count: Some(9) });
+    let id = engine.run("failing", script, HostConfig { restart_policy, ..HostConfig::default() }).await;
+    let records = watching
+        .records("sample of the life that stays", |records| {
+            records.samples(&id).iter().any(|sample| sample.restarts == Some(2)).then(|| records.clone())
+        })
+        .await;
+    let inspected = engine.client().inspect_container(&id, None).await.unwrap();
+    assert_eq!(inspected.restart_count, Some(2));
+    let lives = records.lives(&id);
+    let ends: Vec<_> = lives.iter().map(|life| life.exit_code).collect();
+    assert_eq!((ends, lives[2].restarts), (vec![Some(3), Some(3), None], Some(2)));
 }
