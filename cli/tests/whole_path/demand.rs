@@ -18,7 +18,7 @@ const DATAGRAMS: usize = 300;
 #[test]
 fn packets_are_recorded_on_demand_and_become_a_capture() {
     let Some(wire) = Wire::new_or_skip() else { return };
-    let Some(weir) = Weir::up_with_or_skip(&wire.here, &["--live-captures"]) else { return };
+    let Some(weir) = Weir::up_with_or_skip(&wire.here, &["--live-captures"], &[]) else { return };
     if weir.part("capture")["state"] == "off" {
         eprintln!("skipped: capture is off here: {}", weir.part("capture")["reason"]);
         return;

@@ -3,6 +3,7 @@
 
 mod captures;
 mod commands;
+mod containers;
 mod demand;
 mod full_disk;
 mod kills;

@@ -19,6 +19,7 @@ const PROGRAMS: [&str; 6] =
 /// A running instance in a directory of its own.
 pub(crate) struct Weir {
     dir: TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Weir {
@@ -27,17 +28,27 @@ impl Weir {
         Self::up_in_or_skip(&std::env::temp_dir(), interface)
     }
 
-    /// The same, with further options.
-    pub(crate) fn up_with_or_skip(interface: &str, options: &[&str]) -> Option<Self> {
-        Self::start_or_skip(&std::env::temp_dir(), interface, options)
+    /// The same, with further options and with these variables.
+    pub(crate) fn up_with_or_skip(
+        interface: &str,
+        options: &[&str],
+        environment: &[(&'static str, &str)],
+    ) -> Option<Self> {
+        let environment = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self::start_or_skip(&std::env::temp_dir(), interface, options, environment)
     }
 
     /// The same, in a directory below `parent`.
     pub(crate) fn up_in_or_skip(parent: &Path, interface: &str) -> Option<Self> {
-        Self::start_or_skip(parent, interface, &[])
+        Self::start_or_skip(parent, interface, &[], Vec::new())
     }
 
-    fn start_or_skip(parent: &Path, interface: &str, options: &[&str]) -> Option<Self> {
+    fn start_or_skip(
+        parent: &Path,
+        interface: &str,
+        options: &[&str],
+        environment: Vec<(&'static str, String)>,
+    ) -> Option<Self> {
         for name in PROGRAMS {
             let program = Path::new(env!("CARGO_BIN_EXE_weir")).with_file_name(name);
             if !program.is_file() {
@@ -50,7 +61,8 @@ impl Weir {
             eprintln!("skipped: {error}");
             return None;
         }
-        let weir = Self { dir: tempfile::Builder::new().prefix("weir-whole-").tempdir_in(parent).expect("tempdir") };
+        let dir = tempfile::Builder::new().prefix("weir-whole-").tempdir_in(parent).expect("tempdir");
+        let weir = Self { dir, environment };
         let up = weir.up_with(interface, options);
         assert!(up.status.success(), "{}\n{}", text(&up.stdout), text(&up.stderr));
         Some(weir)
@@ -82,6 +94,7 @@ impl Weir {
             .env_remove("WEIR_API_TOKEN")
             .env_remove("WEIR_NATS_URL")
             .env_remove("WEIR_CLICKHOUSE_URL")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
     }

@@ -158,6 +158,10 @@ pub fn missing(start: [u8; 8], payload: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(protocol: u8, dst_port: u16, payload: u32) -> Headers {
@@ -204,6 +208,49 @@ mod tests {
         assert_eq!(missing(start, 1400), 0x700 + 5 - 1400);
         assert_eq!(missing(start, 3000), 0);
         assert_eq!(missing(*b"\x16\x03\x01\xff\xff\x01\x00\x06", 100), MAX_RECORD - 100);
+    }
+
+    proptest! {
+        #[test]
+        fn however_a_record_is_cut_it_is_picked_to_its_last_byte(
+            length in 8u16..=1 << 14, cuts in proptest::collection::vec(8..3000u32, 1..40),
+        ) {
+            let [high, low] = length.to_be_bytes();
+            let start = [0x16, 3, 1, high, low, 1, 0, 0];
+            let whole = u32::from(length) + 5;
+            let (mut picked, mut rest) = (0, None);
+            let mut pieces: Vec<u32> = Vec::new();
+            for cut in cuts {
+                let left = whole - pieces.iter().sum::<u32>();
+                pieces.push(cut.min(left));
+            }
+            for piece in pieces {
+                // As the kernel's program does it.
+                rest = match rest {
+                    None => Some(missing(start, piece)),
+                    Some(0) => break,
+                    Some(rest) => Some(if rest <= piece { 0 } else { rest - piece }),
+                };
+                picked += piece;
+            }
+            prop_assert_eq!(rest, Some(whole - picked));
+        }
+
+        #[test]
+        fn only_the_beginning_is_looked_at_whatever_comes(
+            protocol: u8, ports: (u16, u16), ip_bytes: u32, header_bytes: u32, before: u64, start: [u8; 8],
+        ) {
+            let (src_port, dst_port) = ports;
+            let headers = Headers { protocol, src_port, dst_port, ip_bytes, header_bytes, ..Headers::default() };
+            let looked = look(&headers, before);
+            let dns = [53, 5353, 5355].iter().any(|port| src_port == *port || dst_port == *port);
+            prop_assert!(looked == Look::No || dns || before < LOOKED_AT);
+            prop_assert!(looked == Look::No || protocol == TCP || protocol == UDP);
+            prop_assert!(missing(start, ip_bytes) <= MAX_RECORD);
+            let kind = begins(protocol, start);
+            prop_assert_eq!(kind.and_then(|kind| Kind::from_number(kind as u32)), kind);
+            prop_assert_eq!(kind == Some(Kind::Quic), kind.is_some() && protocol == UDP);
+        }
     }
 
     #[test]

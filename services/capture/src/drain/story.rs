@@ -164,6 +164,8 @@ mod tests {
         slot::Counters,
     };
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn slot(progress: Progress) -> Slot {
@@ -210,6 +212,44 @@ mod tests {
         // What it sent before anybody looked is not part of the flow.
         let tcp = Told::default().advance(&slot(progress), &Facts { syn: 0, ..facts }).tcp.unwrap();
         assert_eq!(tcp.tx.retransmits, Some(0));
+    }
+
+    proptest! {
+        /// What happened between two readings, and what the socket says then, if anybody has asked it.
+        #[test]
+        fn whenever_it_is_read_everything_is_told_once(
+            steps in proptest::collection::vec((0..4u32, 0..4u32, 0..2u32, 0..3u32, any::<bool>(), any::<bool>()), 1..40),
+        ) {
+            let (mut told, mut facts) = (Told::default(), Facts { syn: 1, ..Facts::default() });
+            let mut progress = Progress::default();
+            let (mut retransmits, mut zero_windows, mut drops, mut socket) = (0, 0, 0, 0);
+            let mut tell = |told: &mut Told, progress: Progress, facts: &Facts| {
+                let story = told.advance(&slot(progress), facts);
+                let tx = story.tcp.unwrap().tx;
+                retransmits += tx.retransmits.unwrap();
+                zero_windows += tx.zero_windows.unwrap();
+                drops += story.drops;
+            };
+            for (again, late, zero, dropped, asked, read) in steps {
+                progress.retransmits += again;
+                progress.out_of_order += late;
+                progress.zero_windows += zero;
+                facts.drops += dropped;
+                socket += again + late;
+                if asked {
+                    facts.at_a = Local { retransmits: socket, marks: TCP_STATE, ..Local::default() };
+                }
+                if read {
+                    tell(&mut told, progress, &facts);
+                }
+            }
+            tell(&mut told, progress, &facts);
+            let own = u64::from(facts.at_a.retransmits);
+            let passed = u64::from(progress.retransmits);
+            let expected = if facts.at_a.marks == 0 { passed..=passed } else { own..=own.max(passed) };
+            prop_assert!(expected.contains(&retransmits), "{retransmits} {expected:?}");
+            prop_assert_eq!((zero_windows, drops), (u64::from(progress.zero_windows), u64::from(facts.drops)));
+        }
     }
 
     #[test]

@@ -210,6 +210,7 @@ fn analyzer() -> Analyzer {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use weir_capture_common::{dissect::Headers, flow::FlowKey};
 
     use super::*;
@@ -281,6 +282,27 @@ mod tests {
         };
         known.name(&mut flow);
         assert_eq!(flow.dst_name, "a.example");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_is_too_strange(
+            packets in proptest::collection::vec(
+                (proptest::collection::vec(any::<u8>(), 0..80), 0..9u32, 0..3u64, 0..5u64, any::<u32>(), any::<bool>()), 0..30),
+        ) {
+            let mut dissector = Dissector::new(3, Arc::default());
+            let clock = Clock::sample().unwrap();
+            let (client, server) = ((CLIENT, 40_000), (SERVER, 53));
+            for (noise, kind, link, tunnel, original, back) in packets {
+                let (from, to) = if back { (server, client) } else { (client, server) };
+                let head = Head { kind, link: link | tunnel << 8, original, ..head(from, to, Kind::Dns) };
+                let frame = if noise.len() % 2 == 0 { datagram(from, to, &noise) } else { noise };
+                dissector.packet(&head, &frame, clock);
+            }
+            dissector.finish();
+            let rows = dissector.take();
+            prop_assert!(rows.dns.len() + rows.tls.len() + rows.http.len() <= 30);
+        }
     }
 
     #[test]
