@@ -1,6 +1,6 @@
 //! Packets on demand: asked for with `weir capture`, recorded from a real wire, analysed, and downloaded.
 
-use std::{fs, net::UdpSocket, thread};
+use std::{fs, net::UdpSocket, path::Path, process::Command, thread};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -19,10 +19,11 @@ const DATAGRAMS: usize = 300;
 fn packets_are_recorded_on_demand_and_become_a_capture() {
     let Some(wire) = Wire::new_or_skip() else { return };
     let Some(weir) = Weir::up_with_or_skip(&wire.here, &["--live-captures"], &[]) else { return };
-    if weir.part("capture")["state"] == "off" {
-        eprintln!("skipped: capture is off here: {}", weir.part("capture")["reason"]);
+    if let Some(reason) = cannot_capture() {
+        eprintln!("skipped: {reason}");
         return;
     }
+    eventually(|| weir.part("capture")["state"] == "ready", || format!("{}", weir.part("capture")));
     for (arguments, reason) in [
         (&["--host", "nowhere"][..], "no capture of a host \"nowhere\""),
         (&["--filter", "dst_port = 1"], "depends on who began the flow"),
@@ -78,6 +79,14 @@ fn packets_are_recorded_on_demand_and_become_a_capture() {
         &json!({"outcomes": ["requested", "recorded"], "client": "127.0.0.1", "filter": filter, "packets": capture["packets"]}),
     );
     a_killed_capture_leaves_one_that_failed(&weir);
+}
+
+/// Why this machine cannot, in the words of the program.
+fn cannot_capture() -> Option<String> {
+    let program = Path::new(env!("CARGO_BIN_EXE_weir")).with_file_name("weir-capture");
+    let output = Command::new(program).args(["--check", "--on-demand", "--nats-url", "nats://127.0.0.1:1"]).output();
+    let output = output.expect("run weir-capture");
+    (!output.status.success()).then(|| text(&output.stderr))
 }
 
 fn a_killed_capture_leaves_one_that_failed(weir: &Weir) {
