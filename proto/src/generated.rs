@@ -1097,6 +1097,9 @@ pub struct CarvePackets {
     pub from: u64,
     #[prost(fixed64, tag = "5")]
     pub until: u64,
+    /// Name of an object among the artifacts that holds another CarvePackets with the flows, where they are too many for a message; empty = none.
+    #[prost(string, tag = "220")]
+    pub list: ::prost::alloc::string::String,
 }
 /// A flow as its rows name it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -256,7 +256,10 @@ impl Analyzer {
         }
         let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
         self.count(place, ip, &transport);
-        self.notice(place, ip, &transport);
+        // What happened once is noticed once.
+        if !self.is_copy {
+            self.notice(place, ip, &transport);
+        }
         self.payload(place, ip, &transport);
     }
 

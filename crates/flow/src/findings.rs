@@ -166,6 +166,10 @@ impl Watch {
         self.certificates.findings(thresholds, &mut found);
         self.paths.findings(thresholds, &mut found);
         found.extend(paths::burst(bursts, thresholds));
+        // That a flooded port does not answer is the flood's doing.
+        let target = |finding: &Finding| (finding.dst_ip, finding.dst_port);
+        let flooded: Vec<_> = found.iter().filter(|found| found.kind == Kind::SynFlood).map(target).collect();
+        found.retain(|found| found.kind != Kind::Unanswered || !flooded.contains(&target(found)));
         let (list, left_out) = limited(found, thresholds.findings_per_kind);
         Findings {
             list,

@@ -19,7 +19,7 @@ pub(crate) fn remarks(report: &Report) -> Vec<String> {
             routed => format!(", {} of them on the other side of a router", count(routed)),
         };
         all.push(format!(
-            "{} packets are in the capture more than once{routed}, as from a mirror port or from several interfaces. They count as \
+            "{} packets are in the capture more than once{routed}, as from a mirror port, several interfaces, or a network that doubles them. They count as \
              captured in packets and bytes, and are no retransmissions.",
             count(totals.duplicate_packets)
         ));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use prost::Message as _;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -33,6 +34,8 @@ const AT_ONCE: usize = 2;
 const QUEUE: usize = 2;
 /// So often who waits is told that the reading goes on, where nothing is found for long.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// Bytes of a list of flows.
+const MAX_LIST: u64 = 64 << 20;
 /// Pause after a failure of the bus.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -103,6 +106,7 @@ async fn pieces(worker: &Worker, question: &Question) -> Result<u64> {
     let wanted = CarvePackets::decode(question.payload.clone()).context("not a question for packets")?;
     let capture_id = Uuid::from_slice(&wanted.capture_id).context("not a question for packets")?;
     tracing::Span::current().record("capture_id", tracing::field::display(capture_id));
+    let wanted = if wanted.list.is_empty() { wanted } else { listed(worker, wanted).await? };
     let object = worker.uploads.get(&capture_id.to_string()).await.context("cannot open the capture")?;
     let source = BlockingSource::new(object, worker.config.read_timeout());
     let (sender, mut receiver) = mpsc::channel(QUEUE);
@@ -119,6 +123,15 @@ async fn pieces(worker: &Worker, question: &Question) -> Result<u64> {
         question.send(piece).await.context("nobody listens any more")?;
     }
     reading.await.context("carving failed unexpectedly")?
+}
+
+/// The flows of a question that was too long to be asked in one message.
+async fn listed(worker: &Worker, question: CarvePackets) -> Result<CarvePackets> {
+    let object = worker.artifacts.get(&question.list).await.context("cannot open the list of flows")?;
+    let mut list = Vec::new();
+    object.take(MAX_LIST).read_to_end(&mut list).await.context("cannot read the list of flows")?;
+    let CarvePackets { flows, .. } = CarvePackets::decode(&*list).context("not a list of flows")?;
+    Ok(CarvePackets { flows, ..question })
 }
 
 /// Writes the wanted packets of a capture; how many there were. Where the file is damaged, the packets before that are all there are.

@@ -34,7 +34,8 @@ pub struct Config {
     /// Captures that one client may upload in an hour; 0 = any number
     #[arg(long, env = "WEIR_UPLOADS_PER_HOUR", value_name = "COUNT", default_value_t = 0)]
     pub uploads_per_hour: u32,
-    /// Seconds after which a capture expires: its file, report and rows are removed; 0 = never
+    /// Seconds after which a capture expires: its file, report and rows are removed; 0 = never. It stays listed as expired for as long again,
+    /// and at least for a day
     #[arg(long, env = "WEIR_REPORT_TTL", value_name = "SECONDS", default_value_t = 0)]
     pub report_ttl: u64,
     /// Whether packets of hosts may be recorded on demand (`POST /api/v1/captures/live`); the host has to allow it too, with

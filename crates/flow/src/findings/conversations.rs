@@ -43,6 +43,7 @@ pub(super) struct Conversation {
     tx_bytes: u64,
     rx_bytes: u64,
     packets: u64,
+    rx_packets: u64,
     retransmits: u64,
     zero_windows: [u64; 2],
     /// Milliseconds since `epoch`.
@@ -122,6 +123,7 @@ impl Conversation {
         self.tx_bytes += record.tx_bytes;
         self.rx_bytes += record.rx_bytes;
         self.packets += ended.packets();
+        self.rx_packets += record.rx_packets;
         self.retransmits += sum(record.tx_retransmits, record.rx_retransmits);
         self.zero_windows[0] += record.tx_zero_windows.unwrap_or(0);
         self.zero_windows[1] += record.rx_zero_windows.unwrap_or(0);

@@ -103,10 +103,12 @@ impl Source {
             _ if ports == 1 => format!("on port {}", self.last.1),
             _ => format!("on {ports} ports"),
         };
+        let seconds = self.evidence.seconds();
+        let duration = if seconds < 0.5 { "within a second".to_owned() } else { format!("in {seconds:.0} s") };
         let summary = format!(
-            "{} tried about {count} {what} {where_} in {:.0} s; {} of {} attempts found something open",
+            "{} tried about {count} {what} {where_} {}; {} of {} attempts found something open",
             display(ip),
-            self.evidence.seconds(),
+            duration,
             self.open,
             self.probes,
         );

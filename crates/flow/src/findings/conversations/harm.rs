@@ -80,8 +80,11 @@ impl Conversation {
         let echo = matches!((ends.protocol, ends.port), (protocol::ICMP | protocol::ICMPV6, _));
         let bytes = self.tx_bytes + self.rx_bytes;
         let mean = bytes as f64 / self.packets.max(1) as f64;
-        // Ping's replies are as large as its requests, whatever size was asked for.
-        let uneven = self.tx_bytes.abs_diff(self.rx_bytes) * 5 > bytes;
+        // Ping's replies are as large as its requests, whatever size was asked for and however many of them are lost.
+        let size = |bytes: u64, packets: u64| bytes as f64 / packets.max(1) as f64;
+        let (request, reply) =
+            (size(self.tx_bytes, self.packets - self.rx_packets), size(self.rx_bytes, self.rx_packets));
+        let uneven = (request - reply).abs() > 0.1 * request.max(reply);
         let both = self.rx_bytes > 0 && self.packets > 20;
         if !echo || !uneven || !both || mean < 120.0 || bytes < thresholds.icmp_tunnel_bytes {
             return None;

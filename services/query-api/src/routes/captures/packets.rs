@@ -7,7 +7,7 @@ use futures::stream as streams;
 use jiff::Timestamp;
 use prost::Message as _;
 use uuid::Uuid;
-use weir_bus::{Answer, AnswerError, Error as BusError, names};
+use weir_bus::{Answer, AnswerError, Bus, Error as BusError, Objects, names};
 use weir_proto::{CarvePackets, CarvedFlow, Ip};
 
 use super::{
@@ -15,8 +15,10 @@ use super::{
     captures, file_name, find, header, state_of, stream,
 };
 
-/// Flows that one question may name; they fit into one message.
-const MAX_FLOWS: usize = 2000;
+/// Flows that one question may name.
+const MAX_FLOWS: usize = 100_000;
+/// Of these, how many fit into the question itself; more are put beside it.
+const MAX_INLINE: usize = 2000;
 /// Characters of a comment: what strangers named is in it.
 const MAX_COMMENT: usize = 300;
 
@@ -76,9 +78,10 @@ async fn whole(app: &App, stored: &Stored, id: String) -> Result<Response, Error
 
 async fn some(app: &App, stored: &Stored, parameters: &PacketsParameters) -> Result<Response, Error> {
     let wanted = wanted(app, stored, parameters).await?;
-    let mut answer = app.bus()?.ask(names::CARVE, wanted.encode_to_vec().into()).await?;
-    // The first piece tells whether there is an answer at all; after it there is only breaking off.
-    let first = answer.next().await.map_err(refused)?;
+    let (bus, artifacts) = (app.bus()?.clone(), app.objects(names::ARTIFACTS).await?);
+    // On its own, so that a list of flows is removed also where the client does not wait.
+    let asking = tokio::spawn(async move { ask(&bus, &artifacts, wanted).await });
+    let (first, answer) = asking.await.map_err(Error::internal)??;
     let rest = streams::try_unfold(answer, |mut answer: Answer| async move {
         let piece = answer.next().await.inspect_err(|error| {
             tracing::warn!(error = error as &dyn std::error::Error, "carving broke off");
@@ -93,6 +96,26 @@ async fn some(app: &App, stored: &Stored, parameters: &PacketsParameters) -> Res
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}-part.pcapng\"")),
     ];
     Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// Asks for packets; the first piece tells whether there is an answer at all, after it there is only breaking off.
+async fn ask(bus: &Bus, artifacts: &Objects, mut wanted: CarvePackets) -> Result<(Option<Bytes>, Answer), Error> {
+    if wanted.flows.len() <= MAX_INLINE {
+        let mut answer = bus.ask(names::CARVE, wanted.encode_to_vec().into()).await?;
+        return Ok((answer.next().await.map_err(refused)?, answer));
+    }
+    let list = format!("carve/{}", Uuid::new_v4());
+    artifacts.put(&list, &mut &*wanted.encode_to_vec()).await?;
+    wanted.flows.clear();
+    wanted.list.clone_from(&list);
+    let asked = async {
+        let mut answer = bus.ask(names::CARVE, wanted.encode_to_vec().into()).await?;
+        Ok((answer.next().await.map_err(refused)?, answer))
+    }
+    .await;
+    // Whoever answers has read it.
+    artifacts.delete(&list).await?;
+    asked
 }
 
 fn refused(error: AnswerError) -> Error {
@@ -116,7 +139,7 @@ async fn wanted(app: &App, stored: &Stored, parameters: &PacketsParameters) -> R
             state => return Err(Error::NotReady { state: state.name() }),
         }
     };
-    Ok(CarvePackets { capture_id: stored.capture_id.clone(), all, flows, from, until })
+    Ok(CarvePackets { capture_id: stored.capture_id.clone(), all, flows, from, until, ..CarvePackets::default() })
 }
 
 fn moment(name: &str, text: Option<&str>) -> Result<u64, Error> {
