@@ -1,5 +1,6 @@
 //! The commands that ask the API.
 
+pub(crate) mod captures;
 pub(crate) mod containers;
 pub(crate) mod flows;
 pub(crate) mod query;

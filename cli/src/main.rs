@@ -53,6 +53,7 @@ async fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Status(status) => status::run(&status).await,
         Command::Upload(upload) => ask::upload::run(&upload).await,
         Command::Report(report) => ask::report::run(&report).await,
+        Command::Captures(captures) => ask::captures::run(&captures).await,
         Command::Query(query) => ask::query::run(&query).await,
         Command::Flows(flows) => ask::flows::list(&flows).await,
         Command::Top(top) => ask::flows::top(&top).await,

@@ -6,5 +6,6 @@ mod commands;
 mod full_disk;
 mod kills;
 mod known;
+mod managed;
 mod packets;
 mod weir;
