@@ -21,6 +21,8 @@ pub(crate) struct Api {
 /// RFC 9457.
 #[derive(Debug, Deserialize)]
 struct Problem {
+    #[serde(rename = "type")]
+    kind: Option<String>,
     title: Option<String>,
     detail: Option<String>,
 }
@@ -51,6 +53,11 @@ impl Api {
     /// A POST to `/api/v1` + `path`.
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
         self.authorized(self.client.post(self.url(path)))
+    }
+
+    /// A DELETE of `/api/v1` + `path`.
+    pub(crate) fn delete(&self, path: &str) -> RequestBuilder {
+        self.authorized(self.client.delete(self.url(path)))
     }
 
     /// Sends a request; an answer other than 2xx becomes an error that says what the API says.
@@ -91,11 +98,14 @@ pub(crate) async fn json<T: serde::de::DeserializeOwned>(answer: Response) -> Re
     serde_json::from_slice(&body).context("the answer is not what this version of weir understands")
 }
 
-/// Title and detail of a problem; the start of the body when it is none.
+/// Title and detail of a problem, and what to do about it; the start of the body when it is none.
 fn problem(status: StatusCode, body: &str) -> String {
     let problem: Option<Problem> = serde_json::from_str(body).ok();
-    match problem {
-        Some(Problem { title: Some(title), detail: Some(detail) }) if detail != title => format!("{title}: {detail}"),
+    let next = problem.as_ref().and_then(|problem| next_step(problem.kind.as_deref()?));
+    let said = match problem {
+        Some(Problem { title: Some(title), detail: Some(detail), .. }) if detail != title => {
+            format!("{title}: {detail}")
+        }
         Some(Problem { title: Some(text), .. } | Problem { detail: Some(text), .. }) => text,
         _ => {
             let start: String = body.trim().chars().take(300).collect();
@@ -105,7 +115,27 @@ fn problem(status: StatusCode, body: &str) -> String {
                 format!("the API answered {status}: {start}")
             }
         }
+    };
+    match next {
+        Some(next) => format!("{said} ({next})"),
+        None => said,
     }
+}
+
+/// The command that helps, where there is one.
+fn next_step(kind: &str) -> Option<&'static str> {
+    Some(match kind.strip_prefix("urn:weir:problem:")? {
+        "capture-not-ready" => "how far it is: weir captures show CAPTURE",
+        "capture-in-hand" => "to end it: weir captures cancel CAPTURE",
+        "capture-has-ended" => {
+            "to analyse it again: weir captures analyse CAPTURE; to be rid of it: weir captures delete CAPTURE"
+        }
+        "capture-quota" | "no-room" => "what there is: weir captures list; to make room: weir captures delete CAPTURE",
+        "report-version" => "weir captures analyse CAPTURE --wait",
+        "no-worker" | "nats-away" | "clickhouse-away" => "what is not ready, and why: weir status",
+        "unauthorized" => "weir takes it as --api-token or WEIR_API_TOKEN",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -118,5 +148,7 @@ mod tests {
         assert_eq!(problem(StatusCode::BAD_REQUEST, body), "bad filter: unknown column foo");
         assert_eq!(problem(StatusCode::BAD_GATEWAY, "<html>"), "the API answered 502 Bad Gateway: <html>");
         assert_eq!(problem(StatusCode::NOT_FOUND, ""), "the API answered 404 Not Found");
+        let body = r#"{"type":"urn:weir:problem:capture-in-hand","title":"not at an end yet","status":409}"#;
+        assert_eq!(problem(StatusCode::CONFLICT, body), "not at an end yet (to end it: weir captures cancel CAPTURE)");
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod captures;
+
 /// A flight recorder for the network of containers and hosts
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -27,6 +29,8 @@ pub(crate) enum Command {
     Capture(Capture),
     /// Show what the analysis of a capture found, or what is different from another one
     Report(Report),
+    /// List captures, write their packets, analyse them again, cancel, compare, delete
+    Captures(captures::Captures),
     /// Ask with read-only SQL
     Query(Query),
     /// List flow records, newest first

@@ -1,6 +1,7 @@
 //! The commands that ask the API.
 
 pub(crate) mod capture;
+pub(crate) mod captures;
 pub(crate) mod containers;
 pub(crate) mod flows;
 pub(crate) mod query;

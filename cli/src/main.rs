@@ -54,6 +54,7 @@ async fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Upload(upload) => ask::upload::run(&upload).await,
         Command::Capture(capture) => ask::capture::run(&capture).await,
         Command::Report(report) => ask::report::run(&report).await,
+        Command::Captures(captures) => ask::captures::run(&captures).await,
         Command::Query(query) => ask::query::run(&query).await,
         Command::Flows(flows) => ask::flows::list(&flows).await,
         Command::Top(top) => ask::flows::top(&top).await,

@@ -4,14 +4,33 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
 
-const COMMANDS: [&str; 10] =
-    ["up", "down", "status", "upload", "capture", "report", "query", "flows", "top", "containers"];
+const COMMANDS: [&[&str]; 19] = [
+    &["up"],
+    &["down"],
+    &["status"],
+    &["upload"],
+    &["capture"],
+    &["report"],
+    &["captures"],
+    &["captures", "list"],
+    &["captures", "show"],
+    &["captures", "report"],
+    &["captures", "compare"],
+    &["captures", "packets"],
+    &["captures", "analyse"],
+    &["captures", "cancel"],
+    &["captures", "delete"],
+    &["query"],
+    &["flows"],
+    &["top"],
+    &["containers"],
+];
 
 #[test]
 fn the_help_is_the_one_that_is_checked_in() {
     let mut text = help(&[]);
     for command in COMMANDS {
-        let _ = write!(text, "\n---- weir {command} ----\n\n{}", help(&[command]));
+        let _ = write!(text, "\n---- weir {} ----\n\n{}", command.join(" "), help(command));
     }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/help.txt");
     if std::env::var_os("WEIR_REGENERATE").is_some() {
@@ -29,6 +48,7 @@ fn bad_usage_exits_with_64_and_names_the_field() {
         (&["up", "--listen", "here"], "--listen"),
         (&["query", "SELECT 1", "--format", "xml"], "--format"),
         (&["query", "SELECT 1", "--api", "nowhere"], "--api"),
+        (&["captures", "analyse", "x", "--threshold", "port_scan_ports"], "--threshold"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_weir")).args(arguments).env_clear().output().expect("weir");
         assert_eq!(output.status.code(), Some(64), "{arguments:?}");

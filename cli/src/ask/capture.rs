@@ -1,22 +1,17 @@
 //! `weir capture`: has a host record packets, and with `--wait` follows it to the end of its analysis.
 
-use std::io::Write as _;
-use std::path::Path;
-use std::time::Duration;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use comfy_table::Cell;
-use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::upload::{PROGRESS, bar};
+use super::captures::{
+    follow::{POLL, PROGRESS, bar, bars, look},
+    packets::to_file,
+};
 use super::{number, text};
 use crate::api::{self, Api};
 use crate::args::Capture;
 use crate::output;
-
-/// How often `--wait` asks for the state.
-const POLL: Duration = Duration::from_millis(300);
 
 /// True = it is recorded and, with `--wait`, analysed.
 pub(crate) async fn run(options: &Capture) -> Result<bool> {
@@ -40,7 +35,7 @@ pub(crate) async fn run(options: &Capture) -> Result<bool> {
     }
     let well = text(&capture, "state") != "failed";
     if let Some(path) = options.output.as_deref().filter(|_| well) {
-        download(&api, &id, path).await.with_context(|| format!("cannot write {}", path.display()))?;
+        to_file(api.send(api.get(&format!("/captures/{id}/packets"))).await?, path).await?;
     }
     if options.json {
         output::line(&capture)?
@@ -52,7 +47,8 @@ pub(crate) async fn run(options: &Capture) -> Result<bool> {
 
 /// Waits for the end. The first Ctrl-C ends the recording, and what it has is analysed; the second one ends the waiting.
 async fn follow(api: &Api, id: &str) -> Result<Value> {
-    let bar = bar(PROGRESS, "recording", "{prefix} {bar:30} {msg}");
+    let bars = bars();
+    let bar = bar(&bars, PROGRESS, "recording", "{prefix:24!} {bar:30} {msg}");
     let mut poll = tokio::time::interval(POLL);
     let mut stopped = false;
     loop {
@@ -71,27 +67,11 @@ async fn follow(api: &Api, id: &str) -> Result<Value> {
                 anyhow::bail!("interrupted; the capture goes on as {id}");
             }
         }
-        let capture: Value = api::json(api.send(api.get(&format!("/captures/{id}"))).await?).await?;
-        let (state, phase) = (text(&capture, "state"), text(&capture, "phase"));
-        let what = if phase.is_empty() { &state } else { &phase };
-        bar.set_message(format!("{what}, {} packets", output::count(number(&capture, "packets"))));
-        let progress = capture.get("progress").and_then(Value::as_f64).unwrap_or(0.0);
-        bar.set_position((progress.clamp(0.0, 1.0) * PROGRESS as f64) as u64);
-        if !matches!(state.as_str(), "queued" | "running") {
+        if let Some(capture) = look(api, id, &bar).await? {
             bar.finish_and_clear();
             return Ok(capture);
         }
     }
-}
-
-async fn download(api: &Api, id: &str, path: &Path) -> Result<()> {
-    let answer = api.send(api.get(&format!("/captures/{id}/packets"))).await?;
-    let mut file = std::fs::File::create(path)?;
-    let mut pieces = answer.bytes_stream();
-    while let Some(piece) = pieces.next().await {
-        file.write_all(&piece.context("the answer broke off")?)?;
-    }
-    Ok(())
 }
 
 fn print(capture: &Value) -> Result<()> {

@@ -31,7 +31,7 @@ fn a_capture_that_is_uploaded_twice_is_counted_once() {
 }
 
 /// 500 UDP packets of 100 flows, 32 bytes of payload each, in the classic format.
-fn udp_capture() -> Vec<u8> {
+pub(crate) fn udp_capture() -> Vec<u8> {
     let mut file = Vec::new();
     file.extend(0xa1b2_c3d4_u32.to_le_bytes());
     file.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0]);

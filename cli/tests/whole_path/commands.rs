@@ -61,7 +61,7 @@ fn upload(weir: &Weir) -> Value {
 }
 
 /// A capture of one UDP datagram with four bytes, 10.0.0.1:40000 to 10.0.0.2:53 (draft-ietf-opsawg-pcap, RFC 791, RFC 768).
-fn one_datagram() -> Vec<u8> {
+pub(crate) fn one_datagram() -> Vec<u8> {
     let ethernet = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..], &[0x08, 0x00]].concat();
     let ip = [0x45, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0x66, 0xca, 10, 0, 0, 1, 10, 0, 0, 2];
     let udp = [0x9c, 0x40, 0, 53, 0, 12, 0, 0, b'w', b'e', b'i', b'r'];

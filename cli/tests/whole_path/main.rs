@@ -8,5 +8,6 @@ mod demand;
 mod full_disk;
 mod kills;
 mod known;
+mod managed;
 mod packets;
 mod weir;

@@ -79,7 +79,7 @@ pub(super) fn decompressed(
     let mut source = Counted::new(source, progress.clone());
     let start = first_bytes(&mut source).map_err(|error| OpenError::from_read(ReadError::from(error)))?;
     let compression = Compression::of(&start);
-    let whole = Cursor::new(start).chain(source);
+    let whole = Filling { source: Cursor::new(start).chain(source), error: None };
     let guarded = |inner: Box<dyn Read + Send>| -> Box<dyn Read + Send> {
         Box::new(Guard { inner, limits, produced: 0, progress: progress.clone() })
     };
@@ -99,6 +99,36 @@ pub(super) fn decompressed(
         }
     };
     Ok((reader, compression))
+}
+
+/// Fills what it is given up to the end of the source. How much of a damaged file a decompressor gives before it says so depends on the
+/// pieces in which it gets the file, and an analysis that is done again has to see the same packets.
+struct Filling<R: Read> {
+    source: R,
+    /// Of the source, after bytes that go first.
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Read for Filling<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.source.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if filled == 0 => return Err(error),
+                Err(error) => {
+                    self.error = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(filled)
+    }
 }
 
 /// All frames of an LZ4 file: the decoder ends at each, and goes on with the next where it is asked again.

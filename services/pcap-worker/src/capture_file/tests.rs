@@ -11,7 +11,11 @@ fn read(bytes: Vec<u8>) -> Result<(Vec<Seen>, Option<Stop>), OpenError> {
 }
 
 fn read_within(bytes: Vec<u8>, limits: Limits) -> Result<(Vec<Seen>, Option<Stop>), OpenError> {
-    let mut file = CaptureFile::open(Cursor::new(bytes), limits, &Progress::default())?;
+    read_from(Cursor::new(bytes), limits)
+}
+
+fn read_from(source: impl Read + Send + 'static, limits: Limits) -> Result<(Vec<Seen>, Option<Stop>), OpenError> {
+    let mut file = CaptureFile::open(source, limits, &Progress::default())?;
     let mut packets = Vec::new();
     loop {
         match file.next_packet() {
@@ -217,6 +221,33 @@ fn cut_compression_keeps_the_packets_before_the_cut() {
     let (seen, stop) = read(packed[..packed.len() / 2].to_vec()).unwrap();
     assert!(seen.len() > 100, "{}", seen.len());
     assert_eq!(damage(stop).packets, seen.len() as u64);
+}
+
+/// Gives a few bytes at a time, as a network does.
+struct Slow(Cursor<Vec<u8>>);
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = buffer.len().min(3);
+        self.0.read(&mut buffer[..most])
+    }
+}
+
+#[test]
+fn damaged_compression_gives_the_same_packets_however_slowly_it_comes() {
+    let packets: Vec<_> = (0..200).map(|number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+    let packets: Vec<(u32, u32, &[u8])> = packets.iter().map(|data| (1, 2, &data[..])).collect();
+    let file = Order(false).pcap(0xa1b2_c3d4, &packets);
+    let zstd = zstd::bulk::compress(&file, 1).unwrap();
+    for (compressed, step) in [(gzip(&file), 5), (zstd, 5), (lz4(&file), 7), (xz(&file), 5)] {
+        for at in (4..compressed.len()).step_by(step) {
+            let mut damaged = compressed.clone();
+            damaged[at] ^= 0x55;
+            let fast = read(damaged.clone()).map(|(packets, _)| packets).ok();
+            let slow = read_from(Slow(Cursor::new(damaged)), Limits::default()).map(|(packets, _)| packets).ok();
+            assert_eq!(slow, fast, "byte {at} of {}", compressed.len());
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! The page that says what is different between two reports.
+
+use maud::html;
+
+use super::{findings::findings, page::page};
+use crate::text::{bits_per_second, bytes, count, short};
+use crate::{Comparison, Verdict};
+
+/// A comparison as a page.
+#[must_use]
+pub fn comparison(comparison: &Comparison) -> String {
+    let title = format!("{} compared with {}", comparison.after.name, comparison.before.name);
+    page(
+        &title,
+        &html! {
+            h1 { (title) }
+            h2 { "Figures" }
+            div.table { table {
+                thead { tr {
+                    th scope="col" { "figure" } th.number scope="col" { "before" } th.number scope="col" { "after" }
+                    th.number scope="col" { "change" } th scope="col" { "the network does" }
+                } }
+                tbody { @for difference in &comparison.differences { tr {
+                    td { (difference.name) }
+                    @for value in [difference.before, difference.after] {
+                        td.number { @if let Some(value) = value { (figure(value, &difference.unit)) } @else { "not measured" } }
+                    }
+                    td.number { @if let Some(change) = difference.change_percent { (format!("{change:+.1} %")) } }
+                    td class=(difference.verdict.name()) { (verdict(difference.verdict)) }
+                } } }
+            } }
+            (findings("new", "New findings", &comparison.new_findings))
+            (findings("gone", "Findings that are gone", &comparison.gone_findings))
+            (findings("remaining", "Findings that remain", &comparison.remaining_findings))
+        },
+    )
+}
+
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Better => "better",
+        Verdict::Worse => "worse",
+        Verdict::Same => "the same",
+        Verdict::Neutral => "",
+        Verdict::Unknown => "not known",
+    }
+}
+
+fn figure(value: f64, unit: &str) -> String {
+    match unit {
+        "B" => bytes(value),
+        "bit/s" => bits_per_second(value),
+        "" => count(value.round() as u64),
+        unit => format!("{}\u{a0}{unit}", short(value)),
+    }
+}
