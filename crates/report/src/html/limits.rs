@@ -2,9 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::tables::json;
 use crate::Report;
-use crate::text::count;
+use crate::text::{count, json};
 
 pub(super) fn limits(report: &Report) -> Markup {
     let totals = &report.totals;
