@@ -31,7 +31,7 @@ fn counted(data: &[u8]) {
             back += table.name(now, datagram, (key, direction, (5, 53))).len();
         } else {
             given += 1;
-            let waiting = Waiting { time: now, length: bytes.len() as u32, protocol: 17, interface: 0 };
+            let waiting = Waiting { time: now, length: bytes.len() as u32, protocol: 17, interface: 0, tunnel_ends: 0 };
             back += usize::from(table.find(now, datagram, waiting).is_some());
         }
         if let Some(whole) = table.push(now, datagram, fragment, bytes, flags & 2 != 0, 17) {

@@ -27,17 +27,19 @@ pub fn report(report: &Report) -> String {
         &html! {
             h1 { (title) }
             (summary::about(report))
-            nav aria-label="Parts" {
-                @for (name, label, there) in sections(report) {
-                    @if there { a href=(format!("#{name}")) { (label) } }
+            @if report.totals.packets == 0 { p { strong { "There is no packet in this capture." } } } @else {
+                nav aria-label="Parts" {
+                    @for (name, label, there) in sections(report) {
+                        @if there { a href=(format!("#{name}")) { (label) } }
+                    }
                 }
+                (summary::tiles(report))
             }
-            (summary::tiles(report))
             @if let Some(health) = &report.health { (summary::health(health)) }
-            (findings::findings("findings", "Findings", &report.findings))
+            @if report.totals.packets > 0 { (findings::findings("findings", "Findings", &report.findings)) }
             @if report.findings_left_out > 0 { p { (count(report.findings_left_out)) " further findings are left out." } }
             (traffic::timeline(report))
-            (traffic::traffic(report))
+            @if report.totals.packets > 0 { (traffic::traffic(report)) }
             (tcp::tcp(report))
             (protocols::dns(report))
             (protocols::tls(report))
@@ -52,7 +54,7 @@ fn sections(report: &Report) -> [(&'static str, &'static str, bool); 9] {
     [
         ("health", "Health", report.health.is_some()),
         ("findings", "Findings", true),
-        ("time", "Over time", report.timeline.is_some()),
+        ("time", "Over time", traffic::has_timeline(report)),
         ("traffic", "Traffic", true),
         ("tcp", "TCP", report.tcp.is_some()),
         ("dns", "DNS", protocols::has_dns(report)),

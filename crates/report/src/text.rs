@@ -1,5 +1,7 @@
 //! Numbers and times as people read them.
 
+use serde_json::Value;
+
 /// 1 234 567
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -103,6 +105,40 @@ pub(crate) fn rcode(code: u16) -> String {
     name.to_owned()
 }
 
+/// What evidence is called and what it says, by the unit at the end of its name.
+pub(crate) fn evidence(name: &str, value: &Value) -> (String, String) {
+    let spoken = |name: &str| name.replace('_', " ");
+    let shown = |name: &str, text: String| (spoken(name), text);
+    let Some(number) = value.as_f64() else { return (spoken(name), json(value)) };
+    // Times of packets are moments; everything else in microseconds is shorter than thirty years.
+    const MOMENTS: f64 = 1e15;
+    if let Some(name) = name.strip_suffix("_us") {
+        let moment = jiff::Timestamp::from_microsecond(number as i64).ok().filter(|_| number >= MOMENTS);
+        return shown(name, moment.map_or_else(|| duration(number as u64), |time| self::moment(&time.to_string())));
+    }
+    if let Some(name) = name.strip_suffix("_percent") {
+        return shown(name, format!("{}\u{a0}%", short(number)));
+    }
+    match name {
+        "percent" => shown("share", format!("{}\u{a0}%", short(number))),
+        _ if name == "bytes" || name.ends_with("_bytes") => (spoken(name), bytes(number)),
+        // The number of a port is no count.
+        "port" => (spoken(name), json(value)),
+        _ => (spoken(name), value.as_u64().map_or_else(|| json(value), count)),
+    }
+}
+
+/// The text of a value of which only the report knows what it is.
+pub(crate) fn json(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(json).collect::<Vec<_>>().join(", "),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 /// A time without what nobody reads: to the millisecond, with a space.
 pub(crate) fn moment(rfc3339: &str) -> String {
     let Ok(time) = rfc3339.parse::<jiff::Timestamp>() else { return rfc3339.to_owned() };
@@ -124,5 +160,20 @@ mod tests {
         assert_eq!(duration(61_000_000), "61\u{a0}s");
         assert_eq!(moment("2026-01-02T03:04:05.678901Z"), "2026-01-02 03:04:05.678 UTC");
         assert_eq!(moment("99999999999999999"), "99999999999999999");
+    }
+
+    #[test]
+    fn evidence_is_told_with_its_unit() {
+        let told = |name: &str, value: serde_json::Value| {
+            let (name, text) = evidence(name, &value);
+            format!("{name}: {text}")
+        };
+        assert_eq!(told("not_after_us", 1_621_175_451_000_000u64.into()), "not after: 2021-05-16 14:30:51.000 UTC");
+        assert_eq!(told("interval_us", 60_000_000.into()), "interval: 60\u{a0}s");
+        assert_eq!(told("failed_percent", 99.5.into()), "failed: 99.5\u{a0}%");
+        assert_eq!(told("segment_bytes", 14464.into()), "segment bytes: 14.5\u{a0}kB");
+        assert_eq!(told("ports", serde_json::json!([22, 2222])), "ports: 22, 2222");
+        assert_eq!(told("attempts", 1994.into()), "attempts: 1\u{202f}994");
+        assert_eq!(told("told", false.into()), "told: no");
     }
 }

@@ -54,8 +54,8 @@ impl Certificates {
     pub(super) fn findings(&self, thresholds: &Thresholds, found: &mut Vec<Finding>) {
         for (&(server, port, _), certificate) in self.all.iter() {
             let mut push = |kind, severity, what: String| {
-                let summary =
-                    format!("the certificate {} of {} port {port} {what}", certificate.subject, display(server));
+                let name = common_name(&certificate.subject);
+                let summary = format!("the certificate {name} of {} port {port} {what}", display(server));
                 found.push(
                     Finding::new(kind, severity, 0.95, &certificate.evidence)
                         .to(server)
@@ -82,5 +82,24 @@ impl Certificates {
                 push(Kind::CertificateSelfSigned, Severity::Info, "is signed by itself".to_owned());
             }
         }
+    }
+}
+
+/// The first common name of a subject, cut where it is longer than a name of a host can be; all of a subject without one.
+fn common_name(subject: &str) -> &str {
+    const MOST: usize = 253;
+    let name = subject.split(", ").find_map(|part| part.strip_prefix("CN=")).unwrap_or(subject);
+    name.char_indices().nth(MOST).map_or(name, |(end, _)| &name[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_called_by_its_first_common_name() {
+        assert_eq!(common_name("C=US, O=Weir, CN=*.weir.example, CN=weir.example"), "*.weir.example");
+        assert_eq!(common_name("C=US, O=Weir"), "C=US, O=Weir");
+        assert_eq!(common_name(&format!("CN={}", "é".repeat(1000))).chars().count(), 253);
     }
 }

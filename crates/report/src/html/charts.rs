@@ -6,11 +6,12 @@ use crate::Timeline;
 use crate::text::{bits_per_second, count, duration};
 
 const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 190.0;
-const LEFT: f64 = 74.0;
-const RIGHT: f64 = 14.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 24.0;
+const HEIGHT: f64 = 210.0;
+const LEFT: f64 = 1.0;
+const RIGHT: f64 = 1.0;
+// Values stand on their lines and within the chart, so that letters may grow where the chart is small.
+const TOP: f64 = 30.0;
+const BOTTOM: f64 = 34.0;
 /// More points than that are not told apart on a page: neighbours are put together by their largest.
 const MAX_POINTS: usize = 480;
 
@@ -18,14 +19,14 @@ const MAX_POINTS: usize = 480;
 pub(super) fn throughput(timeline: &Timeline) -> Markup {
     let seconds = timeline.step_us as f64 / 1e6;
     let values: Vec<f64> = timeline.bytes.iter().map(|&bytes| bytes as f64 * 8.0 / seconds).collect();
-    area("Throughput", &values, timeline, bits_per_second)
+    area("Throughput", &values, timeline, ceiling, bits_per_second, |_| String::new())
 }
 
 /// Packets over time.
 pub(super) fn packets(timeline: &Timeline) -> Markup {
     let seconds = timeline.step_us as f64 / 1e6;
     let values: Vec<f64> = timeline.packets.iter().map(|&packets| packets as f64 / seconds).collect();
-    area("Packets per second", &values, timeline, |value| count(value.round() as u64))
+    area("Packets per second", &values, timeline, even_ceiling, whole, |_| String::new())
 }
 
 /// Retransmitted segments over time, where they were counted and there were any.
@@ -35,24 +36,37 @@ pub(super) fn retransmits(timeline: &Timeline) -> Option<Markup> {
         return None;
     }
     let values: Vec<f64> = retransmits.iter().map(|&count| count as f64).collect();
-    Some(area("TCP segments sent again, per step", &values, timeline, |value| count(value.round() as u64)))
+    let all = |sum| format!(", {} in all", whole(sum));
+    Some(area("TCP segments sent again", &values, timeline, even_ceiling, whole, all))
 }
 
-fn area(title: &str, values: &[f64], timeline: &Timeline, label: impl Fn(f64) -> String) -> Markup {
+fn whole(value: f64) -> String {
+    count(value.round() as u64)
+}
+
+/// A chart of `values`, whose axis ends at what `end` makes of the largest one; `all` says what their sum means, or
+/// nothing where a mean says more.
+fn area(
+    title: &str,
+    values: &[f64],
+    timeline: &Timeline,
+    end: impl Fn(f64) -> f64,
+    label: impl Fn(f64) -> String,
+    all: impl Fn(f64) -> String,
+) -> Markup {
     let most = values.iter().copied().fold(0.0, f64::max);
-    let top = ceiling(most);
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let top = end(most);
+    let sum = values.iter().sum::<f64>();
+    let together = match all(sum) {
+        none if none.is_empty() => format!(", on average {}", label(sum / values.len().max(1) as f64)),
+        all => all,
+    };
     let points = thinned(values);
     let (width, height) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
     let x = |index: usize| LEFT + width * index as f64 / points.len().max(1) as f64;
     let y = |value: f64| TOP + height * (1.0 - value / top);
     let span = values.len() as u64 * timeline.step_us;
-    let description = format!(
-        "{title} in steps of {}: at most {}, on average {}",
-        duration(timeline.step_us),
-        label(most),
-        label(mean)
-    );
+    let description = format!("{title} in steps of {}: at most {}{together}", duration(timeline.step_us), label(most),);
     html! {
         figure {
             figcaption { (description) }
@@ -60,17 +74,22 @@ fn area(title: &str, values: &[f64], timeline: &Timeline, label: impl Fn(f64) ->
                 @for part in 0..=4 {
                     @let value = top * f64::from(part) / 4.0;
                     line class="grid" x1=(LEFT) x2=(WIDTH - RIGHT) y1=(tenths(y(value))) y2=(tenths(y(value))) {}
-                    text x=(LEFT - 6.0) y=(tenths(y(value) + 4.0)) text-anchor="end" { (label(value)) }
                 }
                 @for part in 0..=4u32 {
                     @let place = LEFT + width * f64::from(part) / 4.0;
                     @let anchor = match part { 0 => "start", 4 => "end", _ => "middle" };
-                    text x=(tenths(place)) y=(HEIGHT - 6.0) text-anchor=(anchor) {
-                        "+" (duration(span * u64::from(part) / 4))
+                    @let class = if part % 2 == 1 { "between" } else { "" };
+                    text class=(class) x=(tenths(place)) y=(HEIGHT - 10.0) text-anchor=(anchor) {
+                        @if part == 0 { "0" } @else { "+" (duration(span * u64::from(part) / 4)) }
                     }
                 }
                 path class="area" d=(steps(&points, x, y, Some(y(0.0)))) {}
                 path class="curve" d=(steps(&points, x, y, None)) {}
+                // Nothing is at the lowest line, and it has the times below it.
+                @for part in (1..=4).filter(|part| part % 2 == 0) {
+                    @let value = top * f64::from(part) / 4.0;
+                    text class="value" x=(LEFT + 4.0) y=(tenths(y(value) - 5.0)) { (label(value)) }
+                }
             }
         }
     }
@@ -110,6 +129,11 @@ fn ceiling(value: f64) -> f64 {
     rounds.into_iter().map(|round| round * magnitude).find(|&round| round >= value).unwrap_or(value)
 }
 
+/// The same for what is counted: half of it is a whole number too.
+fn even_ceiling(value: f64) -> f64 {
+    (ceiling(value) / 2.0).ceil() * 2.0
+}
+
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
@@ -145,6 +169,7 @@ mod tests {
         assert_eq!(ceiling(1.0), 1.0);
         assert_eq!(ceiling(130.0), 160.0);
         assert_eq!(ceiling(99_000.0), 100_000.0);
+        assert_eq!([0.0, 1.0, 3.0, 130.0].map(even_ceiling), [2.0, 2.0, 4.0, 160.0]);
     }
 
     #[test]

@@ -2,9 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::tables::json;
 use crate::Finding;
-use crate::text::moment;
+use crate::text::{evidence, moment};
 
 /// Findings whose evidence is open at once.
 const OPEN_FINDINGS: usize = 3;
@@ -32,7 +31,8 @@ fn one(finding: &Finding, open: bool) -> Markup {
                     summary { "Evidence" }
                     @if !finding.evidence.is_empty() { table { tbody {
                         @for (name, value) in &finding.evidence {
-                            tr { th scope="row" { (name.replace('_', " ")) } td.name { (json(value)) } }
+                            @let (name, text) = evidence(name, value);
+                            tr { th scope="row" { (name) } td.name { (text) } }
                         }
                     } } }
                     @if !finding.packets.is_empty() {

@@ -2,10 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::tables::json;
 use crate::Report;
 use crate::remarks::{comments, remarks};
-use crate::text::count;
+use crate::text::{count, json};
 
 pub(super) fn limits(report: &Report) -> Markup {
     let (noted, left_out) = comments(report);

@@ -66,7 +66,7 @@ pub(super) fn health(health: &Health) -> Markup {
             } }
             tbody { @for part in &health.parts { tr {
                 td { (part.name) } td.number { (short(part.value)) "\u{a0}" (part.unit) } td.number { (short(part.score)) }
-                td.number { (part.weight) } td.quiet { (part.rule) }
+                td.number { (part.weight) } td.quiet.rule { (part.rule) }
             } } }
         } }
         p.quiet { "score = " (health.formula) }

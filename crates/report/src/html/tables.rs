@@ -77,12 +77,3 @@ pub(super) fn names(caption: &str, head: &str, names: &[NameCount]) -> Markup {
 pub(super) fn codes(caption: &str, head: &str, codes: &[CodeCount], name: impl Fn(u16) -> String) -> Markup {
     bars(caption, &[head, "count"], rows(codes, |code| code.count, |code| (name(code.value), vec![count(code.count)])))
 }
-
-/// The text of a value of which only the report knows what it is.
-pub(super) fn json(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        serde_json::Value::Array(values) => values.iter().map(json).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
-    }
-}

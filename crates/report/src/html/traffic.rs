@@ -7,8 +7,13 @@ use super::tables::{bars, names, rows};
 use crate::Report;
 use crate::text::{bytes, count, duration, protocol, short};
 
+/// One step alone is no course.
+pub(super) fn has_timeline(report: &Report) -> bool {
+    report.timeline.as_ref().is_some_and(|timeline| timeline.bytes.len() > 1)
+}
+
 pub(super) fn timeline(report: &Report) -> Markup {
-    let Some(timeline) = report.timeline.as_ref().filter(|timeline| !timeline.bytes.is_empty()) else {
+    let Some(timeline) = report.timeline.as_ref().filter(|_| has_timeline(report)) else {
         return html! {};
     };
     html! {
