@@ -1,9 +1,9 @@
 //! Capture files as a stream: pcap and pcapng, as they are or in gzip, zstd, lz4 or xz, told by their first bytes and never by their name.
 //!
-//! Nothing is read ahead of the current packet but a buffer, and nothing that the file claims is allocated before it is checked, so a file
-//! of any size is read in the same memory.
+//! Nothing is read ahead of the current packet but a buffer, in which packets are looked at where they are, and nothing that the file
+//! claims is allocated before it is checked, so a file of any size is read in the same memory.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 use weir_flow::packet::LinkType;
 
@@ -67,7 +67,6 @@ pub struct CaptureFile {
     reader: Reader,
     compression: Compression,
     packets: u64,
-    buffer: Vec<u8>,
 }
 
 enum Reader {
@@ -81,7 +80,7 @@ struct Header {
     link_type: LinkType,
     interface: usize,
     original_length: u32,
-    /// Where in the buffer its bytes are.
+    /// Where in the input's buffer its bytes are.
     data: std::ops::Range<usize>,
 }
 
@@ -89,9 +88,8 @@ impl CaptureFile {
     /// Reads the beginning of a file. `progress` is told how far the reading is, also from other threads.
     pub fn open(source: impl Read + Send + 'static, limits: Limits, progress: &Progress) -> Result<Self, OpenError> {
         let (reader, compression) = compression::decompressed(source, limits, progress)?;
-        let mut input = Input::new(BufReader::with_capacity(256 << 10, reader));
-        let mut magic = [0; 4];
-        input.read_exact(&mut magic).map_err(|error| match error {
+        let mut input = Input::new(reader);
+        let magic: [u8; 4] = input.read_array().map_err(|error| match error {
             ReadError::End if compression == Compression::None => OpenError::Empty,
             ReadError::End => OpenError::EmptyInside(compression.name()),
             other => OpenError::from_read(other),
@@ -102,15 +100,15 @@ impl CaptureFile {
             None if Compression::of(&magic) != Compression::None => return Err(OpenError::CompressedTwice),
             None => return Err(OpenError::NotACapture(magic)),
         };
-        Ok(Self { input, reader, compression, packets: 0, buffer: Vec::new() })
+        Ok(Self { input, reader, compression, packets: 0 })
     }
 
     /// The next packet; none at the end of the file.
     pub fn next_packet(&mut self) -> Result<Option<Packet<'_>>, Stop> {
         let start = self.input.offset();
         let header = match &mut self.reader {
-            Reader::Pcap(reader) => reader.next(&mut self.input, &mut self.buffer),
-            Reader::Pcapng(reader) => reader.next(&mut self.input, &mut self.buffer),
+            Reader::Pcap(reader) => reader.next(&mut self.input),
+            Reader::Pcapng(reader) => reader.next(&mut self.input),
         };
         let Some(header) = header.map_err(|fault| fault.into_stop(self.packets, start))? else { return Ok(None) };
         self.packets += 1;
@@ -123,7 +121,7 @@ impl CaptureFile {
                 Reader::Pcap(_) => "",
                 Reader::Pcapng(reader) => reader.interface_names().get(header.interface).map_or("", String::as_str),
             },
-            data: self.buffer.get(header.data).unwrap_or_default(),
+            data: self.input.bytes(header.data),
             original_length: header.original_length,
         }))
     }

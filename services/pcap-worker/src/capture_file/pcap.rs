@@ -60,7 +60,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn next(&mut self, input: &mut Input, buffer: &mut Vec<u8>) -> Result<Option<Header>, Fault> {
+    pub(super) fn next(&mut self, input: &mut Input) -> Result<Option<Header>, Fault> {
         let header: [u8; 16] = match input.read_array() {
             Ok(header) => header,
             Err(ReadError::End) => return Ok(None),
@@ -78,14 +78,14 @@ impl Reader {
         if captured > MAX_PACKET {
             return Err(Fault::field(format!("a packet claims to hold {captured} bytes")));
         }
-        input.read_into(buffer, captured as usize)?;
+        let data = input.take(captured as usize).map_err(cut)?;
         let fraction_us = if self.variant.nanoseconds { fraction / 1000 } else { fraction };
         Ok(Some(Header {
             time_us: seconds * 1_000_000 + fraction_us,
             link_type: self.link_type,
             interface: 0,
             original_length: original,
-            data: 0..buffer.len(),
+            data,
         }))
     }
 }

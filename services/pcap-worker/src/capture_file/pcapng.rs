@@ -16,6 +16,11 @@ const MAX_NAME: usize = 255;
 /// Bytes of a block that has to be held: a packet and its options.
 const MAX_BLOCK: u32 = MAX_PACKET + (256 << 10);
 
+/// Bytes of the length at the end of a block.
+const TRAILER: usize = 4;
+/// Bytes of a block besides its body: type and length, and the length again.
+const HEAD_AND_TRAILER: u32 = 12;
+
 mod block {
     pub(super) const SECTION: u32 = 0x0a0d_0d0a;
     pub(super) const INTERFACE: u32 = 1;
@@ -62,7 +67,7 @@ impl Reader {
     }
 
     /// Reads up to the next packet.
-    pub(super) fn next(&mut self, input: &mut Input, buffer: &mut Vec<u8>) -> Result<Option<Header>, Fault> {
+    pub(super) fn next(&mut self, input: &mut Input) -> Result<Option<Header>, Fault> {
         loop {
             let head: [u8; 8] = match input.read_array() {
                 Ok(head) => head,
@@ -75,7 +80,7 @@ impl Reader {
                 continue;
             }
             let length = block_length(self.u32(&head, 4))?;
-            let body = length - 12;
+            let body = length - HEAD_AND_TRAILER;
             if !matches!(kind, block::INTERFACE | block::OLD_PACKET | block::SIMPLE_PACKET | block::ENHANCED_PACKET) {
                 input.skip(u64::from(body))?;
                 self.trailer(input, length)?;
@@ -84,18 +89,22 @@ impl Reader {
             if body > MAX_BLOCK {
                 return Err(Fault::field(format!("a block claims to hold {body} bytes")));
             }
-            input.read_into(buffer, body as usize)?;
-            self.trailer(input, length)?;
+            // Both at once: what is taken stays in the buffer only until more is.
+            let taken = input.take(body as usize + TRAILER).map_err(cut)?;
+            let (start, block) = (taken.start, input.bytes(taken));
+            let (block, trailer) = block.split_at(body as usize);
+            self.ends_as(length, trailer)?;
             let header = match kind {
-                block::ENHANCED_PACKET => self.enhanced_packet(buffer)?,
-                block::SIMPLE_PACKET => self.simple_packet(buffer)?,
-                block::OLD_PACKET => self.old_packet(buffer)?,
+                block::ENHANCED_PACKET => self.enhanced_packet(block)?,
+                block::SIMPLE_PACKET => self.simple_packet(block)?,
+                block::OLD_PACKET => self.old_packet(block)?,
                 _ => {
-                    self.interface(buffer)?;
+                    self.interface(block)?;
                     continue;
                 }
             };
-            return Ok(Some(header));
+            let data = start + header.data.start..start + header.data.end;
+            return Ok(Some(Header { data, ..header }));
         }
     }
 
@@ -116,9 +125,13 @@ impl Reader {
 
     /// Each block ends with its length again.
     fn trailer(&self, input: &mut Input, length: u32) -> Result<(), Fault> {
-        let trailer: [u8; 4] = input.read_array().map_err(cut)?;
+        let trailer: [u8; TRAILER] = input.read_array().map_err(cut)?;
+        self.ends_as(length, &trailer)
+    }
+
+    fn ends_as(&self, length: u32, trailer: &[u8]) -> Result<(), Fault> {
         // The padding of a length that is no multiple of four may be counted in it or not.
-        let again = self.u32(&trailer, 0);
+        let again = self.u32(trailer, 0);
         if again.checked_next_multiple_of(4) != Some(length) {
             return Err(Fault::field(format!("a block of {length} bytes ends as one of {again}")));
         }
