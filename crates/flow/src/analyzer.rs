@@ -287,7 +287,7 @@ impl Analyzer {
         let flows = self.tracker.flows();
         self.marks.insert(self.tracker.observe(&packet));
         if self.tracker.flows() != flows {
-            self.name_ends(time, &key);
+            self.name_flow(time, &key);
         }
     }
 
@@ -412,7 +412,7 @@ impl Analyzer {
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
-        self.held_bytes = self.held_bytes + tracker::State::held_bytes(&entry.state) - before;
+        self.held_bytes = self.held_bytes + entry.state.count_held_bytes() - before;
         self.found(place.time, &key, direction, found);
     }
 
@@ -425,7 +425,7 @@ impl Analyzer {
         self.held_bytes = self.held_bytes.saturating_sub(self.tracker.take_released_bytes());
         for mut ended in self.tracker.take_ended() {
             let found = ended.state.finish();
-            self.rows(&ended.key, ended.ordinal, found);
+            self.rows(&ended.key, self.kept_id(ended.id, &ended.key, ended.ordinal), found);
         }
         let mut all = std::mem::take(&mut self.finished);
         self.tracker.take_finished(&mut all);

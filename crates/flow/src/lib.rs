@@ -32,6 +32,7 @@ pub mod quic;
 pub mod rtp;
 pub mod statistics;
 pub mod stream;
+mod table;
 pub mod tcp;
 pub mod tls;
 

@@ -11,6 +11,7 @@ use weir_proto::EndReason;
 
 use crate::key::{Direction, Key};
 use crate::rtp;
+use crate::table::{Place, make_room};
 use crate::tcp::{Marks, Report};
 
 mod deadlines;
@@ -78,6 +79,8 @@ pub struct Ended<S> {
     pub key: Key,
     /// Its name within the analysis.
     pub ordinal: u64,
+    /// As in [`Entry`].
+    pub id: u64,
     /// What was kept.
     pub state: S,
 }
@@ -116,6 +119,8 @@ pub struct Finished {
     pub key: Key,
     /// How many flows were made before this one.
     pub ordinal: u64,
+    /// As in [`Entry`].
+    pub id: u64,
     /// Whether an earlier interval of the flow has finished.
     pub continued: bool,
     /// The direction of packets from the initiator.
@@ -145,7 +150,7 @@ pub struct Tracker<S> {
     slots: Vec<Option<Entry<S>>>,
     free: Vec<u32>,
     /// Slots by key.
-    index: HashTable<u32>,
+    index: HashTable<Place>,
     hasher: DefaultHashBuilder,
     /// The slot of the last packet: the next one is often of the same flow.
     latest: u32,
@@ -231,7 +236,12 @@ impl<S: State> Tracker<S> {
         if holds(self.latest) {
             return Some(self.latest);
         }
-        self.index.find(self.hasher.hash_one(key), |slot| holds(*slot)).copied()
+        let hash = self.hash(key);
+        self.index.find(Place::spread(hash), |place| place.hash == hash && holds(place.at)).map(|place| place.at)
+    }
+
+    fn hash(&self, key: &Key) -> u32 {
+        self.hasher.hash_one(key) as u32
     }
 
     /// Ends flows that have been silent for too long; some of them at each call, so that a leap of the clock does not finish a whole table
@@ -316,15 +326,13 @@ impl<S: State> Tracker<S> {
         };
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
         if slot as usize == self.slots.len() {
+            make_room(&mut self.slots);
             self.slots.push(Some(entry));
         } else {
             self.slots[slot as usize] = Some(entry);
         }
-        let Self { slots, index, hasher, .. } = self;
-        let key_of = |slot: &u32| slots[*slot as usize].as_ref().map(|entry| entry.key);
-        index.insert_unique(hasher.hash_one(packet.key), slot, |slot| {
-            hasher.hash_one(key_of(slot).unwrap_or(packet.key))
-        });
+        let place = Place { hash: self.hash(&packet.key), at: slot };
+        self.index.insert_unique(place.rehash(), place, |place| place.rehash());
         self.schedule(slot);
         self.drop_stale_deadlines();
         slot
@@ -332,12 +340,12 @@ impl<S: State> Tracker<S> {
 
     /// Makes the flow in a slot be looked at when its time is out as it is now; an earlier order to do so is void.
     fn schedule(&mut self, slot: u32) {
-        let Some(mut entry) = self.slots[slot as usize].take() else { return };
-        self.tokens = self.tokens.wrapping_add(1);
-        entry.token = self.tokens;
-        let time = entry.last_seen.saturating_add(self.idle_timeout(&entry));
-        self.deadlines.insert(Deadline { time, slot, token: entry.token });
-        self.slots[slot as usize] = Some(entry);
+        let Self { limits, slots, deadlines, tokens, .. } = self;
+        let Some(entry) = &mut slots[slot as usize] else { return };
+        *tokens = tokens.wrapping_add(1);
+        entry.token = *tokens;
+        let time = entry.last_seen.saturating_add(idle_timeout(limits, entry));
+        deadlines.insert(Deadline { time, slot, token: entry.token });
     }
 
     /// Flows that end otherwise leave their deadlines behind; ports that are used anew with each packet would pile them up.
@@ -361,6 +369,7 @@ impl<S: State> Tracker<S> {
             return None;
         }
         let mut entry = Entry::new(packet, old.ordinal);
+        entry.id = old.id;
         entry.initiator = old.initiator;
         entry.ports = old.ports;
         entry.interface = old.interface;
@@ -371,18 +380,10 @@ impl<S: State> Tracker<S> {
         Some(entry)
     }
 
-    fn idle_timeout(&self, entry: &Entry<S>) -> u64 {
-        match (entry.is_tcp(), entry.tcp.is_closed()) {
-            (true, true) => self.limits.closed_us,
-            (true, false) => self.limits.idle_tcp_us,
-            (false, _) => self.limits.idle_us,
-        }
-    }
-
     /// When the flow that a deadline is for ends if nothing more comes; none where the deadline is void.
     fn due(&self, deadline: Deadline) -> Option<u64> {
         let entry = self.slots.get(deadline.slot as usize)?.as_ref().filter(|entry| entry.token == deadline.token)?;
-        Some(entry.last_seen.saturating_add(self.idle_timeout(entry)))
+        Some(entry.last_seen.saturating_add(idle_timeout(&self.limits, entry)))
     }
 
     /// Ends about the longest silent flow.
@@ -402,8 +403,8 @@ impl<S: State> Tracker<S> {
     /// Finishes the flow in a slot. A connection that was closed says so whatever ended its record.
     fn end(&mut self, slot: u32, reason: Option<EndReason>) {
         let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let hash = self.hasher.hash_one(entry.key);
-        if let Ok(place) = self.index.find_entry(hash, |found| *found == slot) {
+        let hash = self.hasher.hash_one(entry.key) as u32;
+        if let Ok(place) = self.index.find_entry(Place::spread(hash), |place| place.at == slot) {
             place.remove();
         }
         self.released_bytes += entry.state.held_bytes();
@@ -412,10 +413,19 @@ impl<S: State> Tracker<S> {
         self.retired.add(entry.retired());
         if entry.state.has_more() {
             let state = std::mem::take(&mut entry.state);
-            self.ended.push(Ended { key: entry.key, ordinal: entry.ordinal, state });
+            self.ended.push(Ended { key: entry.key, ordinal: entry.ordinal, id: entry.id, state });
         }
         self.slots[slot as usize] = None;
         self.free.push(slot);
+    }
+}
+
+/// Silence that ends a flow.
+const fn idle_timeout<S>(limits: &Limits, entry: &Entry<S>) -> u64 {
+    match (entry.is_tcp(), entry.tcp.is_closed()) {
+        (true, true) => limits.closed_us,
+        (true, false) => limits.idle_tcp_us,
+        (false, _) => limits.idle_us,
     }
 }
 

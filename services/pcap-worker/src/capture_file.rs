@@ -1,9 +1,9 @@
 //! Capture files as a stream: pcap and pcapng, as they are or in gzip, zstd, lz4 or xz, told by their first bytes and never by their name.
 //!
-//! Nothing is read ahead of the current packet but a buffer, and nothing that the file claims is allocated before it is checked, so a file
-//! of any size is read in the same memory.
+//! Nothing is read ahead of the current packet but a buffer, in which packets are looked at where they are, and nothing that the file
+//! claims is allocated before it is checked, so a file of any size is read in the same memory.
 
-use std::io::{BufReader, Read};
+use std::io::Read;
 
 use weir_flow::packet::LinkType;
 
@@ -76,7 +76,6 @@ pub struct CaptureFile {
     /// Of the last packet that had one; the best guess for one that has none.
     last_time: (u64, u16),
     notes: Notes,
-    buffer: Vec<u8>,
 }
 
 enum Reader {
@@ -92,9 +91,9 @@ struct Header {
     link_type: LinkType,
     interface: usize,
     original_length: u32,
-    /// Where in the buffer its bytes are.
+    /// Where in the input's buffer its bytes are.
     data: std::ops::Range<usize>,
-    /// Where its comment is.
+    /// Where in it its comment is.
     comment: std::ops::Range<usize>,
 }
 
@@ -102,9 +101,8 @@ impl CaptureFile {
     /// Reads the beginning of a file. `progress` is told how far the reading is, also from other threads.
     pub fn open(source: impl Read + Send + 'static, limits: Limits, progress: &Progress) -> Result<Self, OpenError> {
         let (reader, compression) = compression::decompressed(source, limits, progress)?;
-        let mut input = Input::new(BufReader::with_capacity(256 << 10, reader));
-        let mut magic = [0; 4];
-        input.read_exact(&mut magic).map_err(|error| match error {
+        let mut input = Input::new(reader);
+        let magic: [u8; 4] = input.read_array().map_err(|error| match error {
             ReadError::End if compression == Compression::None => OpenError::Empty,
             ReadError::End => OpenError::EmptyInside(compression.name()),
             other => OpenError::from_read(other),
@@ -116,15 +114,15 @@ impl CaptureFile {
             None if Compression::of(&magic) != Compression::None => return Err(OpenError::CompressedTwice),
             None => return Err(OpenError::NotACapture(magic)),
         };
-        Ok(Self { input, reader, compression, packets: 0, last_time: (0, 0), notes, buffer: Vec::new() })
+        Ok(Self { input, reader, compression, packets: 0, last_time: (0, 0), notes })
     }
 
     /// The next packet; none at the end of the file.
     pub fn next_packet(&mut self) -> Result<Option<Packet<'_>>, Stop> {
         let start = self.input.offset();
         let header = match &mut self.reader {
-            Reader::Pcap(reader) => reader.next(&mut self.input, &mut self.buffer),
-            Reader::Pcapng(reader) => reader.next(&mut self.input, &mut self.buffer, &mut self.notes),
+            Reader::Pcap(reader) => reader.next(&mut self.input),
+            Reader::Pcapng(reader) => reader.next(&mut self.input, &mut self.notes),
         };
         let Some(header) = header.map_err(|fault| fault.into_stop(self.packets, start))? else { return Ok(None) };
         self.packets += 1;
@@ -134,7 +132,7 @@ impl CaptureFile {
             self.notes.untimed += 1;
         }
         if !header.comment.is_empty() {
-            self.notes.comment(Some(self.packets), &self.buffer[header.comment.clone()]);
+            self.notes.comment(Some(self.packets), self.input.bytes(header.comment.clone()));
         }
         Ok(Some(Packet {
             number: self.packets,
@@ -146,9 +144,9 @@ impl CaptureFile {
                 Reader::Pcap(_) => "",
                 Reader::Pcapng(reader) => reader.interface_names().get(header.interface).map_or("", String::as_str),
             },
-            data: self.buffer.get(header.data).unwrap_or_default(),
+            data: self.input.bytes(header.data),
             original_length: header.original_length,
-            comment: self.buffer.get(header.comment).unwrap_or_default(),
+            comment: self.input.bytes(header.comment),
         }))
     }
 

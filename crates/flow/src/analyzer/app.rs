@@ -48,12 +48,16 @@ impl Found {
 #[derive(Debug, Default)]
 pub(super) struct FlowState {
     content: Content,
+    /// Bytes that it held when they were counted last.
+    held_bytes: usize,
 }
 
 #[derive(Debug, Default)]
 enum Content {
     #[default]
     New,
+    /// A connection without a byte so far: the sequence numbers of its SYNs by direction.
+    Asked([Option<u32>; 2]),
     Stream(Box<Stream>),
     /// Datagrams that have said nothing so far.
     Quiet(u8),
@@ -67,13 +71,7 @@ enum Content {
 
 impl State for FlowState {
     fn held_bytes(&self) -> usize {
-        match &self.content {
-            Content::New | Content::Quiet(_) | Content::Http | Content::Done => 0,
-            Content::Stream(stream) => stream.held_bytes(),
-            Content::Quic(connection) => connection.held_bytes(),
-            Content::Dtls(datagrams) => datagrams.held_bytes(),
-            Content::Rtp(sides, _) => size_of_val(sides.as_ref()),
-        }
+        self.held_bytes
     }
 
     fn take_stream(&mut self) -> [Option<rtp::Report>; 2] {
@@ -89,11 +87,31 @@ impl State for FlowState {
 }
 
 impl FlowState {
+    /// Counts the bytes that it holds; to be called after each change, for this takes longer than to ask what was counted.
+    pub(super) fn count_held_bytes(&mut self) -> usize {
+        self.held_bytes = match &self.content {
+            Content::New | Content::Asked(_) | Content::Quiet(_) | Content::Http | Content::Done => 0,
+            Content::Stream(stream) => stream.held_bytes(),
+            Content::Quic(connection) => connection.held_bytes(),
+            Content::Dtls(datagrams) => datagrams.held_bytes(),
+            Content::Rtp(sides, _) => size_of_val(sides.as_ref()),
+        };
+        self.held_bytes
+    }
+
     /// Takes a segment; `budget` is what all streams together may still hold.
     pub(super) fn segment(&mut self, direction: Direction, time: u64, tcp: &Tcp<'_>, budget: usize) -> Found {
         let mut found = Found::default();
-        if matches!(self.content, Content::New) {
-            self.content = Content::Stream(Box::default());
+        if let Content::New | Content::Asked(_) = self.content {
+            let mut asked = if let Content::Asked(asked) = self.content { asked } else { [None; 2] };
+            if tcp.payload.is_empty() {
+                if tcp.flags & flags::SYN != 0 {
+                    asked[direction.index()] = Some(tcp.sequence);
+                }
+                self.content = Content::Asked(asked);
+                return found;
+            }
+            self.content = Content::Stream(Box::new(Stream::after(asked)));
         }
         let Content::Stream(stream) = &mut self.content else { return found };
         if tcp.payload.len() > budget {
@@ -151,7 +169,7 @@ impl FlowState {
                     self.content = Content::Done;
                 }
             }
-            Content::New | Content::Quiet(_) | Content::Stream(_) | Content::Done => {}
+            Content::New | Content::Asked(_) | Content::Quiet(_) | Content::Stream(_) | Content::Done => {}
         }
         (found, None)
     }
@@ -162,7 +180,8 @@ impl FlowState {
             Content::Stream(stream) => stream.settle(found),
             Content::Quic(connection) => connection.finish(&mut found.sessions),
             Content::Dtls(datagrams) => datagrams.finish(&mut found.sessions),
-            Content::New | Content::Quiet(_) | Content::Rtp(..) | Content::Http | Content::Done => {}
+            Content::New | Content::Asked(_) | Content::Quiet(_) | Content::Rtp(..) | Content::Http | Content::Done => {
+            }
         }
     }
 
@@ -173,7 +192,8 @@ impl FlowState {
             Content::Stream(stream) => stream.finish(&mut found),
             Content::Quic(connection) => connection.finish(&mut found.sessions),
             Content::Dtls(datagrams) => datagrams.finish(&mut found.sessions),
-            Content::New | Content::Quiet(_) | Content::Rtp(..) | Content::Http | Content::Done => {}
+            Content::New | Content::Asked(_) | Content::Quiet(_) | Content::Rtp(..) | Content::Http | Content::Done => {
+            }
         }
         self.content = Content::Done;
         found
@@ -238,6 +258,17 @@ enum Talk {
 }
 
 impl Stream {
+    /// A stream whose sides asked for a connection with these sequence numbers.
+    fn after(asked: [Option<u32>; 2]) -> Self {
+        let mut stream = Self::default();
+        for (side, sequence) in stream.sides.iter_mut().zip(asked) {
+            if let Some(sequence) = sequence {
+                side.ask(sequence);
+            }
+        }
+        stream
+    }
+
     fn held_bytes(&self) -> usize {
         let talk = match &self.talk {
             Talk::Tls(connection) => connection.held_bytes(),
@@ -268,8 +299,7 @@ impl Stream {
             return;
         }
         if syn {
-            side.stream = Reassembler::after_syn(tcp.sequence);
-            side.began_with_syn = true;
+            side.ask(tcp.sequence);
         }
         let sequence = tcp.sequence.wrapping_add(u32::from(syn));
         let complete = tcp.payload.len() as u32 >= tcp.payload_length;
@@ -432,6 +462,12 @@ impl Stream {
 }
 
 impl Side {
+    /// A SYN with this sequence number.
+    fn ask(&mut self, sequence: u32) {
+        self.stream = Reassembler::after_syn(sequence);
+        self.began_with_syn = true;
+    }
+
     /// A beginning that was seen is looked at once; where it was not, any piece may be the beginning of a message.
     const fn is_given_up(&self) -> bool {
         self.unknown >= if self.began_with_syn { 1 } else { MAX_PIECES }

@@ -16,14 +16,14 @@ impl Analyzer {
     pub(super) fn dns_datagram(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, payload: &[u8]) {
         let (key, direction, _) = key(place, ip, transport);
         let Some(entry) = self.tracker.get_mut(&key) else { return };
-        let ordinal = entry.ordinal();
+        let (ordinal, id) = (entry.ordinal(), entry.id);
         if payload.len() >= 12 && entry.app.is_empty() {
             entry.app = "dns";
         }
-        self.dns_message(place.time, &key, direction, ordinal, payload);
+        self.dns_message(place.time, &key, direction, (ordinal, id), payload);
     }
 
-    pub(super) fn dns_message(&mut self, time: u64, key: &Key, direction: Direction, ordinal: u64, payload: &[u8]) {
+    fn dns_message(&mut self, time: u64, key: &Key, direction: Direction, (ordinal, id): (u64, u64), payload: &[u8]) {
         let Some(message) = Message::parse(payload) else {
             self.summary.dns.unreadable += 1;
             return;
@@ -41,7 +41,7 @@ impl Analyzer {
         let (client_ip, server_ip) = (Ip::from(client.ip), Ip::from(server.ip));
         let record = Dns {
             time,
-            flow_id: self.flow_id(key, ordinal),
+            flow_id: self.kept_id(id, key, ordinal),
             src_ip_high: client_ip.high,
             src_ip_low: client_ip.low,
             dst_ip_high: server_ip.high,
@@ -73,7 +73,7 @@ impl Analyzer {
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
-        self.held_bytes = self.held_bytes + entry.state.held_bytes() - before;
+        self.held_bytes = self.held_bytes + entry.state.count_held_bytes() - before;
         if jitter_us.is_some() {
             let side = usize::from(direction != entry.initiator());
             entry.facts.jitter_us[side] = jitter_us;
@@ -81,12 +81,14 @@ impl Analyzer {
         self.found(place.time, &key, direction, found);
     }
 
-    /// Gives the ends of a new flow the names that DNS gave them to each other.
-    pub(super) fn name_ends(&mut self, time: u64, key: &Key) {
+    /// Gives a new flow its name, and its ends the names that DNS gave them to each other.
+    pub(super) fn name_flow(&mut self, time: u64, key: &Key) {
+        let id = self.flow_id(key, self.tracker.flows());
+        let Some(entry) = self.tracker.get_mut(key) else { return };
+        entry.id = id;
         if self.resolved.is_empty() {
             return;
         }
-        let Some(entry) = self.tracker.get_mut(key) else { return };
         let (src, dst) = (key.src(entry.initiator()).ip, key.dst(entry.initiator()).ip);
         entry.facts.names = [self.resolved.name(time, dst, src), self.resolved.name(time, src, dst)];
     }
@@ -108,31 +110,31 @@ impl Analyzer {
             let server = usize::from(from_first == (entry.initiator() == Direction::Up));
             entry.facts.names[server] = self.hosts.number_of(&name.to_ascii_lowercase());
         }
-        let ordinal = entry.ordinal();
+        let (ordinal, id) = (entry.ordinal(), entry.id);
         self.summary.unfollowed_streams += u64::from(found.refused);
         for message in std::mem::take(&mut found.messages) {
-            self.dns_message(time, key, direction, ordinal, &message);
+            self.dns_message(time, key, direction, (ordinal, id), &message);
         }
-        self.rows(key, ordinal, found);
+        self.rows(key, self.kept_id(id, key, ordinal), found);
     }
 
     /// Makes the rows of sessions and exchanges.
-    pub(super) fn rows(&mut self, key: &Key, ordinal: u64, found: Found) {
+    pub(super) fn rows(&mut self, key: &Key, flow_id: u64, found: Found) {
         for session in found.sessions {
-            self.session(key, ordinal, session);
+            self.session(key, flow_id, session);
         }
         for (client_is_up, exchange) in found.exchanges {
-            self.exchange(key, ordinal, client_is_up, exchange);
+            self.exchange(key, flow_id, client_is_up, exchange);
         }
     }
 
-    fn session(&mut self, key: &Key, ordinal: u64, session: Session) {
+    fn session(&mut self, key: &Key, flow_id: u64, session: Session) {
         let Session { time, carrier, from_first, hello, answer } = session;
         let [client, server] = ends(key, from_first);
         let certificate = answer.certificate.unwrap_or_default();
         let record = Tls {
             time,
-            flow_id: self.flow_id(key, ordinal),
+            flow_id,
             src_ip_high: client.0.high,
             src_ip_low: client.0.low,
             dst_ip_high: server.0.high,
@@ -158,12 +160,12 @@ impl Analyzer {
         self.records.push(Record::Tls(record));
     }
 
-    fn exchange(&mut self, key: &Key, ordinal: u64, client_is_up: bool, exchange: Exchange) {
+    fn exchange(&mut self, key: &Key, flow_id: u64, client_is_up: bool, exchange: Exchange) {
         let [client, server] = ends(key, client_is_up);
         let Exchange { time, method, authority, path, user_agent, version, status, latency_us } = exchange;
         let record = Http {
             time,
-            flow_id: self.flow_id(key, ordinal),
+            flow_id,
             src_ip_high: client.0.high,
             src_ip_low: client.0.low,
             dst_ip_high: server.0.high,

@@ -14,6 +14,11 @@ impl Analyzer {
         key.flow_id(&self.config.producer, self.tunnels.name(key.tunnel), ordinal)
     }
 
+    /// The name that the flow table keeps, or the same made anew where it keeps none.
+    pub(super) fn kept_id(&self, id: u64, key: &Key, ordinal: u64) -> u64 {
+        if id == 0 { self.flow_id(key, ordinal) } else { id }
+    }
+
     pub(super) fn flow_record(&self, finished: &Finished) -> Flow {
         let Finished { key, interval, initiator, .. } = finished;
         let (src, dst) = (Ip::from(key.src(*initiator).ip), Ip::from(key.dst(*initiator).ip));
@@ -21,7 +26,7 @@ impl Analyzer {
             start_time: interval.start,
             end_time: interval.end,
             interface: self.interfaces.name(finished.interface).to_owned(),
-            flow_id: self.flow_id(key, finished.ordinal),
+            flow_id: self.kept_id(finished.id, key, finished.ordinal),
             src_ip_high: src.high,
             src_ip_low: src.low,
             dst_ip_high: dst.high,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
 use weir_proto::{Dns, Flow, Http, Tls};
 
 use super::Frame;
@@ -11,6 +10,7 @@ use crate::findings::Findings;
 use crate::packet::ip::protocol;
 use crate::packet::{IpPacket, LinkType, Unanalysed};
 use crate::statistics::{Bursts, Series};
+use crate::table::Table;
 use crate::tracker::Finished;
 
 mod tcp;
@@ -77,14 +77,14 @@ impl Totals {
 /// Counts by name, within bounds.
 #[derive(Clone, Debug)]
 pub struct Top<K> {
-    counts: HashMap<K, Totals>,
+    counts: Table<K, Totals>,
     /// What came after the table was full.
     pub other: Totals,
 }
 
 impl<K> Default for Top<K> {
     fn default() -> Self {
-        Self { counts: HashMap::new(), other: Totals::default() }
+        Self { counts: Table::default(), other: Totals::default() }
     }
 }
 
@@ -94,10 +94,11 @@ impl<K: Countable> Top<K> {
     }
 
     fn add_all(&mut self, name: &K, totals: Totals) {
-        if let Some(sum) = self.counts.get_mut(name) {
-            sum.add_all(totals);
+        let hash = self.counts.hash(name);
+        if let Some(at) = self.counts.find(hash, name) {
+            self.counts.value_mut(at).add_all(totals);
         } else if self.counts.len() < K::MAX_DISTINCT {
-            self.counts.insert(name.clone(), totals);
+            self.counts.push(hash, name.clone(), totals);
         } else {
             self.other.add_all(totals);
         }
@@ -112,7 +113,7 @@ impl<K: Countable> Top<K> {
     /// The first `limit` by bytes, then by packets, then by name.
     #[must_use]
     pub fn first(&self, limit: usize) -> Vec<(K, Totals)> {
-        let mut all: Vec<_> = self.counts.iter().map(|(name, totals)| (name.clone(), *totals)).collect();
+        let mut all: Vec<_> = self.counts.rows().to_vec();
         all.sort_by(|(a_name, a), (b_name, b)| (b.bytes, b.packets, a_name).cmp(&(a.bytes, a.packets, b_name)));
         all.truncate(limit);
         all

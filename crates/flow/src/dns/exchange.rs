@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use weir_proto::Dns;
 
 use crate::key::Endpoint;
@@ -51,11 +52,24 @@ struct Pending {
     record: Dns,
 }
 
+/// The queries of one match in their order: nearly always one, which needs no memory of its own.
+#[derive(Debug)]
+struct Queue {
+    first: Pending,
+    rest: VecDeque<Pending>,
+}
+
+impl Queue {
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Pending> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+}
+
 /// The queries that wait for their answers.
 #[derive(Debug, Default)]
 pub struct Exchanges {
     limits: Limits,
-    pending: HashMap<Match, VecDeque<Pending>>,
+    pending: HashMap<Match, Queue>,
     /// In the order of the queries; one that was answered is known by its serial number.
     order: VecDeque<(u64, Match, u64)>,
     serials: u64,
@@ -82,7 +96,13 @@ impl Exchanges {
         }
         self.serials += 1;
         self.order.push_back((record.time, by, self.serials));
-        self.pending.entry(by).or_default().push_back(Pending { serial: self.serials, record });
+        let pending = Pending { serial: self.serials, record };
+        match self.pending.entry(by) {
+            Entry::Occupied(mut queue) => queue.get_mut().rest.push_back(pending),
+            Entry::Vacant(place) => {
+                place.insert(Queue { first: pending, rest: VecDeque::new() });
+            }
+        }
         self.waiting += 1;
     }
 
@@ -122,32 +142,34 @@ impl Exchanges {
     }
 
     fn take(&mut self, by: Match, answer: &Dns) -> Option<Dns> {
-        let queue = self.pending.get_mut(&by)?;
         // An answer may leave the question away (RFC 5936), and either message may be cut before the end of it.
         let fits = |query: &Dns| {
             let name = query.qname.is_empty() || answer.qname.is_empty() || query.qname == answer.qname;
             name && (query.qtype == 0 || answer.qtype == 0 || query.qtype == answer.qtype)
         };
-        let index = queue.iter().take(MAX_COMPARED).position(|pending| fits(&pending.record))?;
-        let found = queue.remove(index)?;
-        if queue.is_empty() {
-            self.pending.remove(&by);
-        }
-        self.waiting -= 1;
-        Some(found.record)
+        self.remove(by, |queue| queue.iter().take(MAX_COMPARED).position(|pending| fits(&pending.record)))
     }
 
     fn give_up_oldest(&mut self) {
         let Some((_, by, serial)) = self.order.pop_front() else { return };
-        let Some(queue) = self.pending.get_mut(&by) else { return };
         // Queries of one match leave the order as they came, so an older one cannot stand before this one.
-        if queue.front().is_some_and(|pending| pending.serial == serial) {
-            self.finished.extend(queue.pop_front().map(|pending| pending.record));
-            self.waiting -= 1;
-        }
-        if queue.is_empty() {
-            self.pending.remove(&by);
-        }
+        let given_up = self.remove(by, |queue| (queue.first.serial == serial).then_some(0));
+        self.finished.extend(given_up);
+    }
+
+    /// Takes a query out of the queue of a match, by its place there.
+    fn remove(&mut self, by: Match, place: impl FnOnce(&Queue) -> Option<usize>) -> Option<Dns> {
+        let Entry::Occupied(mut entry) = self.pending.entry(by) else { return None };
+        let queue = entry.get_mut();
+        let found = match place(queue)? {
+            0 => match queue.rest.pop_front() {
+                Some(next) => std::mem::replace(&mut queue.first, next),
+                None => entry.remove().first,
+            },
+            place => queue.rest.remove(place - 1)?,
+        };
+        self.waiting -= 1;
+        Some(found.record)
     }
 }
 

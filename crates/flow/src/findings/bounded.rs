@@ -1,13 +1,14 @@
 //! A table that forgets what matters least before it refuses what is new.
 
+use std::borrow::Borrow;
 use std::hash::Hash;
 
-use hashbrown::HashMap;
+use crate::table::Table;
 
 /// Values by key, at most so many.
 #[derive(Debug)]
 pub(super) struct Bounded<K, V> {
-    values: HashMap<K, V>,
+    values: Table<K, V>,
     most: usize,
     /// New keys that are refused before it is looked again for what can be forgotten.
     until_sweep: usize,
@@ -17,28 +18,51 @@ pub(super) struct Bounded<K, V> {
 
 impl<K: Hash + Eq, V: Default> Bounded<K, V> {
     pub(super) fn new(most: usize) -> Self {
-        Self { values: HashMap::new(), most, until_sweep: 0, lost: 0 }
+        Self { values: Table::default(), most, until_sweep: 0, lost: 0 }
     }
 
     /// The value of a key, made if need be; nothing where the table is full of what matters.
     pub(super) fn entry(&mut self, key: K, matters: impl Fn(&V) -> bool) -> Option<&mut V> {
-        if self.values.len() >= self.most && !self.values.contains_key(&key) && !self.sweep(matters) {
-            self.lost += 1;
-            return None;
+        let hash = self.values.hash(&key);
+        match self.values.find(hash, &key) {
+            Some(at) => Some(self.values.value_mut(at)),
+            None => self.insert(hash, key, matters),
         }
-        Some(self.values.entry(key).or_default())
+    }
+
+    /// As [`Bounded::entry`], for a key that is made only where it is new.
+    pub(super) fn entry_of<'q, Q>(&mut self, key: &'q Q, matters: impl Fn(&V) -> bool) -> Option<&mut V>
+    where
+        K: Borrow<Q> + From<&'q Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let hash = self.values.hash(key);
+        match self.values.find(hash, key) {
+            Some(at) => Some(self.values.value_mut(at)),
+            None => self.insert(hash, key.into(), matters),
+        }
     }
 
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        self.values.get_mut(key)
+        let at = self.values.find(self.values.hash(key), key)?;
+        Some(self.values.value_mut(at))
     }
 
     pub(super) fn get(&self, key: &K) -> Option<&V> {
-        self.values.get(key)
+        let at = self.values.find(self.values.hash(key), key)?;
+        Some(&self.values.rows()[at].1)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.values.iter()
+        self.values.rows().iter().map(|(key, value)| (key, value))
+    }
+
+    fn insert(&mut self, hash: u32, key: K, matters: impl Fn(&V) -> bool) -> Option<&mut V> {
+        if self.values.len() >= self.most && !self.sweep(matters) {
+            self.lost += 1;
+            return None;
+        }
+        Some(self.values.push(hash, key, V::default()))
     }
 
     fn sweep(&mut self, matters: impl Fn(&V) -> bool) -> bool {
@@ -47,7 +71,7 @@ impl<K: Hash + Eq, V: Default> Bounded<K, V> {
             return false;
         }
         let before = self.values.len();
-        self.values.retain(|_, value| matters(value));
+        self.values.retain(matters);
         self.lost += (before - self.values.len()) as u64;
         self.until_sweep = if self.values.len() > self.most / 4 * 3 { self.most / 4 } else { 0 };
         self.values.len() < self.most

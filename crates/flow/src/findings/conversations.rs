@@ -52,8 +52,8 @@ pub(super) struct Conversation {
     /// Sum and sum of squares of what the client sent in each flow.
     sizes: (f64, f64),
     evidence: Evidence,
-    /// Of what went wrong.
-    trouble: Evidence,
+    /// Of what went wrong, if anything did.
+    trouble: Option<Box<Evidence>>,
 }
 
 /// The conversations of a capture.
@@ -145,7 +145,7 @@ impl Conversation {
         }
         ended.add_to(&mut self.evidence);
         if trouble {
-            ended.add_to(&mut self.trouble);
+            ended.add_to(self.trouble.get_or_insert_default());
         }
     }
 

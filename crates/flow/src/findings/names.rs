@@ -80,7 +80,7 @@ impl Questions {
         if below.is_empty() || matches!(domain.rsplit('.').next(), Some("arpa" | "local")) {
             return;
         }
-        let Some(domain) = self.domains.entry(domain.to_owned(), |domain| domain.names.count() > 2) else { return };
+        let Some(domain) = self.domains.entry_of(domain, |domain| domain.names.count() > 2) else { return };
         if domain.queries == 0 {
             domain.client = Ip::new(query.src_ip_high, query.src_ip_low).octets();
         }

@@ -1,7 +1,5 @@
 //! The JA4 fingerprint of a TLS client, after its published description.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 
 use super::ClientHello;
@@ -64,7 +62,6 @@ fn alpn_characters(protocol: Option<&Vec<u8>>) -> (char, char) {
     if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
         return (char::from(first), char::from(last));
     }
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
     (digit(first >> 4), digit(last & 0x0f))
 }
 
@@ -88,11 +85,18 @@ fn hash_of_extensions(hello: &ClientHello) -> String {
 
 /// Four hexadecimal digits each, with commas between.
 fn list(values: &[u16]) -> String {
-    values.iter().enumerate().fold(String::new(), |mut text, (index, value)| {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(text, "{comma}{value:04x}");
-        text
-    })
+    let mut text = String::with_capacity(values.len() * 5);
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        text.extend([12, 8, 4, 0].map(|shift| digit((value >> shift & 0xf) as u8)));
+    }
+    text
+}
+
+fn digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble), 16).unwrap_or('0')
 }
 
 /// The first twelve digits of the SHA-256; zeros for an empty list.
@@ -100,10 +104,7 @@ fn truncated_hash(text: &str) -> String {
     if text.is_empty() {
         return "000000000000".to_owned();
     }
-    Sha256::digest(text).iter().take(6).fold(String::new(), |mut hash, byte| {
-        let _ = write!(hash, "{byte:02x}");
-        hash
-    })
+    Sha256::digest(text).iter().take(6).flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
 }
 
 #[cfg(test)]

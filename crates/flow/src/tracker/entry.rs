@@ -55,6 +55,8 @@ pub struct Entry<S> {
     connection: Option<Box<Connection>>,
     interval: Interval,
     pub(super) continued: bool,
+    /// What the caller calls it, for as long as the flow is remembered; 0 = nothing yet.
+    pub id: u64,
     /// Protocol recognised in the payload; empty = none.
     pub app: &'static str,
     /// What else its payload told.
@@ -99,6 +101,7 @@ impl<S: State> Entry<S> {
             connection: packet.tcp.is_some().then(Box::default),
             interval: Interval { start: packet.time, end: packet.time, ..Interval::default() },
             continued: false,
+            id: 0,
             app: "",
             facts: Facts { tunnel_ends: packet.tunnel_ends, ..Facts::default() },
             state: S::default(),
@@ -158,6 +161,7 @@ impl<S: State> Entry<S> {
             continued: std::mem::replace(&mut self.continued, true),
             key: self.key,
             ordinal: self.ordinal,
+            id: self.id,
             initiator: self.initiator,
             ports: self.ports,
             interface: self.interface,
@@ -174,6 +178,7 @@ impl<S: State> Entry<S> {
         Retired {
             key: self.key,
             ordinal: self.ordinal,
+            id: self.id,
             initiator: self.initiator,
             ports: self.ports,
             interface: self.interface,

@@ -5,12 +5,14 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::key::{Direction, Key};
+use crate::table::{Place, make_room};
 
 /// What is remembered of a flow that ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retired {
     pub(super) key: Key,
     pub(super) ordinal: u64,
+    pub(super) id: u64,
     pub(super) initiator: Direction,
     pub(super) ports: (u16, u16),
     pub(super) interface: u32,
@@ -26,7 +28,7 @@ pub(super) struct Retirees {
     ring: Vec<Retired>,
     /// The place in the ring that is taken next.
     next: usize,
-    index: HashTable<u32>,
+    index: HashTable<Place>,
     hasher: DefaultHashBuilder,
 }
 
@@ -41,35 +43,39 @@ impl Retirees {
         self.ring.len()
     }
 
+    /// Takes the name of a flow that has none here: what goes on after its end takes its name out.
     pub(super) fn add(&mut self, retired: Retired) {
-        self.remove(&retired.key);
         if self.ring.len() < self.most {
             self.next = self.ring.len();
+            make_room(&mut self.ring);
             self.ring.push(retired);
         } else {
             self.next %= self.most;
             self.forget(self.next);
             self.ring[self.next] = retired;
         }
-        let Self { ring, index, hasher, .. } = self;
-        index.insert_unique(hasher.hash_one(retired.key), self.next as u32, |at| {
-            hasher.hash_one(ring[*at as usize].key)
-        });
+        let place = Place { hash: self.hash(&retired.key), at: self.next as u32 };
+        self.index.insert_unique(place.rehash(), place, |place| place.rehash());
         self.next += 1;
     }
 
     pub(super) fn remove(&mut self, key: &Key) -> Option<Retired> {
-        let Self { ring, index, hasher, .. } = self;
-        let entry = index.find_entry(hasher.hash_one(key), |at| ring[*at as usize].key == *key).ok()?;
-        let (at, _) = entry.remove();
-        Some(ring[at as usize])
+        let hash = self.hash(key);
+        let Self { ring, index, .. } = self;
+        let holds = |place: &Place| place.hash == hash && ring[place.at as usize].key == *key;
+        let (place, _) = index.find_entry(Place::spread(hash), holds).ok()?.remove();
+        Some(ring[place.at as usize])
     }
 
     /// Makes room at a place.
-    fn forget(&mut self, place: usize) {
-        let Self { ring, index, hasher, .. } = self;
-        if let Ok(entry) = index.find_entry(hasher.hash_one(ring[place].key), |at| *at as usize == place) {
+    fn forget(&mut self, at: usize) {
+        let hash = self.hash(&self.ring[at].key);
+        if let Ok(entry) = self.index.find_entry(Place::spread(hash), |place| place.at as usize == at) {
             entry.remove();
         }
+    }
+
+    fn hash(&self, key: &Key) -> u32 {
+        self.hasher.hash_one(key) as u32
     }
 }

@@ -1,6 +1,7 @@
 //! Reading from a source with its position known, and telling apart the ways in which reading fails.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,15 +73,21 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// A buffered source that knows its position.
+/// A source with a buffer, in which packets are looked at where they are, and its position.
 pub(super) struct Input {
-    reader: BufReader<Box<dyn Read + Send>>,
+    reader: Box<dyn Read + Send>,
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not taken yet.
+    ahead: Range<usize>,
     offset: u64,
 }
 
 impl Input {
-    pub(super) const fn new(reader: BufReader<Box<dyn Read + Send>>) -> Self {
-        Self { reader, offset: 0 }
+    /// Bytes that are read at once: what a core keeps close to it.
+    const BUFFER: usize = 256 << 10;
+
+    pub(super) fn new(reader: Box<dyn Read + Send>) -> Self {
+        Self { reader, buffer: vec![0; Self::BUFFER], ahead: 0..0, offset: 0 }
     }
 
     /// Bytes taken so far.
@@ -88,50 +95,56 @@ impl Input {
         self.offset
     }
 
-    /// Fills the buffer.
-    pub(super) fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), ReadError> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.reader.read(&mut buffer[filled..]) {
-                Ok(0) if filled == 0 => return Err(ReadError::End),
-                Ok(0) => return Err(ReadError::Cut),
-                Ok(count) => {
-                    filled += count;
-                    self.offset += count as u64;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// Takes the next `length` bytes, which the caller has checked against a limit; where they are, until the next ones are taken.
+    pub(super) fn take(&mut self, length: usize) -> Result<Range<usize>, ReadError> {
+        if self.ahead.len() < length {
+            self.fill(length)?;
         }
-        Ok(())
+        let taken = self.ahead.start..self.ahead.start + length;
+        self.ahead.start = taken.end;
+        self.offset += length as u64;
+        Ok(taken)
+    }
+
+    /// What was taken last.
+    pub(super) fn bytes(&self, taken: Range<usize>) -> &[u8] {
+        self.buffer.get(taken).unwrap_or_default()
     }
 
     /// `N` bytes.
     pub(super) fn read_array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
-        let mut bytes = [0; N];
-        self.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Makes the buffer hold the next `length` bytes, which the caller has checked against a limit.
-    pub(super) fn read_into(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<(), ReadError> {
-        buffer.resize(length, 0);
-        self.read_exact(buffer).map_err(cut)
+        let taken = self.take(N)?;
+        Ok(self.bytes(taken).try_into().unwrap_or([0; N]))
     }
 
     /// Passes over `length` bytes.
     pub(super) fn skip(&mut self, mut length: u64) -> Result<(), ReadError> {
         while length > 0 {
-            let available = match self.reader.fill_buf() {
-                Ok([]) => return Err(ReadError::Cut),
-                Ok(buffer) => buffer.len(),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let count = available.min(usize::try_from(length).unwrap_or(usize::MAX));
-            self.reader.consume(count);
-            self.offset += count as u64;
+            if self.ahead.is_empty() {
+                self.fill(1).map_err(cut)?;
+            }
+            let count = self.ahead.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            self.take(count)?;
             length -= count as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads until so many bytes lie ahead.
+    fn fill(&mut self, length: usize) -> Result<(), ReadError> {
+        self.buffer.copy_within(self.ahead.clone(), 0);
+        self.ahead = 0..self.ahead.len();
+        if self.buffer.len() < length {
+            self.buffer.resize(length, 0);
+        }
+        while self.ahead.end < length {
+            match self.reader.read(&mut self.buffer[self.ahead.end..]) {
+                Ok(0) if self.ahead.is_empty() => return Err(ReadError::End),
+                Ok(0) => return Err(ReadError::Cut),
+                Ok(count) => self.ahead.end += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

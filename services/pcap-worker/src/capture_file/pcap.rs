@@ -60,7 +60,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn next(&mut self, input: &mut Input, buffer: &mut Vec<u8>) -> Result<Option<Header>, Fault> {
+    pub(super) fn next(&mut self, input: &mut Input) -> Result<Option<Header>, Fault> {
         let header: [u8; 16] = match input.read_array() {
             Ok(header) => header,
             Err(ReadError::End) => return Ok(None),
@@ -78,7 +78,7 @@ impl Reader {
         if captured > MAX_PACKET {
             return Err(Fault::field(format!("a packet claims to hold {captured} bytes")));
         }
-        input.read_into(buffer, captured as usize)?;
+        let data = input.take(captured as usize).map_err(cut)?;
         let (fraction_us, nanoseconds) =
             if self.variant.nanoseconds { (fraction / 1000, (fraction % 1000) as u16) } else { (fraction, 0) };
         Ok(Some(Header {
@@ -87,7 +87,7 @@ impl Reader {
             link_type: self.link_type,
             interface: 0,
             original_length: original,
-            data: 0..buffer.len(),
+            data,
             comment: 0..0,
         }))
     }

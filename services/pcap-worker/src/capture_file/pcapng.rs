@@ -1,5 +1,7 @@
 //! The newer form (draft-ietf-opsawg-pcapng): sections of blocks, each section in its own byte order, with its own interfaces.
 
+use std::ops::Range;
+
 use weir_flow::packet::LinkType;
 
 use super::error::{Fault, OpenError};
@@ -20,6 +22,11 @@ const MAX_BLOCK: u32 = MAX_PACKET + (256 << 10);
 const MAX_ASIDE: u32 = 4 << 20;
 /// Bytes of what stands besides packets that wait to be taken.
 const MAX_WAITING: usize = 16 << 20;
+
+/// Bytes of the length at the end of a block.
+const TRAILER: usize = 4;
+/// Bytes of a block besides its body: type and length, and the length again.
+const HEAD_AND_TRAILER: u32 = 12;
 
 mod block {
     pub(super) const SECTION: u32 = 0x0a0d_0d0a;
@@ -73,7 +80,7 @@ impl Reader {
             Self { big_endian: false, interfaces: Vec::new(), names: Vec::new(), asides: Vec::new(), waiting: 0 };
         let length = input.read_array().map_err(OpenError::from_read)?;
         reader
-            .section(input, length, &mut Vec::new(), notes)
+            .section(input, length, notes)
             .map_err(|fault| fault.into_open_error("its byte order or length makes no sense"))?;
         Ok(reader)
     }
@@ -90,12 +97,7 @@ impl Reader {
     }
 
     /// Reads up to the next packet.
-    pub(super) fn next(
-        &mut self,
-        input: &mut Input,
-        buffer: &mut Vec<u8>,
-        notes: &mut Notes,
-    ) -> Result<Option<Header>, Fault> {
+    pub(super) fn next(&mut self, input: &mut Input, notes: &mut Notes) -> Result<Option<Header>, Fault> {
         loop {
             let head: [u8; 8] = match input.read_array() {
                 Ok(head) => head,
@@ -104,42 +106,41 @@ impl Reader {
             };
             let kind = self.u32(&head, 0);
             if kind == block::SECTION {
-                self.section(input, [head[4], head[5], head[6], head[7]], buffer, notes)?;
+                self.section(input, [head[4], head[5], head[6], head[7]], notes)?;
                 continue;
             }
             let length = block_length(self.u32(&head, 4))?;
-            let body = length - 12;
+            let body = length - HEAD_AND_TRAILER;
             if !matches!(kind, block::INTERFACE | block::OLD_PACKET | block::SIMPLE_PACKET | block::ENHANCED_PACKET) {
-                self.aside(input, kind, body, buffer, notes)?;
+                self.aside(input, kind, body, notes)?;
                 self.trailer(input, length)?;
                 continue;
             }
             if body > MAX_BLOCK {
                 return Err(Fault::field(format!("a block claims to hold {body} bytes")));
             }
-            input.read_into(buffer, body as usize)?;
-            self.trailer(input, length)?;
+            // Both at once: what is taken stays in the buffer only until more is.
+            let taken = input.take(body as usize + TRAILER).map_err(cut)?;
+            let (start, block) = (taken.start, input.bytes(taken));
+            let (block, trailer) = block.split_at(body as usize);
+            self.ends_as(length, trailer)?;
             let header = match kind {
-                block::ENHANCED_PACKET => self.enhanced_packet(buffer)?,
-                block::SIMPLE_PACKET => self.simple_packet(buffer)?,
-                block::OLD_PACKET => self.old_packet(buffer)?,
+                block::ENHANCED_PACKET => self.enhanced_packet(block)?,
+                block::SIMPLE_PACKET => self.simple_packet(block)?,
+                block::OLD_PACKET => self.old_packet(block)?,
                 _ => {
-                    self.interface(buffer, notes)?;
+                    self.interface(block, notes)?;
                     continue;
                 }
             };
-            return Ok(Some(header));
+            let placed = |range: &Range<usize>| start + range.start..start + range.end;
+            let (data, comment) = (placed(&header.data), placed(&header.comment));
+            return Ok(Some(Header { data, comment, ..header }));
         }
     }
 
     /// A section header, after its type; its length is in a byte order that it has yet to name.
-    fn section(
-        &mut self,
-        input: &mut Input,
-        length: [u8; 4],
-        buffer: &mut Vec<u8>,
-        notes: &mut Notes,
-    ) -> Result<(), Fault> {
+    fn section(&mut self, input: &mut Input, length: [u8; 4], notes: &mut Notes) -> Result<(), Fault> {
         self.big_endian = match input.read_array().map_err(cut)? {
             [0x1a, 0x2b, 0x3c, 0x4d] => true,
             [0x4d, 0x3c, 0x2b, 0x1a] => false,
@@ -150,9 +151,9 @@ impl Reader {
         if rest > MAX_ASIDE {
             input.skip(u64::from(rest))?;
         } else {
-            input.read_into(buffer, rest as usize)?;
+            let taken = input.take(rest as usize).map_err(cut)?;
             // Version and length come before the options.
-            self.options(buffer.get(12..).unwrap_or_default(), |code, value| match code {
+            self.options(input.bytes(taken).get(12..).unwrap_or_default(), |code, value| match code {
                 option::COMMENT => notes.comment(None, value),
                 option::SECTION_OS if notes.os.is_empty() => notes.os = text(value),
                 option::SECTION_APPLICATION if notes.application.is_empty() => notes.application = text(value),
@@ -165,14 +166,7 @@ impl Reader {
     }
 
     /// A block that is neither a packet nor needed to read one.
-    fn aside(
-        &mut self,
-        input: &mut Input,
-        kind: u32,
-        body: u32,
-        buffer: &mut Vec<u8>,
-        notes: &mut Notes,
-    ) -> Result<(), Fault> {
+    fn aside(&mut self, input: &mut Input, kind: u32, body: u32, notes: &mut Notes) -> Result<(), Fault> {
         let matters = matches!(kind, block::NAMES | block::STATISTICS | block::SECRETS);
         notes.secrets += u64::from(kind == block::SECRETS);
         if !matters || body > MAX_ASIDE {
@@ -180,11 +174,12 @@ impl Reader {
             input.skip(u64::from(body))?;
             return Ok(());
         }
-        input.read_into(buffer, body as usize)?;
+        let taken = input.take(body as usize).map_err(cut)?;
+        let body = input.bytes(taken);
         match kind {
-            block::NAMES => self.resolved_names(buffer, notes),
-            block::STATISTICS => self.statistics(buffer, notes),
-            _ => self.secrets(buffer, notes),
+            block::NAMES => self.resolved_names(body, notes),
+            block::STATISTICS => self.statistics(body, notes),
+            _ => self.secrets(body, notes),
         }
         Ok(())
     }
@@ -256,9 +251,13 @@ impl Reader {
 
     /// Each block ends with its length again.
     fn trailer(&self, input: &mut Input, length: u32) -> Result<(), Fault> {
-        let trailer: [u8; 4] = input.read_array().map_err(cut)?;
+        let trailer: [u8; TRAILER] = input.read_array().map_err(cut)?;
+        self.ends_as(length, &trailer)
+    }
+
+    fn ends_as(&self, length: u32, trailer: &[u8]) -> Result<(), Fault> {
         // The padding of a length that is no multiple of four may be counted in it or not.
-        let again = self.u32(&trailer, 0);
+        let again = self.u32(trailer, 0);
         if again.checked_next_multiple_of(4) != Some(length) {
             return Err(Fault::field(format!("a block of {length} bytes ends as one of {again}")));
         }

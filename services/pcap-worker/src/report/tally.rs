@@ -1,9 +1,11 @@
 //! What the records of an analysis say together: the sections of a report that are about flows and exchanges. All tables are bounded;
 //! what comes after they are full is counted in [`Tally::given_up`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::hash::Hash;
 
+use hashbrown::HashMap;
 use weir_flow::Record;
 use weir_flow::statistics::Histogram;
 use weir_proto::{Dns, EndReason, Flow, Http, Ip, Tls};
@@ -29,7 +31,7 @@ pub(crate) struct Tally {
     queries: u64,
     failed_queries: u64,
     domains: Counted<String, Asked>,
-    servers: Counted<String, Asked>,
+    servers: Counted<(u64, u64), Asked>,
     tls: TlsTally,
     http: HttpTally,
 }
@@ -128,17 +130,16 @@ impl Tally {
         if let Some(latency) = dns.latency_us {
             self.latency.add(latency);
         }
-        let server = address(dns.dst_ip_high, dns.dst_ip_low);
-        for (table, name) in [(&mut self.domains, domain(&dns.qname)), (&mut self.servers, server)] {
-            table.with(name, MAX_NAMES, |asked| {
-                asked.queries += 1;
-                asked.failed += failed;
-                asked.unanswered += unanswered;
-                if let Some(latency) = dns.latency_us {
-                    asked.latency.add(latency);
-                }
-            });
-        }
+        let count = |asked: &mut Asked| {
+            asked.queries += 1;
+            asked.failed += failed;
+            asked.unanswered += unanswered;
+            if let Some(latency) = dns.latency_us {
+                asked.latency.add(latency);
+            }
+        };
+        self.domains.with_ref(domain(&dns.qname), MAX_NAMES, count);
+        self.servers.with((dns.dst_ip_high, dns.dst_ip_low), MAX_NAMES, count);
     }
 
     /// What the score is made of.
@@ -175,7 +176,7 @@ impl Tally {
                 Domain { domain, queries, failed, unanswered, median_us, p95_us }
             },
         );
-        report.dns.servers = servers.first(
+        report.dns.servers = servers.keyed(|(high, low)| address(high, low)).first(
             |asked| asked.queries,
             |ip, asked| {
                 let (median_us, p95_us) = (asked.latency.percentile(50), asked.latency.percentile(95));
@@ -372,6 +373,24 @@ impl<K: Hash + Ord + Clone, V: Default> Counted<K, V> {
         }
     }
 
+    /// As [`Counted::with`], for a key that is made only where it is new.
+    fn with_ref<'q, Q>(&mut self, key: &'q Q, most: usize, count: impl FnOnce(&mut V))
+    where
+        K: Borrow<Q> + From<&'q Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if let Some(row) = self.rows.get_mut(key) {
+            count(row);
+        } else {
+            self.with(key.into(), most, count);
+        }
+    }
+
+    /// The same rows by what stands for their keys in a report.
+    fn keyed<T: Hash + Eq>(self, name: impl Fn(K) -> T) -> Counted<T, V> {
+        Counted { rows: self.rows.into_iter().map(|(key, row)| (name(key), row)).collect(), other: self.other }
+    }
+
     /// The rows with the largest weight, then by key, so that a report follows from the capture alone.
     fn first<T>(self, weight: impl Fn(&V) -> u64, row: impl Fn(K, V) -> T) -> Vec<T> {
         let mut rows: Vec<_> = self.rows.into_iter().collect();
@@ -407,13 +426,14 @@ fn ends(flow: &Flow) -> (String, String) {
 }
 
 /// What a name is registered below, as far as its form tells: two labels, or three below `co.uk` and the like.
-fn domain(name: &str) -> String {
-    let labels: Vec<&str> = name.rsplit('.').take(3).collect();
-    let short = |at: usize, most: usize| labels.get(at).is_some_and(|label| label.len() <= most);
-    let count = if short(0, 2) && short(1, 3) { 3 } else { 2 };
-    let mut labels: Vec<&str> = labels.into_iter().take(count).collect();
-    labels.reverse();
-    labels.join(".")
+fn domain(name: &str) -> &str {
+    let mut labels = name.rsplit('.');
+    let mut short = |most: usize| labels.next().is_some_and(|label| label.len() <= most);
+    let count = if short(2) && short(3) { 3 } else { 2 };
+    match name.rmatch_indices('.').nth(count - 1) {
+        Some((dot, _)) => &name[dot + 1..],
+        None => name,
+    }
 }
 
 #[cfg(test)]

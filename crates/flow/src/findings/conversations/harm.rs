@@ -139,8 +139,8 @@ pub(super) fn lateral_movement(entered: HashMap<[u8; 16], Entered>, thresholds: 
         }
         source.ports.sort_unstable();
         // The table has no order of its own.
-        source.evidence.flows.sort_unstable();
-        source.evidence.frames.sort_unstable();
+        source.evidence.flows.sort();
+        source.evidence.frames.sort();
         let ports = source.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let summary = format!("{} entered {hosts} internal hosts on port {ports}", display(src));
         let confidence = 0.4 + 0.05 * (hosts - thresholds.lateral_movement_hosts) as f64;

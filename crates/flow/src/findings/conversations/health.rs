@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 use super::{Conversation, Ends};
-use crate::findings::evidence::Evidence;
+use crate::findings::evidence::{Evidence, NONE};
 use crate::findings::finding::{Finding, display, percent};
 use crate::findings::kind::{Kind, Severity};
 use crate::findings::thresholds::Thresholds;
@@ -79,8 +79,12 @@ impl Conversation {
         )
     }
 
+    fn troubled_at(&self) -> &Evidence {
+        self.trouble.as_deref().unwrap_or(&NONE)
+    }
+
     fn trouble(&self, kind: Kind, severity: Severity, confidence: f64, ends: &Ends) -> Finding {
-        Finding::new(kind, severity, confidence, &self.trouble).from(ends.src).to(ends.dst).port(ends.port)
+        Finding::new(kind, severity, confidence, self.troubled_at()).from(ends.src).to(ends.dst).port(ends.port)
     }
 }
 
@@ -109,7 +113,7 @@ pub(super) fn add_to_service(
     service.refused += conversation.refused;
     if conversation.unanswered + conversation.refused > 0 {
         service.clients += 1;
-        service.evidence.push(conversation.trouble.clone());
+        service.evidence.push(conversation.troubled_at().clone());
     }
 }
 
