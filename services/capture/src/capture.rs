@@ -12,7 +12,7 @@ use std::{
 };
 
 use tracing::{info, warn};
-use weir_capture_common::ledger::{Kind, Ledger, Outcome};
+use weir_capture_common::ledger::{Entry, Kind, Ledger, Outcome};
 use weir_proto::Flow;
 use weir_service::Health;
 
@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     drain::{Drain, Idle, Interval, Policy, Spilled, Table as _},
     interfaces::Selection,
-    kernel::{Feature, Kernel, KernelTable, Room},
+    kernel::{Feature, Kernel, KernelTable, Life, Room},
     metrics::{self, Sums},
     picks::Buffer,
     privileges,
@@ -73,14 +73,24 @@ pub struct Ended;
 impl Capture {
     /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards.
     pub fn load(config: &Config) -> Result<Self, Error> {
-        let (mut kernel, table) = Kernel::load(
-            Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer },
+        let (mut kernel, mut table) = Kernel::load(
+            Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer, pin: config.pin.clone() },
             &config.plan()?,
         )?;
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        let drain = Drain::new(policy(config));
+        let earlier = kernel.earlier();
+        let seed = earlier.map_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0, |life| life.seed);
+        let mut drain = Drain::new(policy(config));
+        let life = Life { seed, ..earlier.unwrap_or_default() };
+        if earlier.is_some() {
+            let pending = drain.adopt(&mut table)?;
+            let accounted = kernel.ledger()?.entry(Outcome::Accounted).packets;
+            // What the killed process alone knew of: flows without room, and duplicates among them.
+            let known = life.reported.packets + life.duplicates[0] + pending;
+            metrics::unseen(accounted.saturating_sub(known));
+        }
+        kernel.hand_on(&life)?;
         let spilled = Spilled::new(config.drain_active, config.drain_ended);
         let tick = config.drain_ended.min(config.drain_active);
         let (orders, inbox) = sync_channel(ORDERS);
@@ -90,14 +100,20 @@ impl Capture {
                 privileges::keep_for_capturing()?;
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
                 let attachments = Attachments::new(health);
-                let checkpoint = path.map(Checkpoint::open);
-                let reported = Sums::default();
+                let mut checkpoint = path.map(Checkpoint::open);
+                if let (Some(_), Some(checkpoint)) = (earlier, &mut checkpoint) {
+                    // The programs have counted meanwhile.
+                    checkpoint.forget();
+                }
+                let reported = life.reported;
+                let duplicates = Entry { packets: life.duplicates[0], bytes: life.duplicates[1] };
                 Thread {
                     kernel,
                     table,
                     drain,
                     spilled,
                     unreported: Vec::new(),
+                    duplicates,
                     attachments,
                     sink,
                     seed,
@@ -163,6 +179,8 @@ struct Thread {
     spilled: Spilled,
     /// Of flows without room, until the next report.
     unreported: Vec<Interval>,
+    /// What the life before had found out.
+    duplicates: Entry,
     attachments: Attachments,
     sink: Sink,
     seed: u64,
@@ -231,8 +249,16 @@ impl Thread {
     /// The kernel's, with what is known better here.
     fn ledger(&self) -> Result<Ledger, Error> {
         let mut ledger = self.kernel.ledger()?;
+        ledger.take_back(self.duplicates);
         ledger.take_back(self.spilled.duplicates());
         Ok(ledger)
+    }
+
+    fn hand_on(&mut self) -> Result<(), Error> {
+        let mine = self.spilled.duplicates();
+        let duplicates = [self.duplicates.packets + mine.packets, self.duplicates.bytes + mine.bytes];
+        self.kernel.hand_on(&Life { seed: self.seed, reported: self.reported, duplicates })?;
+        Ok(())
     }
 
     /// Reports what is due; `last`: all there is.
@@ -262,6 +288,8 @@ impl Thread {
             self.spilled.run(now, &mut push);
         }
         batch.publish();
+        self.drain.settle(&mut self.table);
+        self.hand_on()?;
         // Before anybody is told: after a kill, what was told must not be unknown to the next life.
         self.keep_checkpoint()?;
         metrics::ledger(&self.ledger()?, &self.reported);

@@ -58,7 +58,7 @@ const LOOPBACK: u32 = 1;
 pub fn check() -> Result<(), Error> {
     privileges::check()?;
     let (mut kernel, _table) =
-        kernel::Kernel::load(kernel::Room { max_flows: 1, overflow_buffer: 0 }, &select::Plan::default())?;
+        kernel::Kernel::load(kernel::Room { max_flows: 1, ..kernel::Room::default() }, &select::Plan::default())?;
     let _attached = kernel.attach("lo", LOOPBACK, weir_capture_common::dissect::Link::Ethernet)?;
     Ok(())
 }

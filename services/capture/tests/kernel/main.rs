@@ -10,6 +10,7 @@ mod interfaces;
 mod killed;
 mod ledger;
 mod names;
+mod pin;
 mod publishing;
 mod rights;
 mod select;
