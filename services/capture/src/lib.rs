@@ -14,7 +14,7 @@
 //! flows.
 //!
 //! A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
-//! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
+//! killed the kernel forgets the table, unless it is pinned. The next life then counts what has passed meanwhile (`checkpoint`).
 
 pub mod capture;
 mod checkpoint;
