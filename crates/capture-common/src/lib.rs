@@ -63,6 +63,12 @@ pub mod names {
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Per-CPU array of [`Ledger`](crate::ledger::Ledger)s, by [place](crate::ledger::place).
     pub const LEDGER: &str = "LEDGER";
+    /// LRU hash: [`FlowKey`](crate::flow::FlowKey) to [`Waiting`](crate::socket::Waiting).
+    pub const WAITING: &str = "WAITING";
+    /// With each socket: [`Owner`](crate::socket::Owner).
+    pub const OWNERS: &str = "OWNERS";
+    /// LRU hash: bytes that are missing of TLS records.
+    pub const CONTINUED: &str = "CONTINUED";
     /// LPM trie: address to the bits of the filter's questions that it answers with yes.
     pub const SELECT_ADDRESSES: &str = "SELECT_ADDRESSES";
     /// Array: port to bits.

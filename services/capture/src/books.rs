@@ -13,6 +13,9 @@ use weir_proto::{Batch, LedgerEntry, Source, ledger_entry::Outcome};
 
 use crate::{metrics::Sums, picks::Rows};
 
+/// By outcome.
+type Entries = [ledger::Entry; ledger::Outcome::ALL.len()];
+
 /// What was told of each interface, and where to tell the rest.
 #[derive(Default)]
 pub(crate) struct Books {
@@ -50,6 +53,19 @@ impl Books {
             let new = || Page { since: now, ..Page::default() };
             self.pages.entry(place).or_insert_with(new).names = names;
         }
+    }
+
+    /// Goes on at `now` with what the life before has told of each place.
+    pub(crate) fn go_on(&mut self, told: impl Iterator<Item = (u32, Entries)>, now: u64) {
+        for (place, entries) in told {
+            let told = Ledger { entries, ..Ledger::default() };
+            self.pages.insert(place, Page { told, since: now, ..Page::default() });
+        }
+    }
+
+    /// What was told of each place until now.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (u32, Entries)> {
+        self.pages.iter().map(|(place, page)| (*place, page.told.entries))
     }
 
     /// Records that the spool did not take.

@@ -5,6 +5,7 @@
 mod attachments;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread::JoinHandle,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use tracing::{info, warn};
-use weir_capture_common::ledger::{Kind, Ledger, Outcome};
+use weir_capture_common::ledger::{Entry, Kind, Ledger, Outcome};
 use weir_proto::Flow;
 use weir_service::Health;
 
@@ -25,7 +26,7 @@ use crate::{
     demand::Recorder,
     drain::{Drain, Idle, Interval, Policy, Spilled, Table as _},
     interfaces::Selection,
-    kernel::{Feature, Kernel, KernelTable, Room},
+    kernel::{Feature, Kernel, KernelTable, Life, Room, Share},
     metrics::{self, Sums},
     nat::Nat,
     picks::{Buffer, Rows},
@@ -80,16 +81,31 @@ impl Capture {
     /// Loads the programs, and starts the thread. It keeps the rights that it needs; the caller may give up its own afterwards. Of processes
     /// that are there already it is told `before`.
     pub fn load(config: &Config, before: &Processes) -> Result<Self, Error> {
-        let (mut kernel, table) = Kernel::load(
-            Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer },
+        let (mut kernel, mut table) = Kernel::load(
+            Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer, pin: config.pin.clone() },
             &config.plan()?,
         )?;
         kernel.learn_executables(before);
         kernel.stand(config.hook, config.tcx_order);
         let picks = kernel.take_picks();
         let recorder = config.on_demand.then(Recorder::start).transpose()?;
-        let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-        let drain = Drain::new(policy(config));
+        let mut drain = Drain::new(policy(config));
+        let mut books = Books::default();
+        let earlier = kernel.earlier();
+        let life = earlier.unwrap_or_else(|| Life { seed: uuid::Uuid::new_v4().as_u64_pair().0, ..Life::default() });
+        let shares: BTreeMap<u32, Share> = kernel.earlier_shares()?.into_iter().collect();
+        if earlier.is_some() {
+            let pending = drain.adopt(&mut table)?;
+            let accounted = kernel.ledger()?.entry(Outcome::Accounted).packets;
+            // What the killed process alone knew of: flows without room, and duplicates among them.
+            let duplicates: u64 = shares.values().map(|share| share.duplicates.packets).sum();
+            let unseen = accounted.saturating_sub(life.reported.packets + duplicates + pending);
+            metrics::unseen(unseen);
+            books.unseen(unseen);
+            books.go_on(shares.iter().map(|(place, share)| (*place, share.told)), utc_us()?);
+        }
+        kernel.hand_on(&life, std::iter::empty())?;
+        let seed = life.seed;
         let spilled = Spilled::new(config.drain_active, config.drain_ended);
         let (tick, every) = (config.drain_ended.min(config.drain_active), config.drain_active);
         let with_nat = config.nat;
@@ -100,14 +116,20 @@ impl Capture {
                 privileges::keep_for_capturing()?;
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
                 let attachments = Attachments::new(health);
-                let checkpoint = path.map(Checkpoint::open);
-                let (nat, reported, books) = (Nat::open(with_nat), Sums::default(), Books::default());
+                let mut checkpoint = path.map(Checkpoint::open);
+                if let (Some(_), Some(checkpoint)) = (earlier, &mut checkpoint) {
+                    // The programs have counted meanwhile.
+                    checkpoint.forget();
+                }
+                let (nat, reported) = (Nat::open(with_nat), life.reported);
+                let duplicates = shares.into_iter().map(|(place, share)| (place, share.duplicates)).collect();
                 Thread {
                     kernel,
                     table,
                     drain,
                     spilled,
                     unreported: Vec::new(),
+                    duplicates,
                     attachments,
                     nat,
                     sink,
@@ -186,6 +208,8 @@ struct Thread {
     spilled: Spilled,
     /// Of flows without room, until the next report.
     unreported: Vec<Interval>,
+    /// What the life before had found out, by place of the ledger.
+    duplicates: BTreeMap<u32, Entry>,
     attachments: Attachments,
     nat: Nat,
     sink: Sink,
@@ -278,9 +302,16 @@ impl Thread {
     fn ledgers(&self) -> Result<Vec<(u32, Ledger)>, Error> {
         let mut ledgers = self.kernel.ledgers()?;
         for (place, ledger) in &mut ledgers {
-            ledger.take_back(self.spilled.duplicates(*place));
+            ledger.take_back(self.duplicates(*place));
         }
         Ok(ledgers)
+    }
+
+    /// What was found out to be duplicates, by this life and by the one before.
+    fn duplicates(&self, place: u32) -> Entry {
+        let (mine, earlier) =
+            (self.spilled.duplicates(place), self.duplicates.get(&place).copied().unwrap_or_default());
+        Entry { packets: earlier.packets + mine.packets, bytes: earlier.bytes + mine.bytes }
     }
 
     /// The sum of all.
@@ -288,6 +319,14 @@ impl Thread {
         let mut sum = Ledger::default();
         self.ledgers()?.iter().for_each(|(_, ledger)| sum.merge(ledger));
         Ok(sum)
+    }
+
+    fn hand_on(&mut self) -> Result<(), Error> {
+        let life = Life { seed: self.seed, reported: self.reported };
+        let share = |(place, told)| (place, Share { told, duplicates: self.duplicates(place) });
+        let shares: Vec<_> = self.books.told().map(share).collect();
+        self.kernel.hand_on(&life, shares.into_iter())?;
+        Ok(())
     }
 
     /// Reports what is due; `last`: all there is.
@@ -319,6 +358,8 @@ impl Thread {
             self.spilled.run(now, &mut push);
         }
         batch.publish();
+        self.drain.settle(&mut self.table);
+        self.hand_on()?;
         // Before anybody is told: after a kill, what was told must not be unknown to the next life.
         self.keep_checkpoint()?;
         metrics::ledger(&self.ledger()?, &self.reported);

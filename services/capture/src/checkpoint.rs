@@ -58,6 +58,11 @@ impl Checkpoint {
         Self { path, earlier, boot_id, failing: false }
     }
 
+    /// The life before has lost nothing.
+    pub(crate) fn forget(&mut self) {
+        self.earlier = None;
+    }
+
     /// Packets that passed these interfaces, or waited in the table, since the checkpoint of a life that was killed. Each counts once.
     pub(crate) fn look_back(&mut self, attached: &[(String, u32)]) -> u64 {
         let Some(earlier) = &mut self.earlier else { return 0 };

@@ -1,5 +1,6 @@
 //! Options of `weir-capture`. Each may stand on the command line, in the environment or in a file, in that order of weight.
 
+mod memory;
 mod sources;
 mod values;
 
@@ -25,12 +26,16 @@ pub struct Config {
     /// [default: the interfaces that carry the default routes]
     #[arg(long = "interface", env = "WEIR_CAPTURE_INTERFACE", value_name = "NAME", value_delimiter = ',', value_parser = interface_pattern)]
     pub interfaces: Vec<String>,
-    /// Flows that the kernel's table has room for, about 520 bytes each
-    #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    /// Flows that the kernel's table has room for, about 530 bytes each [default: what takes a 256th of the host's memory, and at most a quarter of what the
+    /// cgroup may use; a power of two from 16384 to 1048576]
+    #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = memory::flows(), hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
     /// Bytes of the buffer for packets whose flows find no room in the table, a power of two from 4096 on; 0 = none: they count by protocol and port
     #[arg(long, env = "WEIR_CAPTURE_OVERFLOW_BUFFER", value_name = "BYTES", default_value_t = 1 << 20, value_parser = buffer)]
     pub overflow_buffer: u32,
+    /// Directory of a BPF file system (`/sys/fs/bpf/weir`) where the table and what is attached outlive a killed capture: the next one goes on with it
+    #[arg(long, env = "WEIR_CAPTURE_PIN", value_name = "DIR")]
+    pub pin: Option<PathBuf>,
     /// How often ended flows are reported
     #[arg(long, env = "WEIR_CAPTURE_DRAIN_ENDED", value_name = "DURATION", default_value = "1s", value_parser = drain_interval)]
     pub drain_ended: Duration,

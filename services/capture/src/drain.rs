@@ -14,9 +14,11 @@ use weir_capture_common::{
     facts::Facts,
     flow::{FlowKey, Side},
     initiator::{FIN, RST, TCP},
-    slot::{self, Slot},
+    slot::{self, ENDING, Slot},
 };
 use weir_proto::EndReason;
+
+use crate::kernel::WORDS;
 
 pub use policy::{Idle, Policy};
 pub use spilled::Spilled;
@@ -41,6 +43,16 @@ pub trait Table {
     fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), Self::Error>;
     /// Waits until every program that ran when this was called has ended; false = this kernel cannot tell.
     fn wait_for_writers(&mut self) -> bool;
+    /// Whether [`Self::remember`] keeps anything.
+    fn remembers(&self) -> bool {
+        false
+    }
+    /// Keeps what was reported of a slot beyond this process; [`Self::free`] forgets it.
+    fn remember(&mut self, _number: u32, _words: &[u64; WORDS]) {}
+    /// What was kept of a slot; zeroes = nothing.
+    fn recall(&self, _number: u32) -> [u64; WORDS] {
+        [0; WORDS]
+    }
     /// Gives a slot back.
     fn free(&mut self, number: u32) -> Result<(), Self::Error>;
 }
@@ -100,6 +112,8 @@ pub struct Drain {
     /// Unlinked, but a program may still know them.
     ending: Vec<(u32, EndReason)>,
     live: u64,
+    /// Reported, and not remembered yet.
+    unsettled: Vec<u32>,
 }
 
 /// What has been reported of the flow in one slot.
@@ -126,7 +140,35 @@ impl Drain {
     /// Starts with an empty table.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, reported: Vec::new(), ending: Vec::new(), live: 0 }
+        Self { policy, reported: Vec::new(), ending: Vec::new(), live: 0, unsettled: Vec::new() }
+    }
+
+    /// Takes over a table that another life has left; returns the packets in it that are not reported.
+    pub fn adopt<T: Table>(&mut self, table: &mut T) -> Result<u64, T::Error> {
+        let mut pending = 0;
+        for number in 0..table.capacity() {
+            let Some(slot) = table.read(number) else { continue };
+            let reported = Reported::from_words(&table.recall(number));
+            let sums = slot.from_a.packets.wrapping_add(slot.from_b.packets);
+            pending += sums.wrapping_sub(reported.from_a.packets).wrapping_sub(reported.from_b.packets);
+            *self.reported(number) = reported;
+            if slot.state == ENDING {
+                // It may be out of the index already.
+                self.end(table, number, &slot.key, EndReason::Idle)?;
+            }
+        }
+        Ok(pending)
+    }
+
+    /// What was reported is on its way: from now on the next life would go on behind it.
+    pub fn settle<T: Table>(&mut self, table: &mut T) {
+        for number in std::mem::take(&mut self.unsettled) {
+            if let Some(reported) = self.reported.get(number as usize)
+                && reported.at != 0
+            {
+                table.remember(number, &reported.words());
+            }
+        }
     }
 
     /// Flows in the table when it was last drained.
@@ -305,6 +347,9 @@ impl Drain {
         let (start, end) = reported.span(&slot, first);
         reported.at = now;
         reported.end = end;
+        if table.remembers() {
+            self.unsettled.push(number);
+        }
         report(Interval {
             key: slot.key,
             initiator,
@@ -327,6 +372,31 @@ enum Decision {
 }
 
 impl Reported {
+    fn words(&self) -> [u64; WORDS] {
+        let (a, b) = (&self.from_a, &self.from_b);
+        let mut words = [0; WORDS];
+        words[..8].copy_from_slice(&[
+            a.packets,
+            a.bytes,
+            a.tcp_flags.into(),
+            b.packets,
+            b.bytes,
+            b.tcp_flags.into(),
+            self.at,
+            self.end,
+        ]);
+        words[8..].copy_from_slice(&self.told.words());
+        words
+    }
+
+    fn from_words(words: &[u64; WORDS]) -> Self {
+        let sum = |at: usize| Sum { packets: words[at], bytes: words[at + 1], tcp_flags: words[at + 2] as u8 };
+        let mut told = [0; 8];
+        told.copy_from_slice(&words[8..]);
+        let told = story::Told::from_words(told);
+        Self { from_a: sum(0), from_b: sum(3), at: words[6], end: words[7], told, ending: false }
+    }
+
     fn differs(&self, slot: &Slot) -> bool {
         self.from_a.packets != slot.from_a.packets || self.from_b.packets != slot.from_b.packets
     }

@@ -5,6 +5,7 @@ mod cost;
 mod earlier;
 mod features;
 mod mapped;
+mod pins;
 mod place;
 mod rcu;
 mod table;
@@ -12,6 +13,7 @@ mod table;
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsFd as _,
+    path::PathBuf,
 };
 
 use aya::{
@@ -29,7 +31,10 @@ use weir_capture_common::{
 
 pub use cost::Cost;
 pub use features::{Feature, Features};
+pub use pins::{Life, Share, WORDS};
 pub use table::KernelTable;
+
+use pins::{HandedOn, Pins};
 
 use place::Place;
 
@@ -48,6 +53,10 @@ const INDEX_RESERVE: u32 = 1024;
 const BPF_NOEXIST: u64 = 1;
 /// Slots for what finds no room, at most: protocols and ports per hook.
 const MAX_RESERVED: u32 = 512;
+
+/// Directions in the names of links.
+const INGRESS: &str = "ingress";
+const EGRESS: &str = "egress";
 
 /// What the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -76,12 +85,21 @@ pub enum Error {
     /// The embedded object is not what this version expects.
     #[error("the kernel program has no {0}")]
     Missing(&'static str),
+    /// Maps and links cannot have names.
+    #[error("cannot use --pin {}", path.display())]
+    Pin {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The flow table could not be mapped into this process.
     #[error("cannot map the flow table")]
     Mmap(#[source] std::io::Error),
 }
 
-/// The loaded programs. Nothing is pinned: when this is dropped, or the process dies, the kernel forgets all of it.
+/// The loaded programs. Unless they are pinned the kernel forgets all of it when this is dropped, or the process dies.
 pub struct Kernel {
     object: Ebpf,
     ledger: PerCpuArray<MapData, LedgerValue>,
@@ -97,15 +115,19 @@ pub struct Kernel {
     place: Place,
     reasons: BTreeMap<u32, String>,
     resets: BTreeMap<u32, String>,
+    handed_on: Option<HandedOn>,
+    pins: Option<Pins>,
 }
 
-/// How much there is room for.
-#[derive(Clone, Copy, Debug)]
+/// How much there is room for, and where.
+#[derive(Clone, Debug, Default)]
 pub struct Room {
     /// Flows in the table.
     pub max_flows: u32,
     /// Bytes for packets of others; 0 = they count by protocol and port.
     pub overflow_buffer: u32,
+    /// Directory of a BPF file system for what outlives the process.
+    pub pin: Option<PathBuf>,
 }
 
 /// A program on both directions of one interface; detached when dropped.
@@ -113,6 +135,19 @@ pub struct Room {
 pub struct Attachment {
     _ingress: SchedClassifierLink,
     _egress: SchedClassifierLink,
+    names: Vec<PathBuf>,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        for name in &self.names {
+            if let Err(error) = std::fs::remove_file(name)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, name = %name.display(), "cannot detach");
+            }
+        }
+    }
 }
 
 /// A ledger as it lies in the map.
@@ -126,10 +161,16 @@ unsafe impl Pod for LedgerValue {}
 impl Kernel {
     /// Loads the programs with room for flows that `plan` accepts, and returns them with the flow table.
     pub fn load(room: Room, plan: &Plan) -> Result<(Self, KernelTable), Error> {
-        let Room { max_flows, overflow_buffer } = room;
+        let Room { max_flows, overflow_buffer, pin } = room;
         let reserved = (max_flows / 16).clamp(8, MAX_RESERVED);
         let (types, home) = (features::Types::read(), features::network_namespace());
+        let kind = (OBJECT, max_flows, overflow_buffer, plan.names(), home);
+        let pins = pin.map(|base| Pins::open(&base, kind)).transpose()?;
+        let earlier = pins.as_ref().and_then(Pins::earlier);
         let mut loader = EbpfLoader::new();
+        for (name, path) in pins.iter().flat_map(Pins::maps) {
+            loader.map_pin_path(name, path);
+        }
         // The kernel's types as the library holds them are some 50 MB, and nothing in the object refers to them.
         loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
@@ -163,7 +204,14 @@ impl Kernel {
         let drops = map(&mut object, names::DROPS, PerCpuArray::try_from)?;
         let executables = map(&mut object, names::EXECUTABLES, HashMap::try_from)?;
         let (slots, facts) = (array(&mut object, names::SLOTS)?, array(&mut object, names::FACTS)?);
-        let table = KernelTable::new(index, free, [slots.fd().as_fd(), facts.fd().as_fd()], reserved, max_flows)?;
+        let mut table = KernelTable::new(index, free, [slots.fd().as_fd(), facts.fd().as_fd()], reserved, max_flows)?;
+        if let Some(pins) = &pins {
+            table.keep_reported(&pins.reported(reserved + max_flows)?)?;
+        }
+        if earlier.is_none() {
+            table.fill()?;
+        }
+        let handed_on = pins.as_ref().map(Pins::handed_on).transpose()?;
         for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
             classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
         }
@@ -182,8 +230,45 @@ impl Kernel {
             place: Place::new(Hook::Auto, Order::First),
             reasons: types.reasons,
             resets: types.resets,
+            handed_on,
+            pins,
         };
         Ok((kernel, table))
+    }
+
+    /// What a life that was killed has handed on.
+    #[must_use]
+    pub fn earlier(&self) -> Option<Life> {
+        self.pins.as_ref().and_then(Pins::earlier)
+    }
+
+    /// What the next life gets if this one is killed.
+    pub fn hand_on(&mut self, life: &Life, shares: impl Iterator<Item = (u32, Share)>) -> Result<(), Error> {
+        let Some(handed_on) = &mut self.handed_on else { return Ok(()) };
+        handed_on.keep(life, shares)
+    }
+
+    /// What the life before knew of each [place](ledger::place) of the ledger.
+    pub fn earlier_shares(&mut self) -> Result<Vec<(u32, Share)>, Error> {
+        let Some(handed_on) = self.handed_on.as_ref().filter(|_| self.pins.as_ref().and_then(Pins::earlier).is_some())
+        else {
+            return Ok(Vec::new());
+        };
+        let shares = handed_on.shares()?;
+        // What is counted there belongs into the sums, also where nothing is attached any more.
+        self.places.extend(0..ledger::LEDGERS);
+        let counted = self.ledgers()?;
+        self.places =
+            counted.iter().filter(|(_, ledger)| *ledger != Ledger::default()).map(|(place, _)| *place).collect();
+        Ok(shares)
+    }
+
+    /// Detaches what a killed life has left on other interfaces than these.
+    pub fn forget_others(&self, indexes: impl Iterator<Item = u32>) {
+        let Some(pins) = &self.pins else { return };
+        let hooks: Vec<_> =
+            indexes.flat_map(|index| [INGRESS, EGRESS].map(|direction| pins::hook(index, direction))).collect();
+        pins.forget_others(&hooks);
     }
 
     /// Which hook to attach to from now on, and where among the programs there.
@@ -199,9 +284,12 @@ impl Kernel {
             Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
             Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),
         };
+        let hooks = [INGRESS, EGRESS].map(|direction| pins::hook(index, direction));
+        let names = self.pins.iter().flat_map(|pins| hooks.iter().map(|hook| pins.path(hook))).collect();
         Ok(Attachment {
-            _ingress: self.attach_one(interface, ingress, TcAttachType::Ingress)?,
-            _egress: self.attach_one(interface, egress, TcAttachType::Egress)?,
+            _ingress: self.attach_one(interface, ingress, TcAttachType::Ingress, &hooks[0])?,
+            _egress: self.attach_one(interface, egress, TcAttachType::Egress, &hooks[1])?,
+            names,
         })
     }
 
@@ -210,11 +298,20 @@ impl Kernel {
         interface: &str,
         program: &'static str,
         direction: TcAttachType,
+        hook: &str,
     ) -> Result<SchedClassifierLink, Error> {
         let classifier = classifier(&mut self.object, program)?;
-        self.place
+        if let Some(link) = self.pins.as_ref().and_then(|pins| pins.replace(hook, classifier)) {
+            return Ok(link);
+        }
+        let link = self
+            .place
             .attach(classifier, program, interface, direction)
-            .map_err(|source| Error::Program { program, source })
+            .map_err(|source| Error::Program { program, source })?;
+        match &self.pins {
+            Some(pins) => pins.keep(hook, link),
+            None => Ok(link),
+        }
     }
 
     /// What this kernel can tell.

@@ -17,7 +17,7 @@
 //! Packets themselves leave the host only where the operator allows it and somebody asks: [`demand`] records them for a while.
 //!
 //! What became of all packets is told as records, too (`books`). A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
-//! killed the kernel forgets the table. The next life then counts what has passed meanwhile (`checkpoint`).
+//! killed the kernel forgets the table, unless it is pinned. The next life then counts what has passed meanwhile (`checkpoint`).
 
 mod books;
 pub mod capture;
@@ -67,7 +67,7 @@ const LOOPBACK: u32 = 1;
 pub fn check() -> Result<(), Error> {
     privileges::check(false)?;
     let (mut kernel, _table) =
-        kernel::Kernel::load(kernel::Room { max_flows: 1, overflow_buffer: 0 }, &select::Plan::default())?;
+        kernel::Kernel::load(kernel::Room { max_flows: 1, ..kernel::Room::default() }, &select::Plan::default())?;
     let _attached = kernel.attach("lo", LOOPBACK, weir_capture_common::dissect::Link::Ethernet)?;
     Ok(())
 }

@@ -57,6 +57,7 @@ impl Attachments {
                 self.attach(kernel, interface);
             }
         }
+        kernel.forget_others(self.attached.keys().copied());
         self.note_missing(selection.missing);
         self.tell();
     }

@@ -63,7 +63,7 @@ pub struct Stream {
 }
 
 /// What of a flow has been told in earlier records.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
     handshake: bool,
     syns: u32,
@@ -72,7 +72,7 @@ pub(super) struct Told {
     b: ToldSide,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct ToldSide {
     /// Of the socket, when it was first heard of; the connection may be older than the capture.
     base: Option<u32>,
@@ -82,6 +82,35 @@ struct ToldSide {
 }
 
 impl Told {
+    /// For [`super::Table::remember`].
+    pub(super) fn words(&self) -> [u64; 8] {
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        let side = |side: &ToldSide| {
+            [pair(u32::from(side.base.is_some()), side.base.unwrap_or(0)), pair(side.retransmits, side.out_of_order)]
+        };
+        let ([a, a_sums], [b, b_sums]) = (side(&self.a), side(&self.b));
+        let windows = pair(self.a.zero_windows, self.b.zero_windows);
+        [pair(u32::from(self.handshake), self.syns), u64::from(self.drops), a, a_sums, b, b_sums, windows, 0]
+    }
+
+    /// Back again.
+    pub(super) fn from_words([first, drops, a, a_sums, b, b_sums, windows, _]: [u64; 8]) -> Self {
+        let (high, low) = (|word: u64| (word >> 32) as u32, |word: u64| word as u32);
+        let side = |base: u64, sums: u64, zero_windows| ToldSide {
+            base: (high(base) != 0).then_some(low(base)),
+            retransmits: high(sums),
+            out_of_order: low(sums),
+            zero_windows,
+        };
+        Self {
+            handshake: high(first) != 0,
+            syns: low(first),
+            drops: low(drops),
+            a: side(a, a_sums, high(windows)),
+            b: side(b, b_sums, low(windows)),
+        }
+    }
+
     /// What is new since the last record.
     pub(super) fn advance(&mut self, slot: &Slot, facts: &Facts) -> Story {
         let initiator = slot.initiator();
@@ -177,6 +206,15 @@ mod tests {
         };
         let from_a = Counters { packets: 9, syns: 3, progress, ..Counters::default() };
         Slot { key: FlowKey::new(&headers).0, from_a, ..Slot::default() }
+    }
+
+    #[test]
+    fn what_was_told_can_be_handed_on() {
+        let a = ToldSide { base: Some(7), retransmits: 1, out_of_order: 2, zero_windows: 3 };
+        let b = ToldSide { base: None, retransmits: 4, out_of_order: 5, zero_windows: 6 };
+        let told = Told { handshake: true, syns: 8, drops: 9, a, b };
+        assert_eq!(Told::from_words(told.words()), told);
+        assert_eq!(Told::from_words([0; 8]), Told::default());
     }
 
     #[test]

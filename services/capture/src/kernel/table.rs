@@ -2,7 +2,7 @@
 
 use std::{
     mem::size_of,
-    os::fd::BorrowedFd,
+    os::fd::{AsFd as _, BorrowedFd},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -17,7 +17,7 @@ use weir_capture_common::{
     slot::{self, ENDING, FREE, LIVE, Slot},
 };
 
-use super::{Error, mapped::Mapped, rcu};
+use super::{Error, mapped::Mapped, pins::WORDS as REPORTED, rcu};
 use crate::drain::Table;
 
 /// Words of a slot, and of what is known of its flow.
@@ -33,6 +33,8 @@ pub struct KernelTable {
     reserved: u32,
     slots: Mapped<Slot>,
     facts: Mapped<Facts>,
+    /// What was reported of each slot, where that outlives the process.
+    reported: Option<Mapped<[u64; REPORTED]>>,
 }
 
 /// A key as it lies in the map.
@@ -44,7 +46,7 @@ pub(super) struct Key(FlowKey);
 unsafe impl Pod for Key {}
 
 impl KernelTable {
-    /// Maps the slots and the facts, and puts all their numbers on the stack of free ones.
+    /// Maps the slots and the facts.
     pub(super) fn new(
         index: HashMap<MapData, Key, u32>,
         [free, reserve]: [Stack<MapData, u32>; 2],
@@ -55,12 +57,20 @@ impl KernelTable {
         let length = reserved + max_flows;
         let slots = slots.try_clone_to_owned().and_then(|fd| Mapped::new(fd, length)).map_err(Error::Mmap)?;
         let facts = facts.try_clone_to_owned().and_then(|fd| Mapped::new(fd, length)).map_err(Error::Mmap)?;
-        let mut table = Self { index, free, reserve, reserved, slots, facts };
+        Ok(Self { index, free, reserve, reserved, slots, facts, reported: None })
+    }
+
+    /// Puts the numbers of all slots of a new table on the stack of free ones.
+    pub(super) fn fill(&mut self) -> Result<(), Error> {
         // The lowest number comes out first.
-        for number in (0..reserved + max_flows).rev() {
-            table.put_back(number)?;
-        }
-        Ok(table)
+        (0..self.slots.length()).rev().try_for_each(|number| self.put_back(number))
+    }
+
+    /// Keeps what was reported in this array from now on.
+    pub(super) fn keep_reported(&mut self, array: &MapData) -> Result<(), Error> {
+        let fd = array.fd().as_fd().try_clone_to_owned();
+        self.reported = Some(fd.and_then(|fd| Mapped::new(fd, self.slots.length())).map_err(Error::Mmap)?);
+        Ok(())
     }
 
     /// Lets the next hook that sees a packet count what these interfaces counted: they are gone.
@@ -158,6 +168,20 @@ impl Table for KernelTable {
         }
     }
 
+    fn remembers(&self) -> bool {
+        self.reported.is_some()
+    }
+
+    fn remember(&mut self, number: u32, words: &[u64; REPORTED]) {
+        if let Some(reported) = &self.reported {
+            reported.write(number, words);
+        }
+    }
+
+    fn recall(&self, number: u32) -> [u64; REPORTED] {
+        self.reported.as_ref().and_then(|reported| reported.read(number)).unwrap_or([0; REPORTED])
+    }
+
     fn wait_for_writers(&mut self) -> bool {
         rcu::wait_for_readers().is_ok()
     }
@@ -167,6 +191,9 @@ impl Table for KernelTable {
         self.set_state(number, FREE);
         self.slots.write(number, &[0; WORDS]);
         self.facts.write(number, &[0; WORDS]);
+        if let Some(reported) = &self.reported {
+            reported.write(number, &[0; REPORTED]);
+        }
         self.put_back(number)
     }
 }

@@ -67,6 +67,8 @@ fn flows_that_find_no_room_are_exact_as_long_as_the_buffer_has_room() {
         return;
     }
     let (a, b) = pair();
+    a.segment_before_wire("a0");
+    b.segment_before_wire("b0");
     let options = ["--max-flows", "20", "--drain-ended", "200ms", "--drain-active", "400ms"];
     let mut capturing = Capturing::on(&a, &["a0"], &options);
     up(&a, &b);

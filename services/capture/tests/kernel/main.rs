@@ -12,6 +12,7 @@ mod killed;
 mod ledger;
 mod names;
 mod nat;
+mod pin;
 mod publishing;
 mod rights;
 mod select;

@@ -66,6 +66,13 @@ impl Service {
         self.child.id()
     }
 
+    /// Ends it in order.
+    pub(crate) fn end(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -73,7 +80,7 @@ impl Service {
 }
 
 /// The value of a metric without labels.
-fn metric(host: &Host, address: &str, name: &'static str) -> Option<u64> {
+pub(crate) fn metric(host: &Host, address: &str, name: &'static str) -> Option<u64> {
     let address = address.to_owned();
     host.run(move || {
         let mut stream = TcpStream::connect(&address).unwrap();
