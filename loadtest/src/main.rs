@@ -8,6 +8,7 @@ mod check;
 mod containers;
 mod flows;
 mod ingest;
+mod latency;
 mod load;
 mod pcap;
 mod process;
@@ -33,6 +34,8 @@ enum Command {
     Containers(containers::Options),
     /// Measure what capturing costs, on wires between network namespaces of this machine; needs root
     Capture(capture::Options),
+    /// Measure how long it takes from a packet to a row that a query finds, over the whole path; needs root
+    Latency(latency::Options),
     /// Publish known flows to a NATS that runs
     Flows(flows::Options),
     /// Check that the tables hold exactly the flows that `flows` published with the same options
@@ -56,6 +59,7 @@ async fn main() -> ExitCode {
         Some(Command::Ingest(options)) => ingest::run(&options).await,
         Some(Command::Containers(options)) => containers::run(&options).await,
         Some(Command::Capture(options)) => tokio::task::block_in_place(|| capture::run(&options)),
+        Some(Command::Latency(options)) => latency::run(&options).await,
         Some(Command::Flows(options)) => flows::run(&options).await,
         Some(Command::Check(options)) => check::run(&options).await,
         Some(Command::Pcap(options)) => pcap::run(&options),

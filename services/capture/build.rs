@@ -65,8 +65,11 @@ fn build() -> Result<(), String> {
         ));
     }
     let object = target.join("bpfel-unknown-none/release").join(OBJECT);
-    fs::copy(&object, out.join(OBJECT)).map_err(|error| format!("cannot copy {}: {error}", object.display()))?;
-    Ok(())
+    // A new file each time: the old one may be a link that other builds share.
+    let new = out.join(format!("{OBJECT}.new"));
+    fs::copy(&object, &new)
+        .and_then(|_| fs::rename(&new, out.join(OBJECT)))
+        .map_err(|error| format!("cannot copy {}: {error}", object.display()))
 }
 
 /// What the outer cargo says of its own build must not reach the inner one; where the registry is, and how to get there, must.

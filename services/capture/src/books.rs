@@ -87,8 +87,9 @@ impl Books {
     pub(crate) fn keep(&mut self, ledgers: &[(u32, Ledger)], now: u64) {
         self.told = Some(Instant::now());
         let Some(rows) = &mut self.rows else { return };
-        let mut entries: Vec<_> =
-            ledgers.iter().filter_map(|(place, ledger)| Some(self.pages.get(place)?.entries(ledger, now))).collect();
+        let mut entries: Vec<_> = (ledgers.iter())
+            .filter_map(|(place, ledger)| self.pages.get(place).map(|page| page.entries(&page.settled(ledger), now)))
+            .collect();
         entries.push(beside(self.unpublished, self.unseen, self.since, now));
         let capture_ledger = entries.concat();
         let batch = Batch { source: Source::Ebpf.into(), capture_ledger, ..Batch::default() };
@@ -98,7 +99,7 @@ impl Books {
         }
         for (place, ledger) in ledgers {
             if let Some(page) = self.pages.get_mut(place) {
-                (page.told, page.since) = (*ledger, now);
+                (page.told, page.since) = (page.settled(ledger), now);
             }
         }
         (self.unpublished, self.unseen, self.since) = (Sums::default(), 0, now);
@@ -106,6 +107,21 @@ impl Books {
 }
 
 impl Page {
+    /// The ledger without what would take back more than is new: of packets that were told as accounted, and turned out to be duplicates. That
+    /// part waits until others have been accounted, so that sums only grow and close at every moment.
+    fn settled(&self, ledger: &Ledger) -> Ledger {
+        let mut settled = *ledger;
+        let (accounted, duplicate) = (ledger::Outcome::Accounted as usize, ledger::Outcome::Duplicate as usize);
+        let (told, now) = (self.told.entries[accounted], ledger.entries[accounted]);
+        let packets = told.packets.saturating_sub(now.packets);
+        let bytes = told.bytes.saturating_sub(now.bytes);
+        settled.entries[accounted].packets += packets;
+        settled.entries[accounted].bytes += bytes;
+        settled.entries[duplicate].packets = settled.entries[duplicate].packets.saturating_sub(packets);
+        settled.entries[duplicate].bytes = settled.entries[duplicate].bytes.saturating_sub(bytes);
+        settled
+    }
+
     fn entries(&self, ledger: &Ledger, now: u64) -> Vec<LedgerEntry> {
         let new = ledger.since(&self.told);
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
@@ -195,6 +211,26 @@ mod tests {
             told.iter().all(|entry| entry.reason == if entry.outcome() == Outcome::Ignored { "not_ip" } else { "" })
         );
         assert_eq!((told[0].start_time, told[0].end_time, told[2].start_time), (100, 200, 200));
+    }
+
+    #[test]
+    fn what_was_accounted_and_is_a_duplicate_after_all_is_taken_back_from_what_comes() {
+        let (mut books, told, _) = books();
+        books.open(&[("a".into(), 0)], 0);
+        let size = |packets| Size { packets, bytes: packets * 10 };
+        let mut ledger = Ledger::default();
+        ledger.record(ledger::Outcome::Accounted, size(5));
+        books.keep(&[(0, ledger)], 1);
+        ledger.entries[ledger::Outcome::Accounted as usize] = ledger::Entry { packets: 2, bytes: 20 };
+        ledger.entries[ledger::Outcome::Duplicate as usize] = ledger::Entry { packets: 3, bytes: 30 };
+        books.keep(&[(0, ledger)], 2);
+        let sums = |told: &[LedgerEntry]| {
+            [Outcome::Seen, Outcome::Accounted, Outcome::Ignored].map(|outcome| sum(told, "a", outcome))
+        };
+        assert_eq!(sums(&told.lock().unwrap()), [5, 5, 0]);
+        ledger.record(ledger::Outcome::Accounted, size(4));
+        books.keep(&[(0, ledger)], 3);
+        assert_eq!(sums(&told.lock().unwrap()), [9, 6, 3]);
     }
 
     #[test]
