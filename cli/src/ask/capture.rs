@@ -43,9 +43,9 @@ pub(crate) async fn run(options: &Capture) -> Result<bool> {
         download(&api, &id, path).await.with_context(|| format!("cannot write {}", path.display()))?;
     }
     if options.json {
-        output::line(&capture)?
+        output::line(&capture)?;
     } else {
-        print(&capture)?
+        print(&capture)?;
     }
     Ok(well)
 }
