@@ -38,9 +38,9 @@ pub(crate) async fn run(options: &Capture) -> Result<bool> {
         to_file(api.send(api.get(&format!("/captures/{id}/packets"))).await?, path).await?;
     }
     if options.json {
-        output::line(&capture)?
+        output::line(&capture)?;
     } else {
-        print(&capture)?
+        print(&capture)?;
     }
     Ok(well)
 }

@@ -19,7 +19,7 @@ mod who;
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use metrics::{counter, gauge};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
 use prost::Message as _;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -120,6 +120,7 @@ pub(crate) fn start(
     config: &Config,
     shutdown: &Shutdown,
 ) -> Demand {
+    describe();
     let shutdown = shutdown.child_token();
     let host = Host {
         bus,
@@ -132,6 +133,16 @@ pub(crate) fn start(
         shutdown: shutdown.clone(),
     };
     Demand { answering: tokio::spawn(answer(host)), shutdown }
+}
+
+fn describe() {
+    describe_gauge!("weir_capture_recording", "1 = packets are recorded on demand at this moment");
+    describe_counter!("weir_capture_recordings_total", "Questions for packets, by outcome: done, busy, failed");
+    describe_counter!("weir_capture_recorded_packets_total", "Packets in the files of recordings");
+    describe_counter!(
+        "weir_capture_recording_lost_packets_total",
+        "Packets for which the kernel had no room while they were to be recorded"
+    );
 }
 
 async fn answer(host: Host) {

@@ -13,6 +13,11 @@ use crate::{
 };
 
 fn capture_without(right: Option<Capability>) -> Output {
+    checking(right).output().unwrap()
+}
+
+/// The check of the program, without a right.
+fn checking(right: Option<Capability>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir-capture"));
     command.arg("--check").env_clear();
     if let Some(right) = right {
@@ -31,7 +36,7 @@ fn capture_without(right: Option<Capability>) -> Output {
             });
         }
     }
-    command.output().unwrap()
+    command
 }
 
 #[test]
@@ -59,6 +64,18 @@ fn a_missing_right_is_named_with_the_way_to_get_it() {
         assert_eq!(message.lines().count(), 1, "{message}");
         assert!(message.contains(name) && message.contains("setcap"), "{message}");
     }
+}
+
+#[test]
+fn recording_on_demand_needs_one_right_more_and_says_so() {
+    if skipped() {
+        return;
+    }
+    let mut command = checking(Some(Capability::CAP_NET_RAW));
+    let output = command.args(["--on-demand", "--nats-url", "nats://127.0.0.1:1"]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(69), "{message}");
+    assert!(message.contains("CAP_NET_RAW") && message.contains("setcap"), "{message}");
 }
 
 #[test]
