@@ -3,8 +3,11 @@
 
 mod captures;
 mod commands;
+#[expect(dead_code, reason = "docker-watcher's tests need more of it")]
+mod engine;
 mod full_disk;
 mod kills;
 mod known;
 mod packets;
+mod questions;
 mod weir;

@@ -19,6 +19,7 @@ const PROGRAMS: [&str; 6] =
 /// A running instance in a directory of its own.
 pub(crate) struct Weir {
     dir: TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Weir {
@@ -29,6 +30,15 @@ impl Weir {
 
     /// The same, in a directory below `parent`.
     pub(crate) fn up_in_or_skip(parent: &Path, interface: &str) -> Option<Self> {
+        Self::start_or_skip(parent, interface, Vec::new())
+    }
+
+    /// The same, with more in the environment.
+    pub(crate) fn up_with_or_skip(interface: &str, environment: Vec<(&'static str, String)>) -> Option<Self> {
+        Self::start_or_skip(&std::env::temp_dir(), interface, environment)
+    }
+
+    fn start_or_skip(parent: &Path, interface: &str, environment: Vec<(&'static str, String)>) -> Option<Self> {
         for name in PROGRAMS {
             let program = Path::new(env!("CARGO_BIN_EXE_weir")).with_file_name(name);
             if !program.is_file() {
@@ -41,7 +51,8 @@ impl Weir {
             eprintln!("skipped: {error}");
             return None;
         }
-        let weir = Self { dir: tempfile::Builder::new().prefix("weir-whole-").tempdir_in(parent).expect("tempdir") };
+        let dir = tempfile::Builder::new().prefix("weir-whole-").tempdir_in(parent).expect("tempdir");
+        let weir = Self { dir, environment };
         let up = weir.up(interface);
         assert!(up.status.success(), "{}\n{}", text(&up.stdout), text(&up.stderr));
         Some(weir)
@@ -59,6 +70,7 @@ impl Weir {
             .env_remove("WEIR_API_TOKEN")
             .env_remove("WEIR_NATS_URL")
             .env_remove("WEIR_CLICKHOUSE_URL")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()
             .expect("run weir")
@@ -111,6 +123,16 @@ impl Weir {
             },
             || format!("{sql}\nexpected {expected}\nlast saw {:?}", self.rows(sql)),
         );
+    }
+
+    /// The answer to a GET of the API.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let state = fs::read_to_string(self.dir.path().join("run/state.json")).expect("state.json");
+        let state: Value = serde_json::from_str(&state).expect("JSON");
+        let address = state["api"].as_str().expect("the API's address");
+        let response = reqwest::get(format!("{address}{path}")).await.expect("an answer");
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.expect("JSON")
     }
 
     pub(crate) fn part(&self, name: &str) -> Value {
