@@ -1,33 +1,14 @@
 //! Real containers, on a bridge and on the host's network: flows have their names.
 
-#[path = "../../../services/docker-watcher/tests/watcher/support/certificates.rs"]
-mod certificates;
-#[path = "../../../services/docker-watcher/tests/watcher/support/dockerd.rs"]
-#[expect(dead_code, reason = "the tests of docker-watcher use the rest")]
-mod dockerd;
-#[path = "../../../services/docker-watcher/tests/watcher/support/host.rs"]
-mod host;
-
 use std::{fs, io::Read as _, net::TcpListener, time::Duration};
 
 use bollard::{models::HostConfig, query_parameters::InspectContainerOptions};
 use serde_json::json;
 
-use crate::weir::Weir;
-use dockerd::Dockerd;
-
-/// Waits for a state; panics when it has not come after a minute.
-async fn eventually<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
-    let mut poll = tokio::time::interval(Duration::from_millis(20));
-    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-    loop {
-        poll.tick().await;
-        if let Some(state) = state() {
-            return state;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "there is still no {what}");
-    }
-}
+use crate::{
+    engine::{dockerd::Dockerd, eventually},
+    weir::Weir,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_of_containers_on_a_bridge_and_on_the_hosts_network_have_their_names() {

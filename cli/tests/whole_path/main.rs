@@ -5,9 +5,12 @@ mod captures;
 mod commands;
 mod containers;
 mod demand;
+#[expect(dead_code, reason = "docker-watcher's tests need more of it")]
+mod engine;
 mod full_disk;
 mod kills;
 mod known;
 mod managed;
 mod packets;
+mod questions;
 mod weir;

@@ -148,6 +148,16 @@ impl Weir {
         );
     }
 
+    /// The answer to a GET of the API.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let state = fs::read_to_string(self.dir.path().join("run/state.json")).expect("state.json");
+        let state: Value = serde_json::from_str(&state).expect("JSON");
+        let address = state["api"].as_str().expect("the API's address");
+        let response = reqwest::get(format!("{address}{path}")).await.expect("an answer");
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.expect("JSON")
+    }
+
     pub(crate) fn part(&self, name: &str) -> Value {
         let status: Value = serde_json::from_slice(&self.run(&["status", "--json"]).stdout).expect("status is JSON");
         let parts = status["parts"].as_array().expect("parts");

@@ -40,6 +40,23 @@ async fn batches_that_are_published_again_change_nothing_however_late() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_delivered_can_be_read_as_a_dead_letter() {
+    let Some(mut system) = System::start().await else { return };
+    let bus = system.bus().await;
+    for _ in 0..2 {
+        // Twice, as after a crash in the middle of it.
+        bus.send_dead_letter("1-2-3", "webhook pager: the receiver answers 404", r#"{"id":"1-2-3"}"#.into())
+            .await
+            .unwrap();
+    }
+    system.ingest(&[]).await;
+    system.drained().await;
+    let sql = "SELECT subject, reason, payload FROM weir.dead_letters";
+    let letter = "weir.records.dead\tundeliverable: webhook pager: the receiver answers 404\t{\"id\":\"1-2-3\"}";
+    assert_eq!(system.read(sql).await, letter);
+}
+
+#[tokio::test]
 async fn what_is_no_batch_becomes_a_dead_letter_once_and_the_rest_goes_on() {
     let Some(mut system) = System::start().await else { return };
     let (bus, jetstream) = (system.bus().await, system.client().await);
