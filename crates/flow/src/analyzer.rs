@@ -230,6 +230,8 @@ impl Analyzer {
         }
         self.summary.flows = self.tracker.flows();
         self.summary.evicted_flows = self.tracker.evicted();
+        self.summary.early_queries = self.exchanges.given_up_early();
+        self.summary.early_fragments = self.fragments.given_up_early();
         more
     }
 

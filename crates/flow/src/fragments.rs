@@ -113,6 +113,7 @@ pub struct Fragments {
     /// In the order of arrival; an entry that is gone or was made anew is known by its generation.
     order: VecDeque<(u64, Datagram, u64)>,
     bytes: usize,
+    early: u64,
     generations: u64,
     orphans: Vec<Orphan>,
     /// The latest time, microseconds.
@@ -175,7 +176,9 @@ impl Fragments {
         if entry.given {
             return None;
         }
-        if entry.spoilt || cut || end > MAX_PAYLOAD || others + end.max(entry.data.len()) > self.limits.bytes {
+        let too_much = others + end.max(entry.data.len()) > self.limits.bytes;
+        if entry.spoilt || cut || end > MAX_PAYLOAD || too_much {
+            self.early += u64::from(too_much && !entry.spoilt && !cut && end <= MAX_PAYLOAD);
             entry.spoil();
         } else {
             entry.place(start, bytes, (!fragment.more).then_some(end));
@@ -237,6 +240,12 @@ impl Fragments {
         }
     }
 
+    /// Packets that were not put together because there was no room for their fragments.
+    #[must_use]
+    pub const fn given_up_early(&self) -> u64 {
+        self.early
+    }
+
     /// Takes the fragments that will never get a name.
     pub fn take_orphans(&mut self) -> Vec<Orphan> {
         std::mem::take(&mut self.orphans)
@@ -267,6 +276,8 @@ impl Fragments {
         // Stale places in the order count too, or a stream of complete packets would let it grow.
         while self.order.len() >= self.limits.entries.max(1) {
             let Some((_, datagram, generation)) = self.order.pop_front() else { break };
+            let entry = self.entries.get(&datagram).filter(|entry| entry.generation == generation);
+            self.early += u64::from(entry.is_some_and(|entry| !entry.given && !entry.spoilt));
             self.give_up(&datagram, generation);
         }
     }

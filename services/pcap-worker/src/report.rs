@@ -332,6 +332,16 @@ fn given_up(summary: &Summary) -> Vec<GivenUp> {
             "names, requests and answers in them are not in the report",
         ),
         (
+            "DNS queries that did not wait for their answer",
+            summary.early_queries,
+            "too many waited at one time; such a query and its answer are rows of their own",
+        ),
+        (
+            "fragmented packets that were not put together",
+            summary.early_fragments,
+            "too much waited at one time; counted in their flows, what is in them is not in the report",
+        ),
+        (
             "subjects of findings",
             summary.findings.forgotten,
             "tables of the detectors were full; what was seen once was forgotten first, and findings about it may be missing",

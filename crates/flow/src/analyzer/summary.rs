@@ -222,6 +222,10 @@ pub struct Summary {
     pub flow_records: u64,
     /// Flows that ended early because the table was full.
     pub evicted_flows: u64,
+    /// DNS queries that stopped waiting for their answer because the table was full.
+    pub early_queries: u64,
+    /// Fragmented packets that were not put together because there was no room for them.
+    pub early_fragments: u64,
     /// TCP streams that were not looked into because all of them together held too much.
     pub unfollowed_streams: u64,
     /// TCP.

@@ -74,6 +74,7 @@ pub struct Exchanges {
     order: VecDeque<(u64, Match, u64)>,
     serials: u64,
     waiting: usize,
+    early: u64,
     finished: Vec<Dns>,
 }
 
@@ -92,7 +93,9 @@ impl Exchanges {
         let before = self.pending.get(&by).and_then(|queue| queue.iter().rev().take(MAX_COMPARED).find(same));
         record.repeats = before.map_or(0, |before| before.record.repeats.saturating_add(1));
         while self.order.len() >= self.limits.pending.max(1) {
+            let waiting = self.waiting;
             self.give_up_oldest();
+            self.early += waiting.saturating_sub(self.waiting) as u64;
         }
         self.serials += 1;
         self.order.push_back((record.time, by, self.serials));
@@ -118,6 +121,12 @@ impl Exchanges {
         row.rcode = Some(u32::from(answer.rcode));
         row.answers = answer.answers;
         self.finished.push(row);
+    }
+
+    /// Queries that stopped waiting for their answer because the table was full.
+    #[must_use]
+    pub const fn given_up_early(&self) -> u64 {
+        self.early
     }
 
     /// Gives up the queries that waited too long.

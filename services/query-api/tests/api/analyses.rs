@@ -196,6 +196,45 @@ async fn the_packets_of_a_filter_are_asked_for_by_its_flows() {
 }
 
 #[tokio::test]
+async fn flows_that_do_not_fit_into_a_question_are_put_beside_it() {
+    let Some(weir) = Weir::start().await else { return };
+    let bus = bus(&weir).await;
+    let id = upload(&weir, 1).await;
+    finish(&bus, id, &report("a", 1)).await;
+    weir.clickhouse
+        .write(&format!(
+            "INSERT INTO weir.flows (start_time, end_time, recorded_at, source, capture_id, flow_id, src_ip, dst_ip, src_port, dst_port, \
+             protocol) SELECT toDateTime64(1780000000, 6, 'UTC') AS s, s, s, 'pcap', '{id}', 1 + number, toIPv6('::ffff:10.0.0.1'), \
+             toIPv6('2001:db8::1'), number, 443, 6 FROM numbers(2500)"
+        ))
+        .await
+        .unwrap();
+    let mut questions = bus.questions(names::CARVE).await.unwrap();
+    let artifacts = bus.objects(names::ARTIFACTS).await.unwrap();
+    let lists = artifacts.clone();
+    let worker = tokio::spawn(async move {
+        let question = questions.next().await.expect("a question");
+        let asked = CarvePackets::decode(question.payload.clone()).unwrap();
+        let mut list = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut lists.get(&asked.list).await.unwrap(), &mut list).await.unwrap();
+        question.send("packets".into()).await.unwrap();
+        question.end().await.unwrap();
+        (asked, CarvePackets::decode(&*list).unwrap())
+    });
+    let path = format!("/api/v1/captures/{id}/packets");
+    until("a worker answers", || async {
+        let answer = weir.get(&path).query(&[("filter", "dst_port = 443")]).send().await.unwrap();
+        answer.status() == StatusCode::OK && answer.text().await.unwrap() == "packets"
+    })
+    .await;
+    let (asked, list) = worker.await.unwrap();
+    assert_eq!((asked.flows.len(), list.flows.len()), (0, 2500));
+    assert_eq!(list.flows.iter().map(|flow| flow.src_port).max(), Some(2499));
+    let gone = artifacts.get(&asked.list).await;
+    assert!(matches!(gone, Err(weir_bus::Error::NoObject { .. })), "nothing of it is kept");
+}
+
+#[tokio::test]
 async fn a_capture_whose_time_has_come_goes_with_all_that_belongs_to_it() {
     let Some(weir) = Weir::start_with(&["--report-ttl=2"]).await else { return };
     let bus = weir.bus().await;
