@@ -107,11 +107,11 @@ pub(crate) fn rcode(code: u16) -> String {
 
 /// What evidence is called and what it says, by the unit at the end of its name.
 pub(crate) fn evidence(name: &str, value: &Value) -> (String, String) {
+    /// Times of packets are moments; everything else in microseconds is shorter than thirty years.
+    const MOMENTS: f64 = 1e15;
     let spoken = |name: &str| name.replace('_', " ");
     let shown = |name: &str, text: String| (spoken(name), text);
     let Some(number) = value.as_f64() else { return (spoken(name), json(value)) };
-    // Times of packets are moments; everything else in microseconds is shorter than thirty years.
-    const MOMENTS: f64 = 1e15;
     if let Some(name) = name.strip_suffix("_us") {
         let moment = jiff::Timestamp::from_microsecond(number as i64).ok().filter(|_| number >= MOMENTS);
         return shown(name, moment.map_or_else(|| duration(number as u64), |time| self::moment(&time.to_string())));

@@ -66,7 +66,7 @@ fn area(
     let x = |index: usize| LEFT + width * index as f64 / points.len().max(1) as f64;
     let y = |value: f64| TOP + height * (1.0 - value / top);
     let span = values.len() as u64 * timeline.step_us;
-    let description = format!("{title} in steps of {}: at most {}{together}", duration(timeline.step_us), label(most),);
+    let description = format!("{title} in steps of {}: at most {}{together}", duration(timeline.step_us), label(most));
     html! {
         figure {
             figcaption { (description) }
