@@ -21,7 +21,7 @@ use crate::args::Upload;
 use crate::output;
 
 /// How often `--wait` asks for the state.
-const POLL: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(100);
 
 /// Steps of the bar of an analysis.
 const PROGRESS: u64 = 1000;

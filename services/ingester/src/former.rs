@@ -1,8 +1,11 @@
 //! Forms blocks out of the messages of one session.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use prost::Message as _;
@@ -14,6 +17,7 @@ use weir_service::Shutdown;
 use weir_store::rows::{DeadLetterRow, Position};
 
 use crate::{
+    announcer,
     block::{Block, Identity, Traced},
     config::Limits,
     cut::{self, Plan},
@@ -22,6 +26,10 @@ use crate::{
     metrics, watchdog,
     windows::{Taken, Windows},
 };
+
+/// How long a block still waits for others with the end of a capture in it, which somebody waits for. Many captures that end together
+/// are one block all the same.
+const AWAITED: Duration = Duration::from_millis(100);
 
 /// Reads messages and collects them into blocks.
 pub(crate) struct Former {
@@ -99,9 +107,14 @@ impl Former {
     async fn fresh(&mut self, shutdown: &Shutdown) -> Result<Block, Error> {
         let mut block = Block::default();
         let mut message = self.read(shutdown).await?;
-        let deadline = Instant::now() + self.limits.wait;
+        let mut deadline = Instant::now() + self.limits.wait;
+        let mut captures = 0;
         loop {
             self.add(&mut block, message);
+            if block.rows.captures[captures..].iter().any(announcer::is_end) {
+                deadline = deadline.min(Instant::now() + AWAITED);
+            }
+            captures = block.rows.captures.len();
             if block.rows.len() >= self.limits.rows
                 || block.tally.bytes >= self.limits.bytes
                 || block.messages.len() >= self.limits.messages
