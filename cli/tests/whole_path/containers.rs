@@ -1,14 +1,11 @@
 //! Real containers, on a bridge and on the host's network: flows have their names.
 
-use std::{fs, io::Read as _, net::TcpListener, time::Duration};
+use std::{fs, io::Read as _, net::TcpListener};
 
 use bollard::{models::HostConfig, query_parameters::InspectContainerOptions};
 use serde_json::json;
 
-use crate::{
-    engine::{dockerd::Dockerd, eventually},
-    weir::Weir,
-};
+use crate::{engine::dockerd::Dockerd, weir::Weir};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flows_of_containers_on_a_bridge_and_on_the_hosts_network_have_their_names() {

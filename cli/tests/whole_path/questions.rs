@@ -17,7 +17,8 @@ async fn the_flows_before_a_container_died_are_those_that_it_had() {
     let network = docker.network("shop").await;
     let described = docker.client().inspect_network(&network, None).await.expect("the network");
     let gateway = described.ipam.and_then(|ipam| ipam.config?.into_iter().next()?.gateway).expect("a gateway");
-    let environment = [("DOCKER_HOST", docker.host().as_str()), ("WEIR_DOCKER_WATCHER_RUNTIMES", "docker")];
+    let address = docker.host();
+    let environment = [("DOCKER_HOST", address.as_str()), ("WEIR_DOCKER_WATCHER_RUNTIMES", "docker")];
     let Some(weir) = Weir::up_with_or_skip(&format!("br-{}", &network[..12]), &[], &environment) else { return };
     let cannot = || weir.part("capture")["reason"].as_str().is_some_and(|reason| reason.contains("weir-capture"));
     // A slow machine may have it ready only after the rest.

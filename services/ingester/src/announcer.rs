@@ -26,15 +26,16 @@ impl Announcer {
     /// Announces those of the inserted rows that say how a capture ended. Saying it again changes nothing.
     pub(crate) async fn announce(&self, inserted: &[CaptureRow]) -> Result<(), Error> {
         let Some(bucket) = &self.bucket else { return Err(Error::Stopped) };
-        for row in inserted.iter().filter(|row| is_end(i32::from(row.state)) && row.deleted == 0) {
+        for row in inserted.iter().filter(|row| is_end(row)) {
             mark(bucket, row.capture_id).await?;
         }
         Ok(())
     }
 }
 
-fn is_end(state: i32) -> bool {
-    matches!(State::try_from(state), Ok(State::Done | State::Failed))
+/// Whether a row says how a capture ended.
+pub(crate) fn is_end(row: &CaptureRow) -> bool {
+    row.deleted == 0 && matches!(State::try_from(i32::from(row.state)), Ok(State::Done | State::Failed))
 }
 
 async fn mark(bucket: &Bucket<Capture>, id: Uuid) -> Result<(), Error> {

@@ -17,6 +17,7 @@ use weir_service::Shutdown;
 use weir_store::rows::{DeadLetterRow, Position};
 
 use crate::{
+    announcer,
     block::{Block, Identity, Traced},
     config::Limits,
     cut::{self, Plan},
@@ -106,9 +107,12 @@ impl Former {
         let mut block = Block::default();
         let mut message = self.read(shutdown).await?;
         let mut deadline = Instant::now() + self.limits.wait;
+        let mut captures = 0;
         loop {
             self.add(&mut block, message);
-            if !block.rows.container_events.is_empty() {
+            let ended = block.rows.captures[captures..].iter().any(announcer::is_end);
+            captures = block.rows.captures.len();
+            if ended || !block.rows.container_events.is_empty() {
                 deadline = deadline.min(Instant::now() + URGENT_WAIT);
             }
             if block.rows.len() >= self.limits.rows

@@ -12,7 +12,7 @@ use crate::ask::{number, text};
 use crate::output;
 
 /// How often the state is asked for.
-pub(crate) const POLL: Duration = Duration::from_millis(300);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// Steps of the bar of an analysis.
 pub(crate) const PROGRESS: u64 = 1000;
 

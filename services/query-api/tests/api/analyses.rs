@@ -198,7 +198,7 @@ async fn the_packets_of_a_filter_are_asked_for_by_its_flows() {
 #[tokio::test]
 async fn flows_that_do_not_fit_into_a_question_are_put_beside_it() {
     let Some(weir) = Weir::start().await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let id = upload(&weir, 1).await;
     finish(&bus, id, &report("a", 1)).await;
     weir.clickhouse

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use clap::Parser as _;
 use prost::Message as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -18,19 +17,6 @@ const PCAPNG: [u8; 28] = [
     0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0, 0x4d, 0x3c, 0x2b, 0x1a, 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255,
     28, 0, 0, 0,
 ];
-
-#[derive(clap::Parser)]
-struct BusOptions {
-    #[command(flatten)]
-    nats: weir_bus::Options,
-}
-
-async fn bus(weir: &Weir) -> Bus {
-    let options = BusOptions::parse_from(["test", &format!("--nats-url={}", weir.nats.url())]);
-    let bus = Bus::connect(&options.nats, "test").await.unwrap();
-    until("the bus is there", || async { bus.is_connected() }).await;
-    bus
-}
 
 /// A host that listens.
 async fn host(bus: &Bus) -> Questions {
@@ -101,7 +87,7 @@ async fn nobody_records_before_the_operator_allows_it() {
 #[tokio::test]
 async fn what_cannot_be_recorded_is_refused_before_a_host_is_asked() {
     let Some(weir) = Weir::start_with(&ON).await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let mut audits = audits(&bus).await;
     for (name, value, kind) in [
         ("filter", json!("port = "), "invalid-filter"),
@@ -137,7 +123,7 @@ async fn what_cannot_be_recorded_is_refused_before_a_host_is_asked() {
 #[tokio::test]
 async fn a_recording_becomes_a_capture_as_any_other() {
     let Some(weir) = Weir::start_with(&ON).await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let mut audits = audits(&bus).await;
     let mut host = host(&bus).await;
     let (id, question) = begin(&weir, &mut host).await;
@@ -178,7 +164,7 @@ async fn a_recording_becomes_a_capture_as_any_other() {
 #[tokio::test]
 async fn a_recording_that_does_not_come_to_its_end_fails_and_leaves_nothing() {
     let Some(weir) = Weir::start_with(&ON).await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let mut audits = audits(&bus).await;
     let mut host = host(&bus).await;
 
@@ -231,7 +217,7 @@ async fn a_recording_that_does_not_come_to_its_end_fails_and_leaves_nothing() {
 #[tokio::test]
 async fn a_recording_whose_service_is_gone_does_not_go_on_for_ever() {
     let Some(weir) = Weir::start_with(&ON).await else { return };
-    let bus = bus(&weir).await;
+    let bus = weir.bus().await;
     let id = Uuid::now_v7();
     let left = Capture {
         capture_id: id.as_bytes().to_vec(),
