@@ -14,7 +14,7 @@ async fn flows_of_containers_on_a_bridge_and_on_the_hosts_network_have_their_nam
     let bridge = format!("br-{}", &network[..12]);
     let on = |network: &str| HostConfig { network_mode: Some(network.to_owned()), ..HostConfig::default() };
     // It takes a connection, and then makes one to the host.
-    let script = "nc -l -p 8000 >/out/heard; echo back | nc $(cat /out/gateway) $(cat /out/port); while true; do sleep 1000; done";
+    let script = "/bin/nc -l -p 8000 >/out/heard; echo back | /bin/nc $(cat /out/gateway) $(cat /out/port); while true; do sleep 1000; done";
     let bridged = engine.run("bridged", script, on("shop")).await;
     let inspected = engine.client().inspect_container(&bridged, None::<InspectContainerOptions>).await.unwrap();
     let networks = inspected.network_settings.unwrap().networks.unwrap();
@@ -36,7 +36,7 @@ async fn flows_of_containers_on_a_bridge_and_on_the_hosts_network_have_their_nam
     let port = listener.local_addr().unwrap().port();
     fs::write(engine.shared().join("gateway"), &gateway).unwrap();
     fs::write(engine.shared().join("port"), port.to_string()).unwrap();
-    let script = format!("while ! test -f /out/go; do sleep 1; done; echo hello | nc {address} 8000; sleep 1000");
+    let script = format!("while ! test -f /out/go; do sleep 1; done; echo hello | /bin/nc {address} 8000; sleep 1000");
     let hostly = engine.run("hostly", &script, on("host")).await;
     let known = "SELECT count(DISTINCT name) AS known FROM containers WHERE name IN ('bridged', 'hostly')";
     weir.eventually(known, &json!({"known": 2}));

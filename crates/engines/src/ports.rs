@@ -1,7 +1,10 @@
 //! Free ports on loopback for what is internal.
 
-use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener};
+use std::sync::{Mutex, PoisonError};
+use std::{fs, io};
 
 use crate::Error;
 use crate::secrets;
@@ -16,15 +19,26 @@ const FIRST: u16 = 10_000;
 /// a server that crashed must find its port free when it comes back, and an ephemeral one may be some client's by then.
 pub fn free_port() -> Result<u16, Error> {
     let last = ephemeral_start().unwrap_or(32_768);
-    let mut refused = std::io::Error::other("not one was tried");
+    let mut refused = io::Error::other("not one was tried");
     for _ in 0..ATTEMPTS {
         let port = if last > FIRST + 1_000 { FIRST + secrets::random_u16() % (last - FIRST) } else { 0 };
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr()) {
-            Ok(address) => return Ok(address.port()),
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
+        match free.and_then(|address| reserve(address.port())) {
+            Ok(port) => return Ok(port),
             Err(error) => refused = error,
         }
     }
     Err(Error::NoPort(refused))
+}
+
+/// Keeps other instances from choosing it before somebody listens there: a name that goes with this process, in the network namespace in
+/// which ports are, too.
+fn reserve(port: u16) -> io::Result<u16> {
+    static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let name = UnixAddress::from_abstract_name(format!("weir-port-{port}"))?;
+    let reservation = UnixListener::bind_addr(&name)?;
+    RESERVED.lock().unwrap_or_else(PoisonError::into_inner).push(reservation);
+    Ok(port)
 }
 
 /// The first port that the kernel gives to outgoing connections.
