@@ -229,7 +229,7 @@ mod tests {
                 rest = match rest {
                     None => Some(missing(start, piece)),
                     Some(0) => break,
-                    Some(rest) => Some(if rest <= piece { 0 } else { rest - piece }),
+                    Some(rest) => Some(rest.saturating_sub(piece)),
                 };
                 picked += piece;
             }
@@ -241,7 +241,7 @@ mod tests {
             protocol: u8, ports: (u16, u16), ip_bytes: u32, header_bytes: u32, before: u64, start: [u8; 8],
         ) {
             let (src_port, dst_port) = ports;
-            let headers = Headers { protocol, src_port, dst_port, ip_bytes, header_bytes, ..Headers::default() };
+            let headers = Headers { src_port, dst_port, protocol, ip_bytes, header_bytes, ..Headers::default() };
             let looked = look(&headers, before);
             let dns = [53, 5353, 5355].iter().any(|port| src_port == *port || dst_port == *port);
             prop_assert!(looked == Look::No || dns || before < LOOKED_AT);
