@@ -21,6 +21,8 @@ type Entries = [ledger::Entry; ledger::Outcome::ALL.len()];
 pub(crate) struct Books {
     rows: Option<Rows>,
     pages: BTreeMap<u32, Page>,
+    /// What the life before has told, until it is known which interfaces are where.
+    earlier: BTreeMap<u32, Entries>,
     /// What is not in the kernel's ledger: packets in records that found no room, and packets that nobody saw.
     unpublished: Sums,
     unseen: u64,
@@ -45,6 +47,10 @@ impl Books {
     /// These interfaces are attached to, name and index, since `now` (microseconds since the Unix epoch). Who was before at the place of one
     /// must have been told of.
     pub(crate) fn open(&mut self, attached: &[(String, u32)], now: u64) {
+        for (place, entries) in std::mem::take(&mut self.earlier) {
+            let told = Ledger { entries, ..Ledger::default() };
+            self.pages.insert(place, Page { told, since: now, ..Page::default() });
+        }
         let mut places: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
         for (name, index) in attached {
             places.entry(ledger::place(*index)).or_default().insert(name.clone());
@@ -55,12 +61,9 @@ impl Books {
         }
     }
 
-    /// Goes on at `now` with what the life before has told of each place.
-    pub(crate) fn go_on(&mut self, told: impl Iterator<Item = (u32, Entries)>, now: u64) {
-        for (place, entries) in told {
-            let told = Ledger { entries, ..Ledger::default() };
-            self.pages.insert(place, Page { told, since: now, ..Page::default() });
-        }
+    /// Goes on with what the life before has told of each place.
+    pub(crate) fn go_on(&mut self, told: impl Iterator<Item = (u32, Entries)>) {
+        self.earlier.extend(told);
     }
 
     /// What was told of each place until now.
@@ -231,6 +234,25 @@ mod tests {
         ledger.record(ledger::Outcome::Accounted, size(4));
         books.keep(&[(0, ledger)], 3);
         assert_eq!(sums(&told.lock().unwrap()), [9, 6, 3]);
+    }
+
+    #[test]
+    fn what_the_life_before_has_told_is_not_told_again() {
+        let (mut books, told, _) = books();
+        let mut ledger = Ledger::default();
+        ledger.record(ledger::Outcome::Accounted, Size { packets: 3, bytes: 30 });
+        books.go_on([(7, ledger.entries), (9, ledger.entries)].into_iter());
+        ledger.record(ledger::Outcome::Accounted, Size { packets: 2, bytes: 20 });
+        books.keep(&[(7, ledger), (9, ledger)], 100);
+        assert!(told.lock().unwrap().is_empty(), "it is not known of which interface");
+        books.open(&[("veth1".into(), 7)], 200);
+        books.keep(&[(7, ledger), (9, ledger)], 300);
+        let told = told.lock().unwrap();
+        assert_eq!((sum(&told, "veth1", Outcome::Seen), sum(&told, "", Outcome::Seen)), (2, 2));
+        assert_eq!(
+            books.told().map(|(place, entries)| (place, entries[0].packets)).collect::<Vec<_>>(),
+            [(7, 5), (9, 5)]
+        );
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Capture {
             let unseen = accounted.saturating_sub(life.reported.packets + duplicates + pending);
             metrics::unseen(unseen);
             books.unseen(unseen);
-            books.go_on(shares.iter().map(|(place, share)| (*place, share.told)), utc_us()?);
+            books.go_on(shares.iter().map(|(place, share)| (*place, share.told)));
         }
         kernel.hand_on(&life, std::iter::empty())?;
         let seed = life.seed;
@@ -279,6 +279,8 @@ impl Thread {
     fn keep_books(&mut self) -> Result<u64, Error> {
         let now = utc_us()?;
         self.books.keep(&self.ledgers()?, now);
+        // At once: what was told must not be unknown to the next life.
+        self.hand_on()?;
         Ok(now)
     }
 
