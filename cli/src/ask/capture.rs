@@ -3,6 +3,7 @@
 use anyhow::Result;
 use comfy_table::Cell;
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::captures::{
     follow::{POLL, PROGRESS, bar, bars, look},
@@ -28,14 +29,21 @@ pub(crate) async fn run(options: &Capture) -> Result<bool> {
     if let Some(name) = &options.name {
         body["name"] = name.as_str().into();
     }
+    // Heard from the first moment, and remembered until it is looked for.
+    let mut interrupts =
+        if options.wait || options.output.is_some() { Some(signal(SignalKind::interrupt())?) } else { None };
     let mut capture: Value = api::json(api.send(api.post("/captures/live").json(&body)).await?).await?;
     let id = text(&capture, "capture_id");
-    if options.wait || options.output.is_some() {
-        capture = follow(&api, &id).await?;
+    if let Some(interrupts) = &mut interrupts {
+        capture = follow(&api, &id, interrupts).await?;
     }
     let well = text(&capture, "state") != "failed";
-    if let Some(path) = options.output.as_deref().filter(|_| well) {
-        to_file(api.send(api.get(&format!("/captures/{id}/packets"))).await?, path).await?;
+    if let (Some(path), Some(interrupts), true) = (options.output.as_deref(), &mut interrupts, well) {
+        let download = async { to_file(api.send(api.get(&format!("/captures/{id}/packets"))).await?, path).await };
+        tokio::select! {
+            done = download => done?,
+            Some(()) = interrupts.recv() => anyhow::bail!("interrupted; the capture is kept as {id}"),
+        }
     }
     if options.json {
         output::line(&capture)?;
@@ -46,7 +54,7 @@ pub(crate) async fn run(options: &Capture) -> Result<bool> {
 }
 
 /// Waits for the end. The first Ctrl-C ends the recording, and what it has is analysed; the second one ends the waiting.
-async fn follow(api: &Api, id: &str) -> Result<Value> {
+async fn follow(api: &Api, id: &str, interrupts: &mut Signal) -> Result<Value> {
     let bars = bars();
     let bar = bar(&bars, PROGRESS, "recording", "{prefix:24!} {bar:30} {msg}");
     let mut poll = tokio::time::interval(POLL);
@@ -54,17 +62,15 @@ async fn follow(api: &Api, id: &str) -> Result<Value> {
     loop {
         tokio::select! {
             _ = poll.tick() => {}
-            interrupted = tokio::signal::ctrl_c(), if !stopped => {
-                interrupted?;
+            Some(()) = interrupts.recv() => {
+                if stopped {
+                    anyhow::bail!("interrupted; the capture goes on as {id}");
+                }
                 stopped = true;
                 // One that has ended by now goes on as it would.
                 let answer = api.send(api.post(&format!("/captures/{id}/stop"))).await;
                 bar.set_message(answer.map_or_else(|error| format!("{error:#}"), |_| "stopping".to_owned()));
                 continue;
-            }
-            interrupted = tokio::signal::ctrl_c(), if stopped => {
-                interrupted?;
-                anyhow::bail!("interrupted; the capture goes on as {id}");
             }
         }
         if let Some(capture) = look(api, id, &bar).await? {

@@ -78,7 +78,15 @@ fn packets_are_recorded_on_demand_and_become_a_capture() {
         ),
         &json!({"outcomes": ["requested", "recorded"], "client": "127.0.0.1", "filter": filter, "packets": capture["packets"]}),
     );
+    silence_is_recorded_too(&weir);
     a_killed_capture_leaves_one_that_failed(&weir);
+}
+
+/// Longer than an upload may be silent.
+fn silence_is_recorded_too(weir: &Weir) {
+    let capture = weir.json(&["capture", "--filter", "port = 1 and protocol = sctp", "--for", "22s", "--wait"]);
+    let told = (&capture["state"], &capture["recording"]["ended"], &capture["packets"]);
+    assert_eq!(told, (&json!("done"), &json!("time"), &json!(0)), "{capture}");
 }
 
 /// Why this machine cannot, in the words of the program.

@@ -325,10 +325,8 @@ impl Pieces<'_> {
         if counts.ended.is_empty() {
             counts.ended = piece.ended.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
         }
-        if !piece.data.is_empty() {
-            self.sender.send(Ok(piece.data.into())).await.map_err(|_| "it cannot be stored".to_owned())?;
-        }
-        Ok(())
+        // An empty one too: it tells the store that more may come.
+        self.sender.send(Ok(piece.data.into())).await.map_err(|_| "it cannot be stored".to_owned())
     }
 
     /// Says in the state how far it is; false = it was deleted.
