@@ -36,10 +36,10 @@ pub struct Config {
     /// Directory of a BPF file system (`/sys/fs/bpf/weir`) where the table and what is attached outlive a killed capture: the next one goes on with it
     #[arg(long, env = "WEIR_CAPTURE_PIN", value_name = "DIR")]
     pub pin: Option<PathBuf>,
-    /// How often ended flows are reported
+    /// How often flows that have ended, and new ones, are reported
     #[arg(long, env = "WEIR_CAPTURE_DRAIN_ENDED", value_name = "DURATION", default_value = "1s", value_parser = drain_interval)]
     pub drain_ended: Duration,
-    /// How often flows that go on are reported
+    /// How often flows that go on are reported from then on
     #[arg(long, env = "WEIR_CAPTURE_DRAIN_ACTIVE", value_name = "DURATION", default_value = "5s", value_parser = drain_interval)]
     pub drain_active: Duration,
     /// A TCP flow without packets for this long has ended

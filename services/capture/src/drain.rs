@@ -255,11 +255,15 @@ impl Drain {
         if quiet_for >= self.policy.idle.of(slot.key.protocol()) {
             return Decision::End(EndReason::Idle);
         }
-        // The end is near and will bring the rest, unless the packets do not stop.
-        let active = if ended.is_some() { self.policy.active * 2 } else { self.policy.active };
         let reported = &self.reported[number as usize];
         let since = if reported.at == 0 { slot.first_seen } else { reported.at };
-        let due = Duration::from_nanos(now.saturating_sub(since)) >= active;
+        let wait = match (ended, reported.at) {
+            // The end is near and will bring the rest, unless the packets do not stop.
+            (Some(_), _) => self.policy.active * 2,
+            (None, 0) => self.policy.first,
+            (None, _) => self.policy.active,
+        };
+        let due = Duration::from_nanos(now.saturating_sub(since)) >= wait;
         if due && reported.differs(slot) { Decision::Report } else { Decision::Keep }
     }
 

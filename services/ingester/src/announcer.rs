@@ -34,7 +34,7 @@ impl Announcer {
 }
 
 /// Whether a row says how a capture ended.
-pub(crate) fn is_end(row: &CaptureRow) -> bool {
+fn is_end(row: &CaptureRow) -> bool {
     row.deleted == 0 && matches!(State::try_from(i32::from(row.state)), Ok(State::Done | State::Failed))
 }
 

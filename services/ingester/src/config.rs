@@ -26,12 +26,12 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1 << 10..=1 << 30)
     )]
     pub block_bytes: u64,
-    /// Milliseconds after its first message that close a block; one with events of containers or the end of a capture is closed earlier
+    /// Milliseconds after its first message that close a block: no record waits longer for others
     #[arg(
         long,
         env = "WEIR_INGESTER_BLOCK_WAIT_MS",
         value_name = "MS",
-        default_value_t = 1000,
+        default_value_t = 250,
         value_parser = clap::value_parser!(u64).range(1..=30_000)
     )]
     pub block_wait_ms: u64,

@@ -1,11 +1,8 @@
 //! Forms blocks out of the messages of one session.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use prost::Message as _;
@@ -17,7 +14,6 @@ use weir_service::Shutdown;
 use weir_store::rows::{DeadLetterRow, Position};
 
 use crate::{
-    announcer,
     block::{Block, Identity, Traced},
     config::Limits,
     cut::{self, Plan},
@@ -26,9 +22,6 @@ use crate::{
     metrics,
     windows::{Taken, Windows},
 };
-
-/// How long a block waits for more after something that somebody may wait for: at most five blocks a second are made for its sake.
-const URGENT_WAIT: Duration = Duration::from_millis(200);
 
 /// Reads messages and collects them into blocks.
 pub(crate) struct Former {
@@ -106,15 +99,9 @@ impl Former {
     async fn fresh(&mut self, shutdown: &Shutdown) -> Result<Block, Error> {
         let mut block = Block::default();
         let mut message = self.read(shutdown).await?;
-        let mut deadline = Instant::now() + self.limits.wait;
-        let mut captures = 0;
+        let deadline = Instant::now() + self.limits.wait;
         loop {
             self.add(&mut block, message);
-            let ended = block.rows.captures[captures..].iter().any(announcer::is_end);
-            captures = block.rows.captures.len();
-            if ended || !block.rows.container_events.is_empty() {
-                deadline = deadline.min(Instant::now() + URGENT_WAIT);
-            }
             if block.rows.len() >= self.limits.rows
                 || block.tally.bytes >= self.limits.bytes
                 || block.messages.len() >= self.limits.messages

@@ -10,7 +10,9 @@ const UDP: u8 = 17;
 /// When to report and when to end a flow.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// A flow that goes on is reported when its last report is this old.
+    /// A flow that goes on is reported for the first time when it is this old: nobody waits long to see who talks now.
+    pub first: Duration,
+    /// A flow that goes on is reported again when its last report is this old.
     pub active: Duration,
     /// A closed TCP conversation is kept this long, for the last acknowledgements.
     pub linger: Duration,

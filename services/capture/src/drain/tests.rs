@@ -174,6 +174,7 @@ impl Table for Model {
 fn policy() -> Policy {
     let idle = Duration::from_secs(10);
     Policy {
+        first: Duration::from_secs(5),
         active: Duration::from_secs(5),
         linger: Duration::from_secs(1),
         idle: Idle { tcp: idle, udp: idle, icmp: idle, other: idle },
@@ -216,6 +217,20 @@ fn a_flow_that_goes_on_is_reported_by_its_differences() {
     assert_eq!(second[0].tx, Traffic { packets: 1, bytes: 100, tcp_flags: ACK });
     assert_eq!(second[0].rx, Traffic::default());
     assert_eq!((second[0].start, second[0].end), (6 * SECOND, 6 * SECOND));
+}
+
+#[test]
+fn a_new_flow_is_reported_early_and_then_as_any_other() {
+    let (mut table, mut drain) = (Model::new(4), Drain::new(Policy { first: Duration::from_secs(1), ..policy() }));
+    table.packet(there(SYN));
+    table.now += SECOND;
+    let first = run(&mut drain, &mut table);
+    assert_eq!((first[0].tx.packets, first[0].end_reason), (1, EndReason::Active));
+    table.packet(there(ACK));
+    table.now += 4 * SECOND;
+    assert_eq!(run(&mut drain, &mut table), []);
+    table.now += SECOND;
+    assert_eq!(run(&mut drain, &mut table)[0].tx.packets, 1);
 }
 
 #[test]
