@@ -71,12 +71,18 @@ fn flood(program: &std::path::Path, duration: Duration) -> anyhow::Result<()> {
     let wire = Wire::new()?;
     let service = Service::start(program, &wire, &[])?;
     let sent = traffic::flood(&wire, duration)?;
+    let least = wire.packets()?;
     let report = service.stop()?;
+    // Between them it was detached, and the hosts of the wire may still look for neighbours.
+    let counted = least..=wire.packets()?;
     println!("64-byte UDP as fast as one thread sends, {} s", duration.as_secs());
     println!("  sent {sent} packets, {:.0} a second", sent as f64 / duration.as_secs_f64());
     say(&report);
-    let counted = wire.packets()?;
-    ensure!(report.seen == counted, "the interface counted {counted} packets, the program saw {}", report.seen);
+    ensure!(
+        counted.contains(&report.seen),
+        "the interface counted {counted:?} packets, the program saw {}",
+        report.seen
+    );
     println!("  the interface counted as many");
     let per_packet = report.cpu.as_nanos() as f64 / report.seen.max(1) as f64;
     println!("  process: {per_packet:.1} ns of CPU per packet (mark: 100)");
