@@ -28,20 +28,42 @@ ALTER TABLE container_stats ADD INDEX IF NOT EXISTS recorded_at_index recorded_a
 ALTER TABLE flows ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
 ;
 -- Who had which address from when until when. `scope` is the host; it is empty in a second row of those lives during which no other container
--- of any host had the address: a capture does not say where it was made.
+-- of any host had the address: a capture does not say where it was made. Of a network that a container has joined while it ran it has the
+-- address from then on.
 CREATE VIEW IF NOT EXISTS container_addresses AS
-WITH lives AS
+WITH joined AS
+(
+    SELECT host, container_id, attributes['network_id'] AS network_id, groupUniqArray(1000)(time) AS times
+    FROM container_events
+    WHERE action = 'network_connect'
+    GROUP BY host, container_id, network_id
+),
+lives AS
 (
     SELECT
-        host,
-        container_id,
-        name,
-        image,
-        arrayJoin(ip_addresses) AS ip,
-        started_at,
-        ifNull(finished_at, toDateTime64('2299-12-31 23:59:59', 6, 'UTC')) AS until
-    FROM containers FINAL
-    WHERE started_at > fromUnixTimestamp64Micro(0, 'UTC') AND NOT host_network
+        l.host AS host,
+        l.container_id AS container_id,
+        l.name AS name,
+        l.image AS image,
+        l.ip AS ip,
+        -- What is told before the start, or with it, is how the container begins.
+        arrayMax(arrayPushFront(arrayFilter(t -> t > l.began AND t <= l.until, j.times), l.began)) AS started_at,
+        l.until AS until
+    FROM
+    (
+        SELECT
+            host,
+            container_id,
+            name,
+            image,
+            arrayJoin(ip_addresses) AS ip,
+            started_at AS began,
+            arrayFirst(network -> network.ip = ip, networks).network_id AS network_id,
+            ifNull(finished_at, toDateTime64('2299-12-31 23:59:59', 6, 'UTC')) AS until
+        FROM containers FINAL
+        WHERE started_at > fromUnixTimestamp64Micro(0, 'UTC') AND NOT host_network
+    ) AS l
+    LEFT JOIN joined AS j ON j.host = l.host AND j.container_id = l.container_id AND j.network_id = l.network_id
 )
 SELECT host AS scope, host, ip, started_at, until, container_id, name, image
 FROM lives

@@ -181,6 +181,36 @@ async fn flows_have_the_names_that_came_late() {
 }
 
 #[tokio::test]
+async fn an_address_of_a_network_that_a_container_joined_later_is_its_own_from_then_on() {
+    let Some(weir) = Weir::start().await else { return };
+    // `moves` began after `before`, which had until 11:00 the address that it got at 12:00.
+    let networks = "[('front', 'n1', '::ffff:10.0.0.2', ''), ('back', 'n2', '::ffff:10.0.1.2', '')]";
+    let lives = format!(
+        "('h', 'docker', 'b', 'before', ['::ffff:10.0.1.2'], [('back', 'n2', '::ffff:10.0.1.2', '')], '2026-06-01 08:00:00', '2026-06-01 11:00:00', '2026-06-01 13:00:00'),\
+         ('h', 'docker', 'm', 'moves', ['::ffff:10.0.0.2', '::ffff:10.0.1.2'], {networks}, '2026-06-01 09:00:00', NULL, '2026-06-01 13:00:00')"
+    );
+    let columns = "host, runtime, container_id, name, ip_addresses, networks, started_at, finished_at, observed_at";
+    write_rows(&weir, "containers", columns, &lives).await;
+    let events =
+        [("08:59:59.9", "m", "n1"), ("07:59:59.9", "b", "n2"), ("12:00:00", "m", "n2")].map(|(time, id, network)| {
+            format!("('2026-06-01 {time}', 'h', 'docker', '{id}', 'network_connect', {{'network_id': '{network}'}})")
+        });
+    write_rows(&weir, "container_events", "time, host, runtime, container_id, action, attributes", &events.join(","))
+        .await;
+    let flows = [(1, "10:00:00", "10.0.1.2"), (2, "11:30:00", "10.0.1.2"), (3, "12:30:00", "10.0.1.2"), (4, "10:00:00", "10.0.0.2")]
+        .map(|(id, time, ip)| {
+            format!("('2026-06-01 {time}', '2026-06-01 {time}', '2026-06-01 {time}', 'ebpf', 'h', {id}, '::ffff:{ip}', '::ffff:203.0.113.9', 443, 6)")
+        });
+    let columns = "start_time, end_time, recorded_at, source, host, flow_id, src_ip, dst_ip, dst_port, protocol";
+    write_rows(&weir, "flows", columns, &flows.join(",")).await;
+    let page = weir.json(&format!("/api/v1/flows?{DAY}")).await;
+    let mut names: Vec<_> =
+        page["items"].as_array().unwrap().iter().map(|item| json!([item["flow_id"], item["src_container"]])).collect();
+    names.sort_by_key(Value::to_string);
+    assert_eq!(names, [json!(["1", "before"]), json!(["2", ""]), json!(["3", "moves"]), json!(["4", "moves"])]);
+}
+
+#[tokio::test]
 async fn a_translated_flow_counts_once_and_where_only_its_outer_side_was_captured_too() {
     let Some(weir) = Weir::start().await else { return };
     let lives = [("w", "web", "10.0.0.2"), ("d", "db", "10.0.0.3")].map(|(id, name, ip)| {
