@@ -383,6 +383,15 @@ pub struct Dns {
     /// Times that the client had sent the same query before, while it waited.
     #[prost(uint32, tag = "17")]
     pub repeats: u32,
+    /// What the ends are on their own side of the address translation of the host; 0 = not translated.
+    #[prost(fixed64, tag = "260")]
+    pub src_nat_ip_high: u64,
+    #[prost(fixed64, tag = "261")]
+    pub src_nat_ip_low: u64,
+    #[prost(fixed64, tag = "262")]
+    pub dst_nat_ip_high: u64,
+    #[prost(fixed64, tag = "263")]
+    pub dst_nat_ip_low: u64,
 }
 /// One TLS client hello.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -436,6 +445,15 @@ pub struct Tls {
     /// First alert of either side, as on the wire (level * 256 + description); 0 = none seen, encrypted ones are not.
     #[prost(uint32, tag = "21")]
     pub alert: u32,
+    /// What the ends are on their own side of the address translation of the host; 0 = not translated.
+    #[prost(fixed64, tag = "260")]
+    pub src_nat_ip_high: u64,
+    #[prost(fixed64, tag = "261")]
+    pub src_nat_ip_low: u64,
+    #[prost(fixed64, tag = "262")]
+    pub dst_nat_ip_high: u64,
+    #[prost(fixed64, tag = "263")]
+    pub dst_nat_ip_low: u64,
 }
 /// One HTTP request with its response.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -471,6 +489,15 @@ pub struct Http {
     /// 1.0, 1.1, 2, as the request has it.
     #[prost(string, tag = "15")]
     pub version: ::prost::alloc::string::String,
+    /// What the ends are on their own side of the address translation of the host; 0 = not translated.
+    #[prost(fixed64, tag = "260")]
+    pub src_nat_ip_high: u64,
+    #[prost(fixed64, tag = "261")]
+    pub src_nat_ip_low: u64,
+    #[prost(fixed64, tag = "262")]
+    pub dst_nat_ip_high: u64,
+    #[prost(fixed64, tag = "263")]
+    pub dst_nat_ip_low: u64,
 }
 /// What a container used, at one moment. Counters are cumulative since it started; absent = could not be read.
 #[derive(Clone, PartialEq, ::prost::Message)]

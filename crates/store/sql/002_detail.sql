@@ -52,7 +52,9 @@ ALTER TABLE flows
     ADD COLUMN IF NOT EXISTS rx_rtp_reordered          Nullable(UInt64) CODEC(ZSTD(1))
 ;
 ALTER TABLE dns
-    ADD COLUMN IF NOT EXISTS repeats UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS repeats    UInt32 COMMENT 'times that the client had sent the same query before, while it waited' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS src_nat_ip IPv6 COMMENT 'as in flows' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_nat_ip IPv6 CODEC(ZSTD(1))
 ;
 ALTER TABLE tls
     ADD COLUMN IF NOT EXISTS protocol       UInt8 COMMENT 'what carried it: 6 = TLS, 17 = QUIC or DTLS',
@@ -63,12 +65,17 @@ ALTER TABLE tls
     ADD COLUMN IF NOT EXISTS issuer         String CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS not_before     Nullable(DateTime64(6, 'UTC')) CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS not_after      Nullable(DateTime64(6, 'UTC')) CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS alert          UInt16 COMMENT 'first alert that was not encrypted: level * 256 + description; 0 = none' CODEC(ZSTD(1))
+    ADD COLUMN IF NOT EXISTS alert          UInt16 COMMENT 'first alert that was not encrypted: level * 256 + description; 0 = none' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS src_nat_ip     IPv6 COMMENT 'as in flows' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_nat_ip     IPv6 CODEC(ZSTD(1))
 ;
 ALTER TABLE http
-    ADD COLUMN IF NOT EXISTS src_port UInt16 CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS dst_port UInt16 CODEC(ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS version  LowCardinality(String) COMMENT '1.0, 1.1, 2'
+    ADD COLUMN IF NOT EXISTS src_port   UInt16 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_port   UInt16 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS version    LowCardinality(String) COMMENT '1.0, 1.1, 2',
+    ADD COLUMN IF NOT EXISTS src_nat_ip IPv6 COMMENT 'as in flows' CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS dst_nat_ip IPv6 CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS container  LowCardinality(String)
 ;
 ALTER TABLE container_stats
     ADD COLUMN IF NOT EXISTS tier                    LowCardinality(String) COMMENT 'who counted: api, cri, cgroup',

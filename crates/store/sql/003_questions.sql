@@ -1,7 +1,8 @@
 -- Who containers are in more detail, and the questions that one asks about them, as views. The conventions are those of 001_initial.sql.
 --
 -- A flow that the host translates has a record on each side of the translation where both sides are captured, and one where only the outer
--- side is. Sums take the records on the container's own side if there is one in their interval, else the others.
+-- side is. Sums take the records on the container's own side if there is one in their interval, else the others. What the ends are on their
+-- own side (`src_nat_ip`, `dst_nat_ip`, with the ports) is the same in the records of both sides: so they are known to be of one flow.
 --
 -- A view over flows has `time`, the beginning of five minutes: the sorting key of flows begins with it, so that a condition on it reads
 -- only what it must.
@@ -27,20 +28,42 @@ ALTER TABLE container_stats ADD INDEX IF NOT EXISTS recorded_at_index recorded_a
 ALTER TABLE flows ADD INDEX IF NOT EXISTS recorded_at_index recorded_at TYPE minmax GRANULARITY 1
 ;
 -- Who had which address from when until when. `scope` is the host; it is empty in a second row of those lives during which no other container
--- of any host had the address: a capture does not say where it was made.
+-- of any host had the address: a capture does not say where it was made. Of a network that a container has joined while it ran it has the
+-- address from then on.
 CREATE VIEW IF NOT EXISTS container_addresses AS
-WITH lives AS
+WITH joined AS
+(
+    SELECT host, container_id, attributes['network_id'] AS network_id, groupUniqArray(1000)(time) AS times
+    FROM container_events
+    WHERE action = 'network_connect'
+    GROUP BY host, container_id, network_id
+),
+lives AS
 (
     SELECT
-        host,
-        container_id,
-        name,
-        image,
-        arrayJoin(ip_addresses) AS ip,
-        started_at,
-        ifNull(finished_at, toDateTime64('2299-12-31 23:59:59', 6, 'UTC')) AS until
-    FROM containers FINAL
-    WHERE started_at > fromUnixTimestamp64Micro(0, 'UTC') AND NOT host_network
+        l.host AS host,
+        l.container_id AS container_id,
+        l.name AS name,
+        l.image AS image,
+        l.ip AS ip,
+        -- What is told before the start, or with it, is how the container begins.
+        arrayMax(arrayPushFront(arrayFilter(t -> t > l.began AND t <= l.until, j.times), l.began)) AS started_at,
+        l.until AS until
+    FROM
+    (
+        SELECT
+            host,
+            container_id,
+            name,
+            image,
+            arrayJoin(ip_addresses) AS ip,
+            started_at AS began,
+            arrayFirst(network -> network.ip = ip, networks).network_id AS network_id,
+            ifNull(finished_at, toDateTime64('2299-12-31 23:59:59', 6, 'UTC')) AS until
+        FROM containers FINAL
+        WHERE started_at > fromUnixTimestamp64Micro(0, 'UTC') AND NOT host_network
+    ) AS l
+    LEFT JOIN joined AS j ON j.host = l.host AND j.container_id = l.container_id AND j.network_id = l.network_id
 )
 SELECT host AS scope, host, ip, started_at, until, container_id, name, image
 FROM lives
@@ -109,31 +132,58 @@ WITH changes AS
     WHERE started_at > fromUnixTimestamp64Micro(0, 'UTC')
     WINDOW lives AS (PARTITION BY host, name ORDER BY started_at ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 ),
-destinations AS
+records AS
 (
     SELECT
         host,
         src_container AS container,
-        if(dst_name = '', replaceOne(toString(dst_ip), '::ffff:', ''), dst_name) AS destination,
+        if(dst_nat_ip = toIPv6('::'), dst_ip, dst_nat_ip) AS ip,
+        toStartOfHour(start_time) AS hour,
+        toString(dst_name) AS name,
+        src_nat_ip = toIPv6('::') AS own,
         min(start_time) AS first_time,
         max(end_time) AS last_time,
-        groupUniqArray(16)(dst_ip) AS ips,
-        groupUniqArray(16)(dst_port) AS ports,
-        if(countIf(own) > 0, uniqExactIf(flow_id, own), uniqExact(flow_id)) AS flows,
-        if(countIf(own) > 0, sumIf(f.tx_bytes, own), sum(f.tx_bytes)) AS tx_bytes,
-        if(countIf(own) > 0, sumIf(f.rx_bytes, own), sum(f.rx_bytes)) AS rx_bytes
-    FROM (SELECT *, src_nat_ip = toIPv6('::') AS own FROM flows) AS f
+        groupUniqArray(16)(if(dst_nat_ip = toIPv6('::'), dst_port, dst_nat_port)) AS ports,
+        uniqExactState(flow_id) AS flow_ids,
+        sum(f.tx_bytes) AS tx_bytes,
+        sum(f.rx_bytes) AS rx_bytes
+    FROM flows AS f
     WHERE source = 'ebpf' AND src_container != '' AND dst_container_id = ''
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:0.0.0.0') AND toIPv6('::ffff:0.255.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:10.0.0.0') AND toIPv6('::ffff:10.255.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:100.64.0.0') AND toIPv6('::ffff:100.127.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:127.0.0.0') AND toIPv6('::ffff:127.255.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:169.254.0.0') AND toIPv6('::ffff:169.254.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:172.16.0.0') AND toIPv6('::ffff:172.31.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:192.168.0.0') AND toIPv6('::ffff:192.168.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::ffff:224.0.0.0') AND toIPv6('::ffff:255.255.255.255'))
-        AND NOT (dst_ip BETWEEN toIPv6('::') AND toIPv6('::1'))
-        AND dst_ip < toIPv6('fc00::')
+        AND NOT (ip BETWEEN toIPv6('::ffff:0.0.0.0') AND toIPv6('::ffff:0.255.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:10.0.0.0') AND toIPv6('::ffff:10.255.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:100.64.0.0') AND toIPv6('::ffff:100.127.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:127.0.0.0') AND toIPv6('::ffff:127.255.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:169.254.0.0') AND toIPv6('::ffff:169.254.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:172.16.0.0') AND toIPv6('::ffff:172.31.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:192.168.0.0') AND toIPv6('::ffff:192.168.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::ffff:224.0.0.0') AND toIPv6('::ffff:255.255.255.255'))
+        AND NOT (ip BETWEEN toIPv6('::') AND toIPv6('::1'))
+        AND ip < toIPv6('fc00::')
+    GROUP BY host, container, ip, hour, name, own
+),
+destinations AS
+(
+    SELECT
+        host,
+        container,
+        multiIf(name != '', name, any_name != '', any_name, replaceOne(toString(ip), '::ffff:', '')) AS destination,
+        min(part_first) AS first_time,
+        max(part_last) AS last_time,
+        groupUniqArray(16)(ip) AS ips,
+        groupUniqArrayArray(16)(part_ports) AS ports,
+        uniqExactMerge(flow_ids) AS flows,
+        sum(part_tx) AS tx_bytes,
+        sum(part_rx) AS rx_bytes
+    FROM
+    (
+        SELECT host, container, ip, name, own, flow_ids, first_time AS part_first, last_time AS part_last, ports AS part_ports,
+            tx_bytes AS part_tx, rx_bytes AS part_rx, max(own) OVER hours AS best,
+            -- The name may have been learned on the other side.
+            max(name) OVER hours AS any_name
+        FROM records
+        WINDOW hours AS (PARTITION BY host, container, ip, hour)
+    )
+    WHERE own = best
     GROUP BY host, container, destination
 )
 SELECT
@@ -156,22 +206,56 @@ FROM destinations AS d
 ASOF INNER JOIN (SELECT * FROM changes WHERE previous_image_id != '' AND previous_image_id != image_id) AS c
     ON c.host = d.host AND c.name = d.container AND c.changed_at <= d.first_time
 ;
--- How well containers speak with each other over TCP.
+-- How well containers speak with each other over TCP. The port of who began tells conversations apart, on both sides of a translation.
 CREATE VIEW IF NOT EXISTS container_pairs AS
+WITH addresses AS
+(
+    SELECT host, container_id, groupUniqArrayArray(ip_addresses) AS ips
+    FROM containers FINAL
+    GROUP BY host, container_id
+)
 SELECT
-    toStartOfFiveMinutes(start_time) AS time,
+    time,
     host,
     src_container,
     dst_container,
     src_container_id,
     dst_container_id,
-    if(countIf(own) > 0, uniqExactIf(flow_id, own), uniqExact(flow_id)) AS flows,
-    if(countIf(own) > 0, sumIf(f.tx_packets + f.rx_packets, own), sum(f.tx_packets + f.rx_packets)) AS packets,
-    if(countIf(own) > 0, sumIf(f.tx_bytes + f.rx_bytes, own), sum(f.tx_bytes + f.rx_bytes)) AS bytes,
-    if(countIf(own) > 0, sumIf(ifNull(f.tx_retransmits, 0), own), sum(ifNull(f.tx_retransmits, 0))) AS tx_retransmits,
-    if(countIf(own) > 0, sumIf(ifNull(f.rx_retransmits, 0), own), sum(ifNull(f.rx_retransmits, 0))) AS rx_retransmits
-FROM (SELECT *, src_nat_ip = toIPv6('::') AND dst_nat_ip = toIPv6('::') AS own FROM flows_named) AS f
-WHERE source = 'ebpf' AND protocol = 6 AND src_container_id != '' AND dst_container_id != ''
+    sum(best.1) AS flows,
+    sum(best.2) AS packets,
+    sum(best.3) AS bytes,
+    sum(best.4) AS tx_retransmits,
+    sum(best.5) AS rx_retransmits
+FROM
+(
+    SELECT time, host, src_container, dst_container, src_container_id, dst_container_id, port, argMin(sums, side) AS best
+    FROM
+    (
+        SELECT
+            toStartOfFiveMinutes(f.start_time) AS time,
+            toString(f.host) AS host,
+            toString(f.src_container) AS src_container,
+            toString(f.dst_container) AS dst_container,
+            toString(f.src_container_id) AS src_container_id,
+            toString(f.dst_container_id) AS dst_container_id,
+            if(f.src_nat_ip = toIPv6('::'), f.src_port, f.src_nat_port) AS port,
+            -- How many of the ends are not on their own side; of two with one the side of who began.
+            if(empty(s.ips) OR has(s.ips, f.src_ip), 0, 2) + if(empty(d.ips) OR has(d.ips, f.dst_ip), 0, 1) AS side,
+            (
+                uniqExact(f.flow_id),
+                sum(f.tx_packets + f.rx_packets),
+                sum(f.tx_bytes + f.rx_bytes),
+                sum(ifNull(f.tx_retransmits, 0)),
+                sum(ifNull(f.rx_retransmits, 0))
+            ) AS sums
+        FROM flows_named AS f
+        LEFT JOIN addresses AS s ON s.host = f.host AND s.container_id = f.src_container_id
+        LEFT JOIN addresses AS d ON d.host = f.host AND d.container_id = f.dst_container_id
+        WHERE f.source = 'ebpf' AND f.protocol = 6 AND f.src_container_id != '' AND f.dst_container_id != ''
+        GROUP BY time, host, src_container, dst_container, src_container_id, dst_container_id, port, side
+    )
+    GROUP BY time, host, src_container, dst_container, src_container_id, dst_container_id, port
+)
 GROUP BY time, host, src_container, dst_container, src_container_id, dst_container_id
 ;
 -- Bytes of each compose project: with others, and within it.
@@ -233,41 +317,84 @@ WITH gone AS
     HAVING argMax(state, started_at) = 'removed'
 )
 SELECT
-    toStartOfFiveMinutes(p.start_time) AS time,
-    g.host AS host,
-    g.container_id AS container_id,
-    g.name AS container,
-    g.image AS image,
-    g.finished_at AS finished_at,
-    p.after_end AS after_end,
-    p.peer_ip AS peer_ip,
-    p.peer_container AS peer_container,
-    p.peer_name AS peer_name,
-    p.port AS port,
-    p.protocol AS protocol,
-    min(p.start_time) AS first_time,
-    max(p.end_time) AS last_time,
-    if(countIf(p.own) > 0, uniqExactIf(p.flow_id, p.own), uniqExact(p.flow_id)) AS flows,
-    if(countIf(p.own) > 0, sumIf(p.bytes, p.own), sum(p.bytes)) AS bytes
+    time,
+    host,
+    container_id,
+    container,
+    image,
+    finished_at,
+    after_end,
+    peer_ip,
+    peer_container,
+    peer_name,
+    port,
+    protocol,
+    min(best.1) AS first_time,
+    max(best.2) AS last_time,
+    sum(best.3) AS flows,
+    sum(best.4) AS bytes
 FROM
 (
-    SELECT host, start_time, end_time, flow_id, dst_port AS port, protocol, tx_bytes + rx_bytes AS bytes,
-        src_nat_ip = toIPv6('::') AND dst_nat_ip = toIPv6('::') AS own,
-        arrayJoin([
-            (toString(dst_container_id), src_ip, toString(src_container), toString(src_name)),
-            (toString(src_container_id), dst_ip, toString(dst_container), toString(dst_name))]) AS sides,
-        sides.1 AS container_id, sides.2 AS peer_ip, sides.3 AS peer_container, sides.4 AS peer_name, false AS after_end
-    FROM flows_named
-    WHERE source = 'ebpf' AND (src_container_id != '' OR dst_container_id != '')
-    UNION ALL
-    SELECT f.host AS host, f.start_time AS start_time, f.end_time AS end_time, f.flow_id AS flow_id, f.dst_port AS port, f.protocol AS protocol,
-        f.tx_bytes + f.rx_bytes AS bytes, true AS own, ('', f.src_ip, '', '') AS sides, toString(a.container_id) AS container_id, f.src_ip AS peer_ip,
-        toString(f.src_container) AS peer_container, toString(f.src_name) AS peer_name, true AS after_end
-    FROM flows AS f
-    ASOF INNER JOIN container_addresses AS a ON a.scope = f.host AND a.ip = f.dst_ip AND a.started_at <= f.end_time
-    WHERE f.source = 'ebpf' AND f.dst_container_id = '' AND a.until < f.start_time
-) AS p
-INNER JOIN gone AS g ON g.host = p.host AND g.container_id = p.container_id
+    SELECT time, host, container_id, container, image, finished_at, after_end, peer_ip, max(peer_container) AS peer_container,
+        max(peer_name) AS peer_name, src_port, port, protocol, argMin(sums, side) AS best
+    FROM
+    (
+        SELECT
+            toStartOfFiveMinutes(p.start_time) AS time,
+            g.host AS host,
+            g.container_id AS container_id,
+            g.name AS container,
+            g.image AS image,
+            g.finished_at AS finished_at,
+            p.after_end AS after_end,
+            p.peer_ip AS peer_ip,
+            max(p.peer_container) AS peer_container,
+            max(p.peer_name) AS peer_name,
+            p.src_port AS src_port,
+            p.port AS port,
+            p.protocol AS protocol,
+            p.side AS side,
+            (min(p.start_time), max(p.end_time), uniqExact(p.flow_id), sum(p.bytes)) AS sums
+        FROM
+        (
+            -- Both ends as they are on their own side; `side` = how many of them the record shows otherwise.
+            SELECT host, start_time, end_time, flow_id, protocol, tx_bytes + rx_bytes AS bytes,
+                if(src_nat_ip = toIPv6('::'), src_ip, src_nat_ip) AS src_is,
+                if(dst_nat_ip = toIPv6('::'), dst_ip, dst_nat_ip) AS dst_is,
+                if(src_nat_ip = toIPv6('::'), src_port, src_nat_port) AS src_port,
+                if(dst_nat_ip = toIPv6('::'), dst_port, dst_nat_port) AS port,
+                if(src_nat_ip = toIPv6('::'), 0, 2) + if(dst_nat_ip = toIPv6('::'), 0, 1) AS side,
+                arrayJoin([
+                    (toString(dst_container_id), src_is, toString(src_container), toString(src_name)),
+                    (toString(src_container_id), dst_is, toString(dst_container), toString(dst_name))]) AS sides,
+                sides.1 AS container_id, sides.2 AS peer_ip, sides.3 AS peer_container, sides.4 AS peer_name, false AS after_end
+            FROM flows_named
+            WHERE source = 'ebpf' AND (src_container_id != '' OR dst_container_id != '')
+            UNION ALL
+            SELECT f.host AS host, f.start_time AS start_time, f.end_time AS end_time, f.flow_id AS flow_id, f.protocol AS protocol,
+                f.bytes AS bytes, f.src_is AS src_is, f.dst_is AS dst_is, f.real_src_port AS src_port, f.real_port AS port, f.side AS side,
+                ('', f.src_is, '', '') AS sides, toString(a.container_id) AS container_id, f.src_is AS peer_ip,
+                f.peer_container AS peer_container, f.peer_name AS peer_name, true AS after_end
+            FROM
+            (
+                SELECT host, start_time, end_time, flow_id, protocol, tx_bytes + rx_bytes AS bytes,
+                    if(src_nat_ip = toIPv6('::'), src_ip, src_nat_ip) AS src_is,
+                    if(dst_nat_ip = toIPv6('::'), dst_ip, dst_nat_ip) AS dst_is,
+                    if(src_nat_ip = toIPv6('::'), src_port, src_nat_port) AS real_src_port,
+                    if(dst_nat_ip = toIPv6('::'), dst_port, dst_nat_port) AS real_port,
+                    if(src_nat_ip = toIPv6('::'), 0, 2) + if(dst_nat_ip = toIPv6('::'), 0, 1) AS side,
+                    toString(src_container) AS peer_container, toString(src_name) AS peer_name
+                FROM flows_named
+                WHERE source = 'ebpf' AND dst_container_id = ''
+            ) AS f
+            ASOF INNER JOIN container_addresses AS a ON a.scope = f.host AND a.ip = f.dst_is AND a.started_at <= f.end_time
+            WHERE a.until < f.start_time
+        ) AS p
+        INNER JOIN gone AS g ON g.host = p.host AND g.container_id = p.container_id
+        GROUP BY time, host, container_id, container, image, finished_at, after_end, peer_ip, src_port, port, protocol, side
+    )
+    GROUP BY time, host, container_id, container, image, finished_at, after_end, peer_ip, src_port, port, protocol
+)
 GROUP BY time, host, container_id, container, image, finished_at, after_end, peer_ip, peer_container, peer_name, port, protocol
 ;
 -- What a container used beside what it said, in intervals of five minutes.

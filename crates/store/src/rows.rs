@@ -132,7 +132,7 @@ impl Rows {
         self.flows.extend(batch.flows.into_iter().map(|flow| FlowRow::new(flow, &mut context, containers)));
         self.dns.extend(batch.dns.into_iter().map(|dns| DnsRow::new(dns, &mut context, containers)));
         self.tls.extend(batch.tls.into_iter().map(|tls| TlsRow::new(tls, &mut context, containers)));
-        self.http.extend(batch.http.into_iter().map(|http| HttpRow::new(http, &mut context)));
+        self.http.extend(batch.http.into_iter().map(|http| HttpRow::new(http, &mut context, containers)));
         let stats = batch.container_stats.into_iter().map(|stats| ContainerStatsRow::new(stats, &mut context));
         self.container_stats.extend(stats);
         let events = batch.container_events.into_iter().map(|event| ContainerEventRow::new(event, &mut context));

@@ -54,6 +54,7 @@ pub struct Capture {
     picks: Option<Buffer>,
     recorder: Option<Recorder>,
     seed: u64,
+    nat: Nat,
 }
 
 /// What was counted in one life, when all of it is reported: `seen = accounted + ignored + lost` and `accounted = reported`.
@@ -108,7 +109,8 @@ impl Capture {
         let seed = life.seed;
         let spilled = Spilled::new(config.drain_active, config.drain_ended);
         let (tick, every) = (config.drain_ended.min(config.drain_active), config.drain_active);
-        let with_nat = config.nat;
+        let (with_nat, nat) = (config.nat, Nat::new());
+        let nat_of_rows = nat.clone();
         let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new()
             .name("weir-capture".into())
@@ -121,7 +123,10 @@ impl Capture {
                     // The programs have counted meanwhile.
                     checkpoint.forget();
                 }
-                let (nat, reported) = (Nat::open(with_nat), life.reported);
+                if with_nat {
+                    nat.open();
+                }
+                let reported = life.reported;
                 let duplicates = shares.into_iter().map(|(place, share)| (place, share.duplicates)).collect();
                 Thread {
                     kernel,
@@ -142,7 +147,7 @@ impl Capture {
                 .run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
-        Ok(Self { orders, thread, picks, recorder, seed })
+        Ok(Self { orders, thread, picks, recorder, seed, nat: nat_of_rows })
     }
 
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
@@ -169,6 +174,12 @@ impl Capture {
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// What translated ends are, for [`crate::picks`].
+    #[must_use]
+    pub fn nat(&self) -> Nat {
+        self.nat.clone()
     }
 
     /// Attaches to these interfaces, and to no others.
@@ -350,7 +361,7 @@ impl Thread {
             drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
             reset_reason: &|reason| kernel.reset_reason(reason),
         };
-        let (nat, sink, reported, books) = (&mut self.nat, &mut self.sink, &mut self.reported, &mut self.books);
+        let (nat, sink, reported, books) = (&self.nat, &mut self.sink, &mut self.reported, &mut self.books);
         let mut batch = Batch { flows: Vec::new(), clock, nat, sink, reported, books };
         let mut push = |interval| batch.push(record::flow(&interval, &context));
         self.unreported.drain(..).for_each(&mut push);
@@ -382,7 +393,7 @@ impl Thread {
 struct Batch<'a> {
     flows: Vec<Flow>,
     clock: Clock,
-    nat: &'a mut Nat,
+    nat: &'a Nat,
     sink: &'a mut Sink,
     reported: &'a mut Sums,
     books: &'a mut Books,

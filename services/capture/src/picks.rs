@@ -23,7 +23,10 @@ use tracing::warn;
 use weir_capture_common::picks::Head;
 use weir_proto::Batch;
 
-use crate::clock::{self, Clock};
+use crate::{
+    clock::{self, Clock},
+    nat::Nat,
+};
 use dissector::Dissector;
 pub use known::Known;
 
@@ -59,10 +62,10 @@ enum Order {
 
 impl Picks {
     /// Starts to dissect. `seed` makes the same flow ids as those of the capturing thread.
-    pub fn start(buffer: Buffer, seed: u64, known: Arc<Known>, rows: Rows) -> std::io::Result<Self> {
+    pub fn start(buffer: Buffer, seed: u64, nat: Nat, known: Arc<Known>, rows: Rows) -> std::io::Result<Self> {
         let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new().name("weir-picks".into()).spawn(move || {
-            let mut reading = Reading { buffer, dissector: Dissector::new(seed, known), rows, clock: None };
+            let mut reading = Reading { buffer, dissector: Dissector::new(seed, known), nat, rows, clock: None };
             loop {
                 let order = inbox.recv_timeout(TICK);
                 reading.read();
@@ -110,6 +113,7 @@ impl CatchUp {
 struct Reading {
     buffer: Buffer,
     dissector: Dissector,
+    nat: Nat,
     rows: Rows,
     /// The last good sample.
     clock: Option<Clock>,
@@ -133,10 +137,13 @@ impl Reading {
     }
 
     fn publish(&mut self) {
-        let batch = self.dissector.take();
+        let mut batch = self.dissector.take();
         let (dns, tls, http) = (batch.dns.len() as u64, batch.tls.len() as u64, batch.http.len() as u64);
         if dns + tls + http == 0 {
             return;
+        }
+        if let Some(clock) = self.clock {
+            self.nat.tell_rows(&mut batch, clock);
         }
         counter!("weir_capture_rows_total", "table" => "dns").increment(dns);
         counter!("weir_capture_rows_total", "table" => "tls").increment(tls);

@@ -181,7 +181,7 @@ impl Chooser {
     pub fn choose(&mut self, effect: &Effect) -> Choice {
         let take = |accepted| if accepted { Choice::Take } else { Choice::Leave };
         match effect {
-            Effect::Inspect(_) | Effect::LeftOut(_) => Choice::Take,
+            Effect::Inspect(_) | Effect::InspectBeginning(_) | Effect::LeftOut(_) => Choice::Take,
             // An image or a volume.
             Effect::Event(event) if event.container_id.is_empty() => Choice::Take,
             Effect::Event(event) => {

@@ -6,6 +6,7 @@
 //!
 //! Who may say what:
 //! - an **event** changes the phase: created, running, ended, removed
+//! - an inspection that was asked for before a start waits for the start, if it comes before it
 //! - an inspection that an event asked for adds detail to the phase that events established, because it may be older or newer than they are
 //! - an inspection of a **reconciliation** (after a connect, and every few minutes) changes the phase where events were missed. The events
 //!   that must have been are then reconstructed, marked with the attribute [`RECONSTRUCTED`], and the real ones are left out should they
@@ -87,6 +88,8 @@ pub struct Inspected {
 pub enum Origin {
     /// An event.
     Event,
+    /// An event that comes before a start: the engine answers when the container runs, and before it tells of its end.
+    Beginning,
     /// A comparison with the engine's list.
     Reconciliation,
 }
@@ -104,6 +107,8 @@ pub enum Effect {
     Gone(Container),
     /// Ask the engine about a container.
     Inspect(String),
+    /// Ask about a container that is about to start: after the start of one that lives for an instant it is too late.
+    InspectBeginning(String),
     /// Leave out an event, for this reason.
     LeftOut(&'static str),
 }
@@ -153,6 +158,12 @@ impl Lives {
         self.tracked.get(id).filter(|tracked| tracked.running).map(|tracked| &tracked.life)
     }
 
+    /// Whether a container exists and does not run.
+    #[must_use]
+    pub fn may_start(&self, id: &str) -> bool {
+        self.tracked.get(id).is_some_and(|tracked| !tracked.running)
+    }
+
     /// Something happened. `now` is in microseconds since 1970.
     pub fn event(&mut self, event: Event, now: u64) -> Vec<Effect> {
         let id = event.record.container_id.clone();
@@ -193,6 +204,7 @@ impl Lives {
         };
         let mut effects = match origin {
             Origin::Event => tracked.detailed(inspected),
+            Origin::Beginning => tracked.beginning(inspected),
             Origin::Reconciliation => tracked.reconciled(inspected, now, self.gap_from > 0),
         };
         effects.extend(tracked.settle(now, self.knows_earlier));
@@ -210,6 +222,8 @@ impl Lives {
                 }
                 None => Vec::new(),
             },
+            // Whoever sees it start asks again.
+            Origin::Beginning => Vec::new(),
             Origin::Reconciliation => {
                 let Some(tracked) = self.tracked.remove(id) else { return Vec::new() };
                 self.remember_gone(id, true);

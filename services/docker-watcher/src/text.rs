@@ -12,6 +12,17 @@ pub const MAX_NETWORKS: usize = 64;
 pub const MAX_NETWORK_VALUE: usize = 256;
 /// Most labels of one container.
 pub const MAX_LABELS: usize = 256;
+/// Labels that Weir itself reads: they are kept whatever others there are.
+const READ: [&str; 8] = [
+    crate::filter::LABEL,
+    "com.docker.compose.project",
+    "com.docker.compose.service",
+    "io.podman.compose.project",
+    "io.podman.compose.service",
+    "io.kubernetes.container.name",
+    "io.kubernetes.pod.name",
+    "io.kubernetes.pod.namespace",
+];
 /// Most bytes of all labels of one container: each sample carries them.
 pub const MAX_LABELS_BYTES: usize = 64 << 10;
 
@@ -27,11 +38,14 @@ pub fn value(text: &str) -> String {
     cut(text, MAX_VALUE).to_owned()
 }
 
-/// Labels within the bounds, the first ones by name, and how many were cut or left out.
+/// Labels within the bounds, those that Weir reads and then the first ones by name, and how many were cut or left out.
 #[must_use]
 pub fn labels(all: impl IntoIterator<Item = (String, String)>) -> (BTreeMap<String, String>, usize) {
     let mut sorted: Vec<_> = all.into_iter().collect();
-    sorted.sort_unstable();
+    sorted.sort_unstable_by(|(a, _), (b, _)| {
+        let is_other = |key: &String| !READ.contains(&key.as_str());
+        is_other(a).cmp(&is_other(b)).then_with(|| a.cmp(b))
+    });
     let total = sorted.len();
     let (mut kept, mut bytes, mut shortened) = (BTreeMap::new(), 0, 0);
     for (key, text) in sorted.into_iter().take(MAX_LABELS) {
@@ -64,6 +78,16 @@ mod tests {
         let (kept, cut) = labels((0..10_000).rev().map(|i| (format!("label-{i:05}"), "v".to_owned())));
         assert_eq!((kept.len(), cut), (MAX_LABELS, 10_000 - MAX_LABELS));
         assert!(kept.contains_key("label-00000"), "the first by name are kept");
+    }
+
+    #[test]
+    fn the_labels_that_weir_reads_are_kept_among_however_many() {
+        let many = (0..10_000).map(|i| (format!("a-{i:05}"), "v".repeat(MAX_VALUE)));
+        let read =
+            [("weir.enable", "false"), ("io.kubernetes.pod.name", "p")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let (kept, _) = labels(many.chain(read));
+        assert_eq!((kept["weir.enable"].as_str(), kept["io.kubernetes.pod.name"].as_str()), ("false", "p"));
+        assert!(kept.contains_key("a-00000") && kept.len() <= MAX_LABELS);
     }
 
     #[test]

@@ -220,6 +220,12 @@ impl Watcher {
         let effects = match answer {
             Ok(inspected) => self.lives.inspected(inspected, origin, now()),
             Err(Error::NotFound) => self.lives.not_found(id, origin, now()),
+            // It may take long to start.
+            Err(Error::Timeout { .. }) if origin == Origin::Beginning && self.lives.may_start(id) => {
+                vec![Effect::InspectBeginning(id.to_owned())]
+            }
+            // When it has started it is asked about again.
+            Err(_) if origin == Origin::Beginning => Vec::new(),
             Err(error) => {
                 metrics::failure("inspect", &error);
                 warn!(reason = error.chain(), container = id, "cannot inspect");
@@ -280,6 +286,7 @@ impl Watcher {
                     outbox.send(Record::Container(Box::new(container))).await;
                 }
                 Effect::Inspect(id) => asked.ask(id, Origin::Event),
+                Effect::InspectBeginning(id) => asked.ask_beginning(id),
                 Effect::LeftOut(reason) => metrics::event_left_out(reason),
             }
         }

@@ -154,6 +154,7 @@ impl Analyzer {
             not_before: certificate.not_before,
             not_after: certificate.not_after,
             alert: u32::from(answer.alert),
+            ..Tls::default()
         };
         self.summary.hello(&record);
         self.watch.hello(&record);
@@ -179,6 +180,7 @@ impl Analyzer {
             src_port: client.1,
             dst_port: server.1,
             version: version.to_owned(),
+            ..Http::default()
         };
         self.summary.http(&record);
         self.records.push(Record::Http(record));

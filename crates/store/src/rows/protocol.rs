@@ -9,6 +9,9 @@ use weir_proto::{Dns, Http, Ip, Tls};
 
 use super::{Containers, Context, End, Seen, block_table};
 
+/// IANA number of TCP.
+const TCP: u8 = 6;
+
 /// One row of `dns`.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
@@ -35,14 +38,20 @@ pub struct DnsRow {
     pub latency_us: Option<u32>,
     pub container: String,
     pub repeats: u32,
+    pub src_nat_ip: Ipv6Addr,
+    pub dst_nat_ip: Ipv6Addr,
 }
 
 block_table!(DnsRow, "dns");
 
 impl DnsRow {
     pub(super) fn new(dns: Dns, context: &mut Context, containers: &impl Containers) -> Self {
-        let src_ip = Ip::new(dns.src_ip_high, dns.src_ip_low);
-        let dst_ip = Ip::new(dns.dst_ip_high, dns.dst_ip_low);
+        let ends = [
+            (dns.src_ip_high, dns.src_ip_low, dns.src_nat_ip_high, dns.src_nat_ip_low, dns.src_port),
+            (dns.dst_ip_high, dns.dst_ip_low, dns.dst_nat_ip_high, dns.dst_nat_ip_low, dns.dst_port),
+        ];
+        let protocol = context.u8(dns.protocol);
+        let [src, dst] = ends.map(|end| self::end(end, context));
         Self {
             time: context.time(dns.time),
             recorded_at: context.recorded_at,
@@ -51,11 +60,11 @@ impl DnsRow {
             host: context.host.clone(),
             capture_id: context.capture_id,
             flow_id: dns.flow_id,
-            src_ip: src_ip.into(),
-            dst_ip: dst_ip.into(),
-            src_port: context.u16(dns.src_port),
-            dst_port: context.u16(dns.dst_port),
-            protocol: context.u8(dns.protocol),
+            src_ip: src.address.into(),
+            dst_ip: dst.address.into(),
+            src_port: src.port,
+            dst_port: dst.port,
+            protocol,
             query_id: context.u16(dns.query_id),
             qname: dns.qname,
             qtype: context.u16(dns.qtype),
@@ -63,8 +72,10 @@ impl DnsRow {
             rcode: dns.rcode.map(|rcode| context.u16(rcode)),
             answers: dns.answers,
             latency_us: dns.latency_us,
-            container: container(context, containers, src_ip, dst_ip, dns.time),
+            container: container(context, containers, [src, dst], protocol, dns.time),
             repeats: dns.repeats,
+            src_nat_ip: src.nat.into(),
+            dst_nat_ip: dst.nat.into(),
         }
     }
 }
@@ -99,14 +110,20 @@ pub struct TlsRow {
     pub not_before: Option<i64>,
     pub not_after: Option<i64>,
     pub alert: u16,
+    pub src_nat_ip: Ipv6Addr,
+    pub dst_nat_ip: Ipv6Addr,
 }
 
 block_table!(TlsRow, "tls");
 
 impl TlsRow {
     pub(super) fn new(tls: Tls, context: &mut Context, containers: &impl Containers) -> Self {
-        let src_ip = Ip::new(tls.src_ip_high, tls.src_ip_low);
-        let dst_ip = Ip::new(tls.dst_ip_high, tls.dst_ip_low);
+        let ends = [
+            (tls.src_ip_high, tls.src_ip_low, tls.src_nat_ip_high, tls.src_nat_ip_low, tls.src_port),
+            (tls.dst_ip_high, tls.dst_ip_low, tls.dst_nat_ip_high, tls.dst_nat_ip_low, tls.dst_port),
+        ];
+        let protocol = context.u8(tls.protocol);
+        let [src, dst] = ends.map(|end| self::end(end, context));
         Self {
             time: context.time(tls.time),
             recorded_at: context.recorded_at,
@@ -115,16 +132,16 @@ impl TlsRow {
             host: context.host.clone(),
             capture_id: context.capture_id,
             flow_id: tls.flow_id,
-            src_ip: src_ip.into(),
-            dst_ip: dst_ip.into(),
-            src_port: context.u16(tls.src_port),
-            dst_port: context.u16(tls.dst_port),
+            src_ip: src.address.into(),
+            dst_ip: dst.address.into(),
+            src_port: src.port,
+            dst_port: dst.port,
             sni: tls.sni,
             alpn: tls.alpn,
             version: tls_version(tls.version),
             ja4: tls.ja4,
-            container: container(context, containers, src_ip, dst_ip, tls.time),
-            protocol: context.u8(tls.protocol),
+            container: container(context, containers, [src, dst], protocol, tls.time),
+            protocol,
             chosen_version: tls_version(tls.chosen_version),
             cipher: context.u16(tls.cipher),
             chosen_alpn: tls.chosen_alpn,
@@ -133,6 +150,8 @@ impl TlsRow {
             not_before: context.time_or_null(tls.not_before),
             not_after: context.time_or_null(tls.not_after),
             alert: context.u16(tls.alert),
+            src_nat_ip: src.nat.into(),
+            dst_nat_ip: dst.nat.into(),
         }
     }
 }
@@ -160,12 +179,20 @@ pub struct HttpRow {
     pub src_port: u16,
     pub dst_port: u16,
     pub version: String,
+    pub src_nat_ip: Ipv6Addr,
+    pub dst_nat_ip: Ipv6Addr,
+    pub container: String,
 }
 
 block_table!(HttpRow, "http");
 
 impl HttpRow {
-    pub(super) fn new(http: Http, context: &mut Context) -> Self {
+    pub(super) fn new(http: Http, context: &mut Context, containers: &impl Containers) -> Self {
+        let ends = [
+            (http.src_ip_high, http.src_ip_low, http.src_nat_ip_high, http.src_nat_ip_low, http.src_port),
+            (http.dst_ip_high, http.dst_ip_low, http.dst_nat_ip_high, http.dst_nat_ip_low, http.dst_port),
+        ];
+        let [src, dst] = ends.map(|end| self::end(end, context));
         Self {
             time: context.time(http.time),
             recorded_at: context.recorded_at,
@@ -174,26 +201,32 @@ impl HttpRow {
             host: context.host.clone(),
             capture_id: context.capture_id,
             flow_id: http.flow_id,
-            src_ip: Ip::new(http.src_ip_high, http.src_ip_low).into(),
-            dst_ip: Ip::new(http.dst_ip_high, http.dst_ip_low).into(),
+            src_ip: src.address.into(),
+            dst_ip: dst.address.into(),
             method: http.method,
             authority: http.authority,
             path: http.path,
             status: http.status.map(|status| context.u16(status)),
             latency_us: http.latency_us,
             user_agent: http.user_agent,
-            src_port: context.u16(http.src_port),
-            dst_port: context.u16(http.dst_port),
+            src_port: src.port,
+            dst_port: dst.port,
             version: http.version,
+            src_nat_ip: src.nat.into(),
+            dst_nat_ip: dst.nat.into(),
+            container: container(context, containers, [src, dst], TCP, http.time),
         }
     }
 }
 
+/// Address, address behind it, port.
+fn end((high, low, nat_high, nat_low, port): (u64, u64, u64, u64, u32), context: &mut Context) -> End {
+    End { address: Ip::new(high, low), nat: Ip::new(nat_high, nat_low), port: context.u16(port), cgroup: 0 }
+}
+
 /// The name of the container at either end, the initiator's first.
-fn container(context: &Context, containers: &impl Containers, src: Ip, dst: Ip, time: u64) -> String {
-    let end = |address| End { address, ..End::default() };
-    let (src, dst) = (end(src), end(dst));
-    let seen = Seen { host: None, interface: "", interfaces: &[], protocol: 0, from: time, to: time, src, dst };
+fn container(context: &Context, containers: &impl Containers, [src, dst]: [End; 2], protocol: u8, time: u64) -> String {
+    let seen = Seen { host: None, interface: "", interfaces: &[], protocol, from: time, to: time, src, dst };
     let found = context.containers(containers, seen);
     found.into_iter().flatten().next().map(|names| names.name.clone()).unwrap_or_default()
 }

@@ -1,17 +1,19 @@
 //! Translated connections by either of their sides. Pure; times are `CLOCK_BOOTTIME` in nanoseconds.
 
 use std::{
-    cell::Cell,
     collections::{HashMap, VecDeque},
-    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use weir_proto::Ip;
 
 /// How long a connection is kept after its end, for records that are not made yet.
-const KEPT_NS: u64 = 300_000_000_000;
+pub(super) const KEPT_NS: u64 = 300_000_000_000;
 
-/// Address and port.
+/// Address and port. For ICMP as in a flow: who asks has the type of the request, who answers 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Endpoint {
     pub(super) address: Ip,
@@ -33,10 +35,12 @@ impl Tuple {
 }
 
 /// As conntrack has it: the packets of who began, before translation, and the answers to them, before theirs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Connection {
     pub(super) original: Tuple,
     pub(super) reply: Tuple,
+    /// The identifiers of an ICMP conversation, in both tuples; translation may change them. 0 = it has none.
+    pub(super) ids: [u16; 2],
 }
 
 impl Connection {
@@ -45,12 +49,12 @@ impl Connection {
     }
 
     /// How its packets look before and after the translation, as who began sends them.
-    fn views(&self) -> [Tuple; 2] {
+    pub(super) fn views(&self) -> [Tuple; 2] {
         [self.original, self.reply.reversed()]
     }
 
     /// Who began and who answers, each as it is on its own side.
-    fn ends(&self) -> [Endpoint; 2] {
+    pub(super) fn ends(&self) -> [Endpoint; 2] {
         [self.original.src, self.reply.src]
     }
 }
@@ -61,15 +65,21 @@ struct Binding {
     /// It began at this time or later.
     since: u64,
     /// The reading of the table that found it last.
-    table: Cell<u64>,
-    has_ended: Cell<bool>,
+    table: AtomicU64,
+    has_ended: AtomicBool,
+}
+
+impl Binding {
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Relaxed)
+    }
 }
 
 /// Who shows a view: now, and before.
 #[derive(Debug)]
 struct Holders {
-    newest: Rc<Binding>,
-    before: Option<Rc<Binding>>,
+    newest: Arc<Binding>,
+    before: Option<Arc<Binding>>,
 }
 
 /// What is known.
@@ -78,7 +88,7 @@ pub(super) struct Bindings {
     most: usize,
     by_view: HashMap<Tuple, Holders>,
     /// Oldest end first.
-    ended: VecDeque<(u64, Rc<Binding>)>,
+    ended: VecDeque<(u64, Arc<Binding>)>,
     count: usize,
     lost: u64,
     table: u64,
@@ -95,10 +105,6 @@ impl Bindings {
         self.count
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_view.is_empty()
-    }
-
     /// Connections that found no room.
     pub(super) fn lost(&self) -> u64 {
         self.lost
@@ -107,7 +113,7 @@ impl Bindings {
     /// A connection is there; it began at `since` or later.
     pub(super) fn begin(&mut self, connection: Connection, since: u64, now: u64) {
         if let Some(known) = self.living(&connection) {
-            known.table.set(self.table);
+            known.table.store(self.table, Relaxed);
             return;
         }
         // One without translation matters only where it takes the place of one that had it.
@@ -120,11 +126,11 @@ impl Bindings {
         }
         // Whoever had its tuples before has them no more, whether that was told or not.
         for view in connection.views() {
-            if let Some(before) = self.by_view.get(&view).map(|holders| Rc::clone(&holders.newest)) {
+            if let Some(before) = self.by_view.get(&view).map(|holders| Arc::clone(&holders.newest)) {
                 self.mark_ended(&before, now);
             }
         }
-        let binding = Rc::new(Binding { connection, since, table: Cell::new(self.table), has_ended: Cell::new(false) });
+        let binding = Arc::new(Binding { connection, since, table: self.table.into(), has_ended: false.into() });
         let [first, second] = connection.views();
         self.hold(first, &binding);
         if second != first {
@@ -135,7 +141,7 @@ impl Bindings {
 
     /// A connection is gone.
     pub(super) fn end(&mut self, connection: &Connection, now: u64) {
-        if let Some(known) = self.living(connection).map(Rc::clone) {
+        if let Some(known) = self.living(connection).map(Arc::clone) {
             self.mark_ended(&known, now);
         }
     }
@@ -147,7 +153,7 @@ impl Bindings {
 
     /// The table was read to its end: what it did not have is gone.
     pub(super) fn end_table(&mut self, now: u64) {
-        let of_now = |binding: &Binding| binding.table.get() == self.table || binding.has_ended.get();
+        let of_now = |binding: &Binding| binding.table.load(Relaxed) == self.table || binding.has_ended();
         let gone: Vec<_> =
             self.by_view.values().map(|holders| &holders.newest).filter(|newest| !of_now(newest)).cloned().collect();
         for binding in gone {
@@ -177,19 +183,19 @@ impl Bindings {
         if newest.since <= at { Some(newest) } else { before.as_deref() }
     }
 
-    fn living(&self, connection: &Connection) -> Option<&Rc<Binding>> {
+    fn living(&self, connection: &Connection) -> Option<&Arc<Binding>> {
         let newest = &self.by_view.get(&connection.original)?.newest;
-        (newest.connection == *connection && !newest.has_ended.get()).then_some(newest)
+        (newest.connection == *connection && !newest.has_ended()).then_some(newest)
     }
 
-    fn hold(&mut self, view: Tuple, binding: &Rc<Binding>) {
+    fn hold(&mut self, view: Tuple, binding: &Arc<Binding>) {
         let before = self.by_view.remove(&view).map(|holders| holders.newest);
-        self.by_view.insert(view, Holders { newest: Rc::clone(binding), before });
+        self.by_view.insert(view, Holders { newest: Arc::clone(binding), before });
     }
 
-    fn mark_ended(&mut self, binding: &Rc<Binding>, now: u64) {
-        if !binding.has_ended.replace(true) {
-            self.ended.push_back((now, Rc::clone(binding)));
+    fn mark_ended(&mut self, binding: &Arc<Binding>, now: u64) {
+        if !binding.has_ended.swap(true, Relaxed) {
+            self.ended.push_back((now, Arc::clone(binding)));
         }
     }
 
@@ -198,8 +204,8 @@ impl Bindings {
         let Some((_, oldest)) = self.ended.pop_front() else { return false };
         for view in oldest.connection.views() {
             let Some(holders) = self.by_view.get_mut(&view) else { continue };
-            if !Rc::ptr_eq(&holders.newest, &oldest) {
-                holders.before.take_if(|before| Rc::ptr_eq(before, &oldest));
+            if !Arc::ptr_eq(&holders.newest, &oldest) {
+                holders.before.take_if(|before| Arc::ptr_eq(before, &oldest));
             } else if let Some(before) = holders.before.take() {
                 holders.newest = before;
             } else {
@@ -231,7 +237,7 @@ mod tests {
 
     /// From behind the address of the host.
     fn masqueraded(container: &str) -> Connection {
-        Connection { original: tuple(container, SERVER), reply: tuple(SERVER, HOST) }
+        Connection { original: tuple(container, SERVER), reply: tuple(SERVER, HOST), ..Connection::default() }
     }
 
     fn outside(bindings: &Bindings, at: u64) -> Option<[Endpoint; 2]> {
@@ -246,6 +252,7 @@ mod tests {
         let published = Connection {
             original: tuple("203.0.113.5:50000", "192.0.2.1:8080"),
             reply: tuple("172.17.0.2:80", "203.0.113.5:50000"),
+            ..Connection::default()
         };
         bindings.begin(published, 10, 20);
         let inside = [end(CONTAINER), end(SERVER)];
@@ -258,7 +265,11 @@ mod tests {
         assert_eq!(bindings.ends(tuple("203.0.113.5:50001", "192.0.2.1:8080"), 15), None);
         // What is not translated is not kept.
         bindings.begin(
-            Connection { original: tuple(HOST, "198.51.100.2:80"), reply: tuple("198.51.100.2:80", HOST) },
+            Connection {
+                original: tuple(HOST, "198.51.100.2:80"),
+                reply: tuple("198.51.100.2:80", HOST),
+                ..Connection::default()
+            },
             10,
             20,
         );
@@ -275,7 +286,8 @@ mod tests {
         assert_eq!(outside(&bindings, 35), Some([end(OTHER), end(SERVER)]));
         // Then a process of the host itself has it.
         bindings.end(&masqueraded(OTHER), 50);
-        bindings.begin(Connection { original: tuple(HOST, SERVER), reply: tuple(SERVER, HOST) }, 50, 60);
+        let own = Connection { original: tuple(HOST, SERVER), reply: tuple(SERVER, HOST), ..Connection::default() };
+        bindings.begin(own, 50, 60);
         assert_eq!(outside(&bindings, 55), Some([end(HOST), end(SERVER)]));
         assert_eq!(outside(&bindings, 45), Some([end(OTHER), end(SERVER)]));
         bindings.forget_old(50 + 2 * KEPT_NS);
@@ -286,7 +298,11 @@ mod tests {
     #[test]
     fn what_the_table_no_longer_has_has_ended() {
         let mut bindings = Bindings::new(100);
-        let other = Connection { original: tuple(OTHER, SERVER), reply: tuple(SERVER, "192.0.2.1:40001") };
+        let other = Connection {
+            original: tuple(OTHER, SERVER),
+            reply: tuple(SERVER, "192.0.2.1:40001"),
+            ..Connection::default()
+        };
         bindings.begin(masqueraded(CONTAINER), 10, 20);
         bindings.begin(other, 10, 20);
         bindings.begin_table();
@@ -305,7 +321,7 @@ mod tests {
         let connection = |number: u32| {
             let at = |high| Endpoint { address: Ip::new(high, number.into()), port: 1 };
             let original = Tuple { protocol: 6, src: at(1), dst: server };
-            Connection { original, reply: Tuple { protocol: 6, src: server, dst: at(2) } }
+            Connection { original, reply: Tuple { protocol: 6, src: server, dst: at(2) }, ..Connection::default() }
         };
         for number in 0..100 {
             bindings.begin(connection(number), 1, 2);

@@ -2,7 +2,9 @@
 
 use std::{io, os::fd::AsFd as _, path::Path};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple as Part},
@@ -12,6 +14,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{setsockopt, sockopt},
 };
+use weir_capture_common::icmp::{self, Role};
 
 use super::bindings::{Connection, Endpoint, Tuple};
 
@@ -26,6 +29,8 @@ const MOST_EVENTS: usize = 200_000;
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long a part of the table may take, in milliseconds.
 const PATIENCE_MS: u16 = 2_000;
+/// What an ICMP and an `ICMPv6` tuple have in place of ports (`enum ctattr_l4proto`): identifier, type, code.
+const ICMP_ATTRIBUTES: [[u16; 3]; 2] = [[4, 5, 6], [7, 8, 9]];
 /// 0 = conntrack makes no events.
 const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 
@@ -212,15 +217,18 @@ fn change(attributes: &[ConntrackAttribute], make: fn(Connection) -> Change) -> 
         }
     }
     match (original, reply) {
-        (Some(original), Some(reply)) => Told::Change(make(Connection { original, reply })),
-        // Its protocol has no ports.
+        (Some((original, there)), Some((reply, back))) => {
+            Told::Change(make(Connection { original, reply, ids: [there, back] }))
+        }
+        // Its protocol has neither ports nor requests.
         _ => Told::Other,
     }
 }
 
-fn tuple(parts: &[Part]) -> Option<Tuple> {
+/// With the identifier that ICMP has.
+fn tuple(parts: &[Part]) -> Option<(Tuple, u16)> {
     let (mut src, mut dst, mut protocol) = (None, None, None);
-    let mut ports = [None; 2];
+    let (mut ports, mut message) = ([None; 2], [None; 3]);
     for part in parts {
         match part {
             Part::Ip(addresses) => {
@@ -238,6 +246,14 @@ fn tuple(parts: &[Part]) -> Option<Tuple> {
                         ProtoTuple::Protocol(number) => protocol = Some(u8::from(*number)),
                         ProtoTuple::SourcePort(port) => ports[0] = Some(*port),
                         ProtoTuple::DestinationPort(port) => ports[1] = Some(*port),
+                        ProtoTuple::Other(value) => {
+                            let kind = value.kind();
+                            let place =
+                                ICMP_ATTRIBUTES.iter().find_map(|kinds| kinds.iter().position(|of| *of == kind));
+                            if let Some(place) = place {
+                                message[place] = number(value);
+                            }
+                        }
                         _ => {}
                     }
                 }
@@ -245,43 +261,95 @@ fn tuple(parts: &[Part]) -> Option<Tuple> {
             _ => {}
         }
     }
-    let [src_port, dst_port] = ports;
-    Some(Tuple {
-        protocol: protocol?,
-        src: Endpoint { address: src?.into(), port: src_port? },
-        dst: Endpoint { address: dst?.into(), port: dst_port? },
-    })
+    let protocol = protocol?;
+    let (src_port, dst_port, id) = match (ports, message) {
+        ([Some(src), Some(dst)], _) => (src, dst, 0),
+        (_, [Some(id), Some(kind), Some(_)]) => {
+            let (src, dst) = asked(protocol, u8::try_from(kind).ok()?)?;
+            (src, dst, id)
+        }
+        _ => return None,
+    };
+    let tuple = Tuple {
+        protocol,
+        src: Endpoint { address: src?.into(), port: src_port },
+        dst: Endpoint { address: dst?.into(), port: dst_port },
+    };
+    Some((tuple, id))
+}
+
+/// The ports of an ICMP message as a flow has them: who asks has the type of the request.
+fn asked(protocol: u8, kind: u8) -> Option<(u16, u16)> {
+    let (own, other) = icmp::ports(protocol, kind, 0);
+    match icmp::role(protocol, kind) {
+        Role::Asks => Some((own, 0)),
+        Role::Answers => Some((0, other)),
+        Role::Neither => None,
+    }
+}
+
+/// One or two bytes in network order.
+fn number(value: &DefaultNla) -> Option<u16> {
+    let mut bytes = [0; 2];
+    match value.value_len() {
+        1 => value.emit_value(&mut bytes[1..]),
+        2 => value.emit_value(&mut bytes),
+        _ => return None,
+    }
+    Some(u16::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As the kernel tells the end of a connection from 10.78.0.2:33444 to 10.77.0.2:443 behind 10.77.0.1.
-    fn told_end() -> Vec<u8> {
-        fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-            let mut bytes = [&(value.len() as u16 + 4).to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            bytes
-        }
-        fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
-            attribute(kind | 0x8000, &parts.concat())
-        }
-        fn tuple(kind: u16, src: ([u8; 4], u16), dst: ([u8; 4], u16)) -> Vec<u8> {
-            let addresses = nested(1, &[attribute(1, &src.0), attribute(2, &dst.0)]);
-            let ports = [attribute(1, &[6]), attribute(2, &src.1.to_be_bytes()), attribute(3, &dst.1.to_be_bytes())];
-            nested(kind, &[addresses, nested(2, &ports)])
-        }
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = [&(value.len() as u16 + 4).to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
+        attribute(kind | 0x8000, &parts.concat())
+    }
+
+    fn tuple(kind: u16, src: [u8; 4], dst: [u8; 4], protocol: &[Vec<u8>]) -> Vec<u8> {
+        let addresses = nested(1, &[attribute(1, &src), attribute(2, &dst)]);
+        nested(kind, &[addresses, nested(2, protocol)])
+    }
+
+    /// As the kernel tells the end of a connection.
+    fn told_end(original: &[u8], reply: &[u8]) -> Vec<u8> {
         let body = [
-            vec![2, 0, 0, 0],
-            tuple(1, ([10, 78, 0, 2], 33444), ([10, 77, 0, 2], 443)),
-            tuple(2, ([10, 77, 0, 2], 443), ([10, 77, 0, 1], 33444)),
-            attribute(12, &1_234_u32.to_be_bytes()),
-            attribute(3, &0x21e_u32.to_be_bytes()),
+            &[2, 0, 0, 0],
+            original,
+            reply,
+            &attribute(12, &1_234_u32.to_be_bytes()),
+            &attribute(3, &0x21e_u32.to_be_bytes()),
         ]
         .concat();
         let head = [(body.len() as u32 + 16).to_ne_bytes(), [2, 1, 0, 0], [0; 4], [0; 4]].concat();
         [head, body].concat()
+    }
+
+    const CONTAINER: [u8; 4] = [10, 78, 0, 2];
+    const HOST: [u8; 4] = [10, 77, 0, 1];
+    const SERVER: [u8; 4] = [10, 77, 0, 2];
+
+    /// From port 33444 of the container to port 443 of the server, behind the host.
+    fn told_tcp() -> Vec<u8> {
+        let ports = |src: u16, dst: u16| {
+            [attribute(1, &[6]), attribute(2, &src.to_be_bytes()), attribute(3, &dst.to_be_bytes())]
+        };
+        told_end(&tuple(1, CONTAINER, SERVER, &ports(33444, 443)), &tuple(2, SERVER, HOST, &ports(443, 33444)))
+    }
+
+    /// A ping of the container, behind the host under another identifier.
+    fn told_echo(request: u8, answer: u8, code: &[u8]) -> Vec<u8> {
+        let message = |id: u16, kind| {
+            [attribute(1, &[1]), attribute(4, &id.to_be_bytes()), attribute(5, &[kind]), attribute(6, code)]
+        };
+        told_end(&tuple(1, CONTAINER, SERVER, &message(7, request)), &tuple(2, SERVER, HOST, &message(9, answer)))
     }
 
     fn changes(bytes: &[u8]) -> (Vec<Change>, u64) {
@@ -296,7 +364,7 @@ mod tests {
 
     #[test]
     fn messages_become_connections_and_torn_ones_are_counted() {
-        let one = told_end();
+        let one = told_tcp();
         let (read, unreadable) = changes(&[one.clone(), one.clone()].concat());
         let [Change::Destroyed(connection), Change::Destroyed(_)] = read[..] else { panic!("{read:?}") };
         assert_eq!(unreadable, 0);
@@ -305,6 +373,7 @@ mod tests {
             (connection.original.src.port, connection.reply.src.port, connection.reply.dst.port),
             (33444, 443, 33444)
         );
+        assert_eq!(connection.ids, [0, 0]);
         // Nothing that is cut anywhere makes it stop working.
         for length in 0..one.len() {
             let (read, _) = changes(&one[..length]);
@@ -313,5 +382,21 @@ mod tests {
         let mut torn = one.clone();
         torn[..4].copy_from_slice(&8_u32.to_ne_bytes());
         assert_eq!(changes(&torn), (Vec::new(), 1));
+    }
+
+    #[test]
+    fn a_ping_has_the_ports_of_its_flow_and_an_identifier() {
+        let (read, unreadable) = changes(&told_echo(8, 0, &[0]));
+        let [Change::Destroyed(ping)] = read[..] else { panic!("{read:?}") };
+        assert_eq!(unreadable, 0);
+        let ports = |tuple: Tuple| (tuple.protocol, tuple.src.port, tuple.dst.port);
+        assert_eq!((ports(ping.original), ports(ping.reply), ping.ids), ((1, 8, 0), (1, 0, 8), [7, 9]));
+        let [inside, outside] = ping.views();
+        assert_eq!((inside.src.port, outside.src.port), (8, 8));
+        assert_eq!(outside.src.address, std::net::IpAddr::from(HOST).into());
+        // An error is of another conversation, and what is of no length that a number has tells nothing.
+        for strange in [told_echo(3, 3, &[0]), told_echo(8, 0, &[0, 0, 0]), told_echo(8, 0, &[])] {
+            assert_eq!(changes(&strange), (Vec::new(), 0));
+        }
     }
 }

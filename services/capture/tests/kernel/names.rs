@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// A capture with all that the service makes of what it picks.
-struct Reading {
+pub(crate) struct Reading {
     capture: Capture,
     picks: Picks,
     flows: Receiver<Vec<Flow>>,
@@ -37,14 +37,14 @@ struct Reading {
 }
 
 impl Reading {
-    fn on(host: &Host, interface: &str) -> Self {
+    pub(crate) fn on(host: &Host, interface: &str) -> Self {
         let config = config(&["--drain-ended", "100ms"]);
         let mut capture = host.run(move || Capture::load(&config, &Processes::read()).unwrap());
         let (publish, rows) = channel();
         let known = Arc::new(Known::default());
         let rows_of = Box::new(move |batch| publish.send(batch).is_ok());
         let buffer = capture.take_picks().expect("names are on");
-        let picks = Picks::start(buffer, capture.seed(), Arc::clone(&known), rows_of).unwrap();
+        let picks = Picks::start(buffer, capture.seed(), capture.nat(), Arc::clone(&known), rows_of).unwrap();
         let (publish, flows) = channel();
         let names = picks.catch_up();
         let health = Health::default();
@@ -66,7 +66,7 @@ impl Reading {
         Self { capture, picks, flows, rows }
     }
 
-    fn stop(self) -> (Vec<Flow>, Batch) {
+    pub(crate) fn stop(self) -> (Vec<Flow>, Batch) {
         self.capture.stop().unwrap();
         self.picks.stop();
         let mut all = Batch::default();
@@ -98,7 +98,7 @@ fn query(name: &str) -> Vec<u8> {
     query
 }
 
-fn ask_udp(client: &Host, server: &Host, address: IpAddr, name: &'static str) {
+pub(crate) fn ask_udp(client: &Host, server: &Host, address: IpAddr, name: &'static str) {
     let (ready, go) = channel();
     let serving = server.spawn(move || {
         let socket = UdpSocket::bind((address, 53)).unwrap();
@@ -118,7 +118,14 @@ fn ask_udp(client: &Host, server: &Host, address: IpAddr, name: &'static str) {
 }
 
 /// Sends each of these in a segment of its own, and ends when the server has read all and answered.
-fn say(client: &Host, server: &Host, address: IpAddr, port: u16, segments: Vec<Vec<u8>>, reply: Vec<u8>) -> u16 {
+pub(crate) fn say(
+    client: &Host,
+    server: &Host,
+    address: IpAddr,
+    port: u16,
+    segments: Vec<Vec<u8>>,
+    reply: Vec<u8>,
+) -> u16 {
     let total: usize = segments.iter().map(Vec::len).sum();
     let (ready, go) = channel();
     let (read, next) = channel();
@@ -152,7 +159,7 @@ fn say(client: &Host, server: &Host, address: IpAddr, port: u16, segments: Vec<V
 }
 
 /// A client hello in one record; `padding` bytes make it as large as one with a post-quantum key share.
-fn hello(server_name: &str, padding: usize) -> Vec<u8> {
+pub(crate) fn hello(server_name: &str, padding: usize) -> Vec<u8> {
     let prefixed = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes()[..], bytes].concat();
     let name = [&[0][..], &prefixed(server_name.as_bytes())].concat();
     let extension = |kind: u16, body: &[u8]| [&kind.to_be_bytes()[..], &prefixed(body)].concat();

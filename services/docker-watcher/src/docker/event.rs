@@ -60,6 +60,9 @@ fn container_event(time_ns: i64, id: String, action: &str, mut attributes: HashM
             .collect(),
         attributes.into_iter().filter(|(key, _)| !OWN_ATTRIBUTES.contains(&key.as_str())).collect(),
     );
+    if let Some(before) = own.get_mut("oldName") {
+        *before = before.trim_start_matches('/').to_owned();
+    }
     if !detail.is_empty() {
         let key = if action == "health_status" { "health" } else { "command" };
         own.insert(key.to_owned(), text::value(detail));
@@ -72,7 +75,8 @@ fn container_event(time_ns: i64, id: String, action: &str, mut attributes: HashM
         name: text::value(name.trim_start_matches('/')),
         image: text::value(&image),
         action: text::value(action),
-        exit_code: own.get("exitCode").and_then(|code| code.parse().ok()),
+        // Of other events it is a label that somebody gave the name of the engine's attribute.
+        exit_code: own.get("exitCode").filter(|_| action.ends_with("die")).and_then(|code| code.parse().ok()),
         labels,
         attributes: own,
         ..ContainerEvent::default()
@@ -179,6 +183,13 @@ mod tests {
         assert_eq!(record.time, 1_795_301_486_482_554);
         assert_eq!(record.labels, BTreeMap::from([("com.example.tier".to_owned(), "web".to_owned())]));
         assert_eq!(record.attributes, BTreeMap::from([("exitCode".to_owned(), "137".to_owned())]));
+    }
+
+    #[test]
+    fn only_an_end_has_an_exit_code() {
+        let attributes = serde_json::json!({"exitCode": "7", "name": "web"});
+        let code = |action: &str| container(action, &attributes).unwrap().record.exit_code;
+        assert_eq!(["die", "exec_die", "start"].map(code), [Some(7), Some(7), None]);
     }
 
     #[test]

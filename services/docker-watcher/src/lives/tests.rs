@@ -70,6 +70,7 @@ fn words(effects: &[Effect]) -> Vec<String> {
             Effect::Past(life) => format!("past {}-{} {}", life.started_at, life.finished_at, life.state),
             Effect::Gone(life) => format!("gone {}-{} {}", life.started_at, life.finished_at, life.state),
             Effect::Inspect(_) => "inspect".to_owned(),
+            Effect::InspectBeginning(_) => "inspect beginning".to_owned(),
             Effect::LeftOut(reason) => format!("left out: {reason}"),
         })
         .collect()
@@ -80,7 +81,7 @@ fn statement(effects: &[Effect]) -> &Container {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Current(life) | Effect::Past(life) | Effect::Gone(life) => Some(life),
-            Effect::Event(_) | Effect::Inspect(_) | Effect::LeftOut(_) => None,
+            Effect::Event(_) | Effect::Inspect(_) | Effect::InspectBeginning(_) | Effect::LeftOut(_) => None,
         })
         .collect();
     assert_eq!(statements.len(), 1, "{effects:?}");
@@ -118,6 +119,48 @@ fn a_life_is_stated_with_the_engines_own_start_and_end() {
     assert_eq!((life.exit_code, life.networks.len(), life.cgroup_id), (Some(3), 1, 77), "addresses outlive the end");
 
     assert_eq!(words(&lives.event(destroy(90), 90)), ["destroy", "gone 19-49 removed"]);
+}
+
+#[test]
+fn an_instants_life_has_the_addresses_that_the_engine_told_before_its_end() {
+    let joins = || event("network_connect", Kind::Network, 10);
+    let addresses = |life: &Container| (life.started_at, life.networks.len(), life.cgroup_id);
+    // The answer comes before the start is told, after it, and after the end.
+    for place in 0..3 {
+        let mut lives = Lives::new("h");
+        lives.earlier(Vec::new(), 0);
+        lives.event(create(5), 5);
+        assert_eq!(words(&lives.event(joins(), 10)), ["network_connect", "inspect beginning"]);
+        let answer = |lives: &mut Lives, now| {
+            if now == place { lives.inspected(running(19, 7), Origin::Beginning, 21) } else { Vec::new() }
+        };
+        assert_eq!(answer(&mut lives, 0), [], "nothing to state before the start");
+        lives.event(start(20), 20);
+        answer(&mut lives, 1);
+        lives.event(die(25, 0), 25);
+        answer(&mut lives, 2);
+        lives.inspected(exited(19, 24, 0), Origin::Event, 26);
+        assert_eq!(words(&lives.event(event("network_disconnect", Kind::Network, 27), 27)), ["network_disconnect"]);
+        let effects = lives.event(destroy(30), 30);
+        assert_eq!(words(&effects), ["destroy", "gone 19-24 removed"]);
+        assert_eq!(addresses(statement(&effects)), (19, 1, 77), "{place}");
+    }
+    // What was said of one life is not said of the next.
+    let mut lives = known();
+    lives.event(die(50, 0), 50);
+    lives.inspected(exited(19, 50, 0), Origin::Event, 51);
+    lives.inspected(running(60, 8), Origin::Beginning, 61);
+    lives.event(start(62), 62);
+    lives.event(die(63, 0), 63);
+    let effects = lives.event(destroy(70), 70);
+    let last = statement(&effects);
+    assert_eq!((last.started_at, last.networks[0].ip_low), (60, 8));
+    // One that does not run, and one that is not there.
+    let mut lives = Lives::new("h");
+    lives.event(create(5), 5);
+    assert_eq!(lives.not_found("c1", Origin::Beginning, 6), []);
+    lives.event(start(20), 20);
+    assert!(lives.running("c1").is_some());
 }
 
 #[test]
@@ -209,11 +252,12 @@ fn statements_about_one_life_are_in_order_even_within_a_microsecond() {
 }
 
 #[test]
-fn what_happens_before_the_start_and_after_the_end_asks_nothing() {
+fn a_network_before_the_start_asks_about_the_beginning_and_what_happens_after_the_end_asks_nothing() {
     let mut lives = Lives::new("h");
     lives.event(create(5), 5);
     let connect = || event("network_connect", Kind::Network, 6);
-    assert_eq!(words(&lives.event(connect(), 6)), ["network_connect"]);
+    assert_eq!(words(&lives.event(connect(), 6)), ["network_connect", "inspect beginning"]);
+    assert_eq!(words(&lives.event(event("network_disconnect", Kind::Network, 7), 7)), ["network_disconnect"]);
     let mut lives = known();
     lives.event(die(50, 0), 50);
     assert_eq!(words(&lives.event(event("network_disconnect", Kind::Network, 51), 51)), ["network_disconnect"]);

@@ -23,6 +23,8 @@ pub(super) struct Tracked {
     previous_finished_at: u64,
     seen: Seen,
     told: Told,
+    /// What the engine said of a life whose start was not told yet.
+    beginning: Option<Box<Inspected>>,
 }
 
 /// Which events told of this life: they come in the order in which things happened, whatever the engine's clock says meanwhile.
@@ -78,6 +80,7 @@ impl Tracked {
             previous_finished_at: 0,
             seen: Seen::default(),
             told: Told::default(),
+            beginning: None,
         }
     }
 
@@ -118,9 +121,14 @@ impl Tracked {
                 }
             }
         }
+        let joins = record.action == "network_connect";
         let mut effects = vec![Effect::Event(self.complete(record))];
-        // Before the start and after the end there is nothing to learn: the engine forgets addresses with the end.
-        effects.extend(self.running.then(|| Effect::Inspect(self.life.container_id.clone())));
+        // After the end there is nothing to learn: the engine forgets addresses with it.
+        if self.running {
+            effects.push(Effect::Inspect(self.life.container_id.clone()));
+        } else if joins {
+            effects.push(Effect::InspectBeginning(self.life.container_id.clone()));
+        }
         effects
     }
 
@@ -138,6 +146,14 @@ impl Tracked {
         effects.extend(self.last_word_on_unnamed());
         self.begin(Container { started_at: time, state: "running".to_owned(), ..self.timeless() }, true, false);
         self.seen.start = true;
+        if let Some(beginning) = self.beginning.take() {
+            let started_at = beginning.container.started_at;
+            if self.previous_finished_at < started_at && started_at <= time {
+                self.life.started_at = started_at;
+                self.named = true;
+                self.detail(*beginning);
+            }
+        }
         if self.previous_finished_at >= time {
             // The clock was set back: it no longer says what was before what.
             self.previous_finished_at = 0;
@@ -188,6 +204,15 @@ impl Tracked {
             self.named = true;
         }
         Vec::new()
+    }
+
+    /// The answer to a question that was asked before a start.
+    pub(super) fn beginning(&mut self, inspected: Inspected) -> Vec<Effect> {
+        if inspected.running && !self.running && inspected.container.started_at > self.life.started_at {
+            self.beginning = Some(Box::new(inspected));
+            return Vec::new();
+        }
+        self.detailed(inspected)
     }
 
     /// The answer to a question that a comparison with the engine's list asked.
@@ -428,17 +453,20 @@ impl Tracked {
     /// Adds what the engine says about this very life.
     fn detail(&mut self, inspected: Inspected) {
         let Inspected { container: from, running, .. } = inspected;
-        if running && self.running {
+        // An answer that was given before the end, and comes after it, is the only one with addresses.
+        if running && (self.running || self.life.networks.is_empty()) {
             self.life.pid = from.pid;
             self.life.networks.clone_from(&from.networks);
             self.life.ports.clone_from(&from.ports);
             self.life.interfaces.clone_from(&from.interfaces);
             self.life.host_addresses.clone_from(&from.host_addresses);
-            self.life.state.clone_from(&from.state);
-            self.life.health.clone_from(&from.health);
             if from.cgroup_id != 0 {
                 (self.life.cgroup_id, self.life.cgroup_path) = (from.cgroup_id, from.cgroup_path.clone());
             }
+        }
+        if running && self.running {
+            self.life.state.clone_from(&from.state);
+            self.life.health.clone_from(&from.health);
         } else if !running && !self.running {
             if from.finished_at > 0 {
                 self.life.finished_at = from.finished_at;

@@ -10,6 +10,9 @@ use crate::{
     runtime::Engine,
 };
 
+/// Questions about containers that are about to start, which the engine answers when they have: each takes as long as a start.
+const MAX_BEGINNINGS: usize = 64;
+
 type Answer = (String, Origin, Result<Inspected, Error>);
 
 /// Inspections that wait or are on their way. At most two wait per container.
@@ -21,6 +24,7 @@ pub(super) struct Asked {
     known: HashSet<(String, bool)>,
     flying: FuturesUnordered<BoxFuture<'static, Answer>>,
     reconciliations: usize,
+    beginnings: usize,
 }
 
 impl Asked {
@@ -32,6 +36,15 @@ impl Asked {
             known: HashSet::new(),
             flying: FuturesUnordered::new(),
             reconciliations: 0,
+            beginnings: 0,
+        }
+    }
+
+    /// Asks at once, beside the others; of too many at one time some are left out.
+    pub(super) fn ask_beginning(&mut self, id: String) {
+        if self.beginnings < MAX_BEGINNINGS {
+            self.beginnings += 1;
+            self.send(id, Origin::Beginning);
         }
     }
 
@@ -55,27 +68,33 @@ impl Asked {
 
     /// The next answer; waits for ever when nothing was asked. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Answer {
-        while self.flying.len() < self.concurrency
+        while self.flying.len() - self.beginnings < self.concurrency
             && let Some((id, origin)) = self.waiting.pop_front()
         {
             self.known.remove(&(id.clone(), origin == Origin::Reconciliation));
-            let engine = self.engine.clone();
-            self.flying.push(
-                async move {
-                    let answer = engine.inspect(&id).await;
-                    (id, origin, answer)
-                }
-                .boxed(),
-            );
+            self.send(id, origin);
         }
         match self.flying.next().await {
             Some(answer) => {
-                if answer.1 == Origin::Reconciliation {
-                    self.reconciliations -= 1;
+                match answer.1 {
+                    Origin::Reconciliation => self.reconciliations -= 1,
+                    Origin::Beginning => self.beginnings -= 1,
+                    Origin::Event => {}
                 }
                 answer
             }
             None => std::future::pending().await,
         }
+    }
+
+    fn send(&mut self, id: String, origin: Origin) {
+        let engine = self.engine.clone();
+        self.flying.push(
+            async move {
+                let answer = engine.inspect(&id).await;
+                (id, origin, answer)
+            }
+            .boxed(),
+        );
     }
 }

@@ -71,9 +71,15 @@ async fn only_containers_that_are_chosen_have_records() {
     let script = "while true; do sleep 1000; done";
     let labelled = |key: &str, value: &str| HashMap::from([(key.to_owned(), value.to_owned())]);
     let mut hidden = Vec::new();
-    for (name, labels) in
-        [("secret-1", HashMap::new()), ("of-b", labelled("team", "b")), ("off", labelled("weir.enable", "false"))]
-    {
+    // More labels than are kept, and all of them before this one.
+    let mut many: HashMap<_, _> = (0..1000).map(|i| (format!("a-{i:03}"), "v".to_owned())).collect();
+    many.extend(labelled("weir.enable", "false"));
+    for (name, labels) in [
+        ("secret-1", HashMap::new()),
+        ("of-b", labelled("team", "b")),
+        ("off", labelled("weir.enable", "false")),
+        ("off-among-many", many),
+    ] {
         let id = engine.create_with(name, script, HostConfig::default(), labels).await;
         engine.start(&id).await;
         hidden.push(id);

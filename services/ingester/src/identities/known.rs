@@ -14,6 +14,8 @@ use weir_bus::Change;
 use weir_proto::{Container, Ip};
 use weir_store::rows::{ContainerNames, Containers, End, Seen};
 
+/// What comes this much later than a container's start, in microseconds, is no correction: it has joined or left a network.
+const SETTLED: u64 = 10_000_000;
 /// Lives that are kept although their container is gone: flows of its last seconds are still on their way.
 const MAX_GONE: usize = 4096;
 
@@ -42,7 +44,7 @@ struct Host {
 struct Life {
     host: String,
     names: ContainerNames,
-    addresses: Vec<Ip>,
+    addresses: Vec<Held>,
     interfaces: Vec<String>,
     ports: Vec<Port>,
     host_addresses: Vec<Ip>,
@@ -50,6 +52,13 @@ struct Life {
     started_at: u64,
     /// 0 = runs.
     finished_at: u64,
+}
+
+/// An address, and since when it is the container's.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    address: Ip,
+    since: u64,
 }
 
 /// A port of the host that leads to the container.
@@ -62,13 +71,20 @@ struct Port {
 }
 
 impl Life {
-    fn new(container: Container) -> Self {
+    /// `before` = what was said of the same life, and `now` when this came.
+    fn new(container: Container, before: Option<&Self>, now: u64) -> Self {
+        let joined_at = change_of_networks(&container, now).unwrap_or(container.started_at);
+        let since = |address: Ip| match before {
+            Some(before) => before.since(address).unwrap_or(joined_at),
+            None => container.started_at,
+        };
         let addresses = if container.host_network {
             // Its addresses are the host's.
             Vec::new()
         } else {
             let addresses = container.networks.iter().map(|network| Ip::new(network.ip_high, network.ip_low));
-            addresses.filter(|address| *address != Ip::default()).collect()
+            let known = addresses.filter(|address| *address != Ip::default());
+            known.map(|address| Held { address, since: since(address) }).collect()
         };
         let ports = container.ports.iter().filter_map(|port| {
             let host_ip = Ip::new(port.host_ip_high, port.host_ip_low);
@@ -92,7 +108,27 @@ impl Life {
     }
 
     fn covers(&self, from: u64, to: u64) -> bool {
-        self.started_at != 0 && self.started_at <= to && (self.finished_at == 0 || self.finished_at >= from)
+        self.covers_since(self.started_at, from, to)
+    }
+
+    /// Of something that it has since a time.
+    fn covers_since(&self, since: u64, from: u64, to: u64) -> bool {
+        self.started_at != 0 && since <= to && (self.finished_at == 0 || self.finished_at >= from)
+    }
+
+    /// Since when it has an address.
+    fn since(&self, address: Ip) -> Option<u64> {
+        self.addresses.iter().find(|held| held.address == address).map(|held| held.since)
+    }
+
+    /// Whether it had an address in that time.
+    fn had(&self, address: Ip, from: u64, to: u64) -> bool {
+        self.since(address).is_some_and(|since| self.covers_since(since, from, to))
+    }
+
+    /// Whether it has no address less than another.
+    fn has_all_of(&self, other: &Self) -> bool {
+        other.addresses.iter().all(|held| self.since(held.address).is_some())
     }
 
     /// Whether an address and port of the host lead to it.
@@ -106,6 +142,12 @@ impl Life {
     }
 }
 
+/// When a container has joined or left networks, if a statement of other addresses than before means that.
+fn change_of_networks(container: &Container, now: u64) -> Option<u64> {
+    let observed_at = if container.observed_at == 0 { now } else { container.observed_at };
+    Some(observed_at).filter(|at| *at > container.started_at.saturating_add(SETTLED))
+}
+
 impl Known {
     /// Takes a change of the bucket; `now` is when it came, microseconds since 1970.
     pub(crate) fn apply(&mut self, change: Change<Container>, now: u64) {
@@ -115,14 +157,21 @@ impl Known {
             }
             return;
         };
-        let life = Arc::new(Life::new(container));
+        let of_life = |before: &&Arc<Life>| before.started_at == container.started_at;
+        let before = self.keys.get(&change.key).filter(of_life).map(Arc::as_ref);
+        let left_at = change_of_networks(&container, now);
+        let life = Arc::new(Life::new(container, before, now));
         self.insert(&life);
         let Some(before) = self.keys.insert(change.key, Arc::clone(&life)) else { return };
-        // What is said of a life replaces what was said of it before; an earlier life stays for the flows that are on their way.
-        if before.started_at == life.started_at || before.started_at == 0 {
-            self.remove(&before);
-        } else {
-            self.keep_gone(before, life.started_at);
+        // What is said of a life replaces what was said of it before; an earlier life stays for the flows that are on their way, and so does an
+        // address that it has given up.
+        let is_next = before.started_at != life.started_at;
+        let left_at = left_at.filter(|_| !life.has_all_of(&before));
+        let left_at = left_at.map(|at| if life.finished_at == 0 { at } else { at.min(life.finished_at) });
+        let ended_at = if is_next { Some(life.started_at) } else { left_at };
+        match ended_at.filter(|_| before.started_at != 0) {
+            Some(ended_at) => self.keep_gone(before, ended_at),
+            None => self.remove(&before),
         }
     }
 
@@ -151,7 +200,7 @@ impl Known {
         for interface in &life.interfaces {
             host.interfaces.insert(interface.clone(), life);
         }
-        for address in &life.addresses {
+        for Held { address, .. } in &life.addresses {
             host.addresses.insert(*address, life);
             self.anywhere.insert(*address, life);
         }
@@ -161,13 +210,13 @@ impl Known {
     }
 
     fn remove(&mut self, life: &Arc<Life>) {
-        for address in &life.addresses {
-            self.anywhere.remove(address, life);
+        for held in &life.addresses {
+            self.anywhere.remove(&held.address, life);
         }
         let Some(host) = self.by_host.get_mut(&life.host) else { return };
         host.cgroups.remove(&life.cgroup, life);
         life.interfaces.iter().for_each(|interface| host.interfaces.remove(interface, life));
-        life.addresses.iter().for_each(|address| host.addresses.remove(address, life));
+        life.addresses.iter().for_each(|held| host.addresses.remove(&held.address, life));
         life.ports.iter().for_each(|port| host.ports.remove(&(port.number, port.protocol), life));
         if host.cgroups.is_empty() && host.interfaces.is_empty() && host.addresses.is_empty() && host.ports.is_empty() {
             self.by_host.remove(&life.host);
@@ -176,7 +225,7 @@ impl Known {
 
     /// The only container anywhere that had an address.
     fn only(&self, address: Ip, seen: &Seen<'_>) -> Option<&Life> {
-        let mut holders = self.anywhere.of(&address).iter().filter(|life| life.covers(seen.from, seen.to));
+        let mut holders = self.anywhere.of(&address).iter().filter(|life| life.had(address, seen.from, seen.to));
         let first = holders.next()?;
         let is_same = |life: &Arc<Life>| life.names.id == first.names.id && life.host == first.host;
         holders.all(is_same).then_some(first)
@@ -200,8 +249,8 @@ impl Host {
         let mut found = ends.map(|end| {
             self.cgroups
                 .at(&end.cgroup, seen)
-                .or_else(|| wired.iter().copied().find(|life| life.addresses.contains(&end.address)))
-                .or_else(|| self.addresses.at(&end.address, seen))
+                .or_else(|| wired.iter().copied().find(|life| life.had(end.address, seen.from, seen.to)))
+                .or_else(|| self.holder(end.address, seen))
                 .or_else(|| self.translated(end, seen))
                 .or_else(|| self.published(end, seen))
         });
@@ -223,8 +272,14 @@ impl Host {
         interfaces.filter_map(|interface| self.interfaces.at(interface, seen)).collect()
     }
 
+    /// Who had an address at the first packet; else, of those that had it in that time, who got it last.
+    fn holder(&self, address: Ip, seen: &Seen<'_>) -> Option<&Life> {
+        let holders = self.addresses.of(&address).iter().filter(|life| life.had(address, seen.from, seen.to));
+        holders.max_by_key(|life| (life.had(address, seen.from, seen.from), life.since(address))).map(Arc::as_ref)
+    }
+
     fn translated(&self, end: &End, seen: &Seen<'_>) -> Option<&Life> {
-        if end.nat == Ip::default() { None } else { self.addresses.at(&end.nat, seen) }
+        if end.nat == Ip::default() { None } else { self.holder(end.nat, seen) }
     }
 
     fn published(&self, end: &End, seen: &Seen<'_>) -> Option<&Life> {

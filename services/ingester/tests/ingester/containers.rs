@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use weir_bus::{Bus, names};
-use weir_proto::{Batch, Container, ContainerNetwork, Flow, Ip, Source};
+use weir_proto::{Batch, Container, ContainerNetwork, Dns, Flow, Http, Ip, Source, Tls};
 
 use crate::support::{System, eventually};
 
@@ -147,4 +147,49 @@ async fn an_identity_that_comes_late_is_found_when_flows_are_asked_for() {
         "5,,db,,",
     ];
     assert_eq!(rows, expected.join("\n"));
+}
+
+#[tokio::test]
+async fn exchanges_have_the_container_that_is_behind_a_translated_address() {
+    let Some(mut system) = System::start().await else { return };
+    let bus = system.bus().await;
+    identify(&bus, &life("old", "172.17.0.2", 0, 100)).await;
+    identify(&bus, &life("new", "172.17.0.2", 200, 0)).await;
+    system.ingest(&["--block-wait-ms", "50"]).await;
+    eventually("it is ready", async || system.conditions().await.unwrap_or_default()["ready"] == true).await;
+    let (host, behind, server) = (ip("192.0.2.8"), ip("172.17.0.2"), ip("198.51.100.1"));
+    let at = |second: u64| flow(0, "192.0.2.8", "198.51.100.1", second).start_time;
+    // A query of the host itself, one of each life, and one that comes from outside to a port that leads there.
+    let dns = [(50, None), (50, Some(true)), (250, Some(true)), (250, Some(false))].map(|(second, behind_src)| Dns {
+        time: at(second),
+        src_ip_high: host.high,
+        src_ip_low: host.low,
+        dst_ip_high: server.high,
+        dst_ip_low: server.low,
+        protocol: 17,
+        src_nat_ip_high: if behind_src == Some(true) { behind.high } else { 0 },
+        src_nat_ip_low: if behind_src == Some(true) { behind.low } else { 0 },
+        dst_nat_ip_high: if behind_src == Some(false) { behind.high } else { 0 },
+        dst_nat_ip_low: if behind_src == Some(false) { behind.low } else { 0 },
+        ..Dns::default()
+    });
+    let tls = Tls { time: at(50), src_nat_ip_low: behind.low, src_nat_ip_high: behind.high, ..Tls::default() };
+    let http = Http { time: at(250), src_nat_ip_low: behind.low, src_nat_ip_high: behind.high, ..Http::default() };
+    let batch = Batch {
+        producer: Uuid::new_v4().as_bytes().to_vec(),
+        sequence: 1,
+        host: "host-1".into(),
+        source: Source::Ebpf.into(),
+        dns: dns.into(),
+        tls: vec![tls],
+        http: vec![http],
+        ..Batch::default()
+    };
+    bus.send(names::RECORDS_EBPF, &batch).await.expect("sent");
+    system.drained().await;
+    let sql = "SELECT concatWithSeparator(',', container, src_nat_ip, dst_nat_ip) FROM weir.dns ORDER BY time, src_nat_ip, dst_nat_ip";
+    let expected = [",::,::", "old,::ffff:172.17.0.2,::", "new,::,::ffff:172.17.0.2", "new,::ffff:172.17.0.2,::"];
+    assert_eq!(system.read(sql).await, expected.join("\n"));
+    assert_eq!(system.read("SELECT container FROM weir.tls").await, "old");
+    assert_eq!(system.read("SELECT container FROM weir.http").await, "new");
 }

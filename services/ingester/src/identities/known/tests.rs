@@ -65,6 +65,39 @@ fn an_address_belongs_to_the_container_that_held_it_at_the_time() {
 }
 
 #[test]
+fn an_address_that_a_container_got_later_or_gave_up_was_its_own_only_then() {
+    const SECOND: u64 = 1_000_000;
+    let mut known = Known::default();
+    let moves = |addresses: &[&str], observed_at: u64| {
+        let networks = addresses.iter().map(|address| container("", address, 0, 0).networks.remove(0)).collect();
+        Container { networks, observed_at, ..container("moves", "10.0.0.1", 100 * SECOND, 0) }
+    };
+    let apply = |known: &mut Known, container: Container, now| {
+        known.apply(Change { key: "h.moves".into(), value: Some(container), revision: 1 }, now);
+    };
+    // The other one was there before it, and had the address that it gets later.
+    set(&mut known, container("other", "10.0.1.1", 50 * SECOND, 200 * SECOND));
+    apply(&mut known, moves(&["10.0.0.1"], 100 * SECOND), 100 * SECOND);
+    apply(&mut known, moves(&["10.0.0.1", "10.0.1.1"], 300 * SECOND), 300 * SECOND);
+    apply(&mut known, moves(&["10.0.1.1"], 400 * SECOND), 400 * SECOND);
+    for (address, at, expected) in [
+        ("10.0.0.1", 150, "moves"),
+        ("10.0.1.1", 150, "other"),
+        ("10.0.1.1", 250, ""),
+        ("10.0.1.1", 350, "moves"),
+        ("10.0.0.1", 390, "moves"),
+        ("10.0.0.1", 410, ""),
+        ("10.0.1.1", 410, "moves"),
+    ] {
+        assert_eq!(name(&known, address, at * SECOND, (at + 1) * SECOND), expected, "{address} at {at}");
+    }
+    // Another one gets what it gave up.
+    set(&mut known, container("next", "10.0.0.1", 500 * SECOND, 0));
+    assert_eq!(name(&known, "10.0.0.1", 390 * SECOND, 391 * SECOND), "moves");
+    assert_eq!(name(&known, "10.0.0.1", 510 * SECOND, 511 * SECOND), "next");
+}
+
+#[test]
 fn a_container_with_the_hosts_network_is_known_by_its_cgroup_alone() {
     let mut known = Known::default();
     set(&mut known, container("created", "10.0.0.1", 0, 0));
