@@ -12,6 +12,8 @@ const UDP: u8 = 17;
 pub struct Policy {
     /// A flow that goes on is reported when its last report is this old.
     pub active: Duration,
+    /// A flow that goes on is reported for the first time when it is this old.
+    pub first: Duration,
     /// A closed TCP conversation is kept this long, for the last acknowledgements.
     pub linger: Duration,
     /// A flow without packets for this long has ended, by protocol.

@@ -132,7 +132,7 @@ impl Table for Model {
 
     fn read(&self, number: u32) -> Option<Slot> {
         let slot = self.slots[number as usize];
-        (slot.state == LIVE).then_some(slot)
+        matches!(slot.state, LIVE | ENDING).then_some(slot)
     }
 
     fn facts(&self, _number: u32) -> Facts {
@@ -175,6 +175,7 @@ fn policy() -> Policy {
     let idle = Duration::from_secs(10);
     Policy {
         active: Duration::from_secs(5),
+        first: Duration::from_secs(5),
         linger: Duration::from_secs(1),
         idle: Idle { tcp: idle, udp: idle, icmp: idle, other: idle },
     }
@@ -216,6 +217,45 @@ fn a_flow_that_goes_on_is_reported_by_its_differences() {
     assert_eq!(second[0].tx, Traffic { packets: 1, bytes: 100, tcp_flags: ACK });
     assert_eq!(second[0].rx, Traffic::default());
     assert_eq!((second[0].start, second[0].end), (6 * SECOND, 6 * SECOND));
+}
+
+#[test]
+fn a_new_flow_is_told_before_one_that_goes_on() {
+    let (mut table, mut drain) = (Model::new(4), Drain::new(Policy { first: Duration::from_secs(1), ..policy() }));
+    table.packet(there(SYN));
+    // One that ends so soon is told when it has ended, and not before.
+    for packet in [there(FIN | ACK), back(FIN | ACK)] {
+        table.packet(Packet { flow: 50001, ..packet });
+    }
+    table.now += SECOND / 2;
+    table.packet(there(ACK));
+    table.packet(Packet { flow: 50001, ..there(ACK) });
+    assert_eq!(run(&mut drain, &mut table), []);
+    table.now += SECOND / 2;
+    let told = run(&mut drain, &mut table);
+    assert_eq!(
+        told.iter().map(|interval| (interval.tx.packets, interval.end_reason)).collect::<Vec<_>>(),
+        [(2, EndReason::Active)]
+    );
+    for seconds in 1..10 {
+        table.packet(there(ACK));
+        table.now += SECOND;
+        let told = run(&mut drain, &mut table);
+        let of_flow = told.iter().filter(|interval| interval.key == key(50000).0).count();
+        assert_eq!(of_flow, usize::from(seconds % 5 == 0), "after {seconds} s more");
+    }
+}
+
+#[test]
+fn what_another_slot_counts_now_ends_at_the_next_drain() {
+    let (mut table, mut drain) = (Model::new(4), Drain::new(policy()));
+    table.packet(there(ACK));
+    table.packet(Packet { flow: 50001, ..there(ACK) });
+    table.slots.iter_mut().filter(|slot| slot.key == key(50000).0).for_each(|slot| slot.state = ENDING);
+    let told = run(&mut drain, &mut table);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].key, told[0].tx.packets, told[0].end_reason), (key(50000).0, 1, EndReason::Evicted));
+    assert_eq!(table.free.len(), 3);
 }
 
 #[test]
