@@ -41,17 +41,17 @@ pub mod wire;
 
 /// Names of the maps and programs in the object that `capture-ebpf` compiles to.
 pub mod names {
-    /// Hash: [`FlowKey`](crate::flow::FlowKey) to the number of its slot.
+    /// Array of two hashes: [`FlowKey`](crate::flow::FlowKey) to the number of its slot. The second one is there only while the table is resized.
     pub const INDEX: &str = "INDEX";
-    /// Memory-mappable array of [`Slot`](crate::slot::Slot).
+    /// Array of segments: memory-mappable arrays of [`SEGMENT`](crate::slot::SEGMENT) [`Slot`](crate::slot::Slot)s.
     pub const SLOTS: &str = "SLOTS";
-    /// Memory-mappable array of [`Facts`](crate::facts::Facts), numbered as the slots.
+    /// As above, of [`Facts`](crate::facts::Facts).
     pub const FACTS: &str = "FACTS";
     /// Per-CPU array: what the kernel dropped, by reason.
     pub const DROPS: &str = "DROPS";
     /// LRU hash: process id to the file it executes.
     pub const EXECUTABLES: &str = "EXECUTABLES";
-    /// Stack of the numbers of free slots.
+    /// Array of one stack: the numbers of free slots.
     pub const FREE: &str = "FREE";
     /// Stack of the numbers of free slots for [overflow](crate::flow::FlowKey::overflow).
     pub const RESERVE: &str = "RESERVE";

@@ -12,6 +12,10 @@
 //! An element of a kernel hash may be reused for another key while a program still reads it. So the slot holds its key too, and a program
 //! that finds another key in it looks again.
 //!
+//! The table grows and shrinks while packets come. Slots lie in segments, so that more of them are one more segment: no slot ever moves. The index and
+//! the stack of free numbers are replaced as a whole: programs look into two indexes as long as user space carries the keys over, and take free numbers
+//! from the new stack as soon as they see it.
+//!
 //! The table of recent flows saves most packets the lookup in the index: an array, where a flow's place follows from its key, of the numbers of two slots each.
 //! Nobody takes a number out of it. It is only a hint: it counts if the slot is live and holds the key.
 
@@ -40,6 +44,12 @@ pub fn hook(ifindex: u32, egress: bool) -> Hook {
 pub fn ifindex(hook: Hook) -> u32 {
     (hook & !RELEASED) >> 1
 }
+
+/// Slots of one segment of the table: the upper bits of a slot's number are its segment, the lower ones its place there.
+pub const SEGMENT: u32 = 4096;
+
+/// Segments at most: 16 million flows, and what is kept for those without room.
+pub const SEGMENTS: u32 = 4097;
 
 /// How long the owner of a direction must have seen nothing until another hook may take over, in nanoseconds.
 pub const TAKEOVER_NS: u64 = 1_000_000_000;

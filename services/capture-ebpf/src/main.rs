@@ -78,7 +78,7 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
     }
     let frame = SkBuff::new(&context.skb);
     let headers = plain(&Linear::new(&context.skb), link)?;
-    let (key, side) = FlowKey::new(&headers);
+    let (mut key, side) = FlowKey::new(&headers);
     let (slot, number) = table::find_recent(&key)?;
     if !table::is_steady(slot, side, &headers) {
         return None;
@@ -93,7 +93,7 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
     let packet = table::Packet {
         headers: &headers,
         room: table::Room::Own,
-        key,
+        key: &mut key,
         side,
         initiator: side,
         own: egress && frame.is_own(),
@@ -129,7 +129,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
         return (Outcome::TableBusy, wire::size(frame.length(), 0, 0, 0));
     };
     // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
-    let headers = unsafe { &mut *scratch };
+    let maps::Scratch { headers, key } = unsafe { &mut *scratch };
     *headers = Headers::default();
     match outer(frame, link, headers) {
         Ok(()) => {}
@@ -147,8 +147,9 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     }
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
     follow_fragments(headers, ledger);
-    let (key, side) = FlowKey::new(headers);
-    if let Some(outcome) = select::ignored(&key, headers, frame.ifindex()) {
+    let side;
+    (*key, side) = FlowKey::new(headers);
+    if let Some(outcome) = select::ignored(key, headers, frame.ifindex()) {
         return (outcome, size);
     }
     let headers = &*headers;
@@ -167,7 +168,7 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
     let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
     let outcome = table::add(&mut packet, &mut seen, ledger);
     if outcome == Outcome::Accounted && packet.room == table::Room::Own {
-        picks::look_at(frame, headers, &packet.key, side, &seen, link, packet.now);
+        picks::look_at(frame, headers, packet.key, side, &seen, link, packet.now);
     }
     (outcome, size)
 }

@@ -1,16 +1,17 @@
-//! The maps. Sizes of the flow table's parts are set when the object is loaded (`--max-flows`).
+//! The maps. User space puts the parts of the flow table into the arrays of maps, and others in their place when `--max-flows` changes.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
-    macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, Stack},
+    btf_maps::{self, ArrayOfMaps},
+    macros::{btf_map, map},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf, Stack},
 };
 use weir_capture_common::{
     dissect::Headers,
     facts::Facts,
     flow::{FlowKey, FragmentKey},
     ledger::{LEDGERS, Ledger},
-    slot::Slot,
+    slot::{SEGMENT, SEGMENTS, Slot},
     socket::{Owner, PATH, REASONS, Waiting},
 };
 
@@ -22,17 +23,21 @@ pub struct Ports {
     pub dst: u16,
 }
 
-#[map]
-pub static INDEX: HashMap<FlowKey, u32> = HashMap::with_max_entries(1, 0);
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
-#[map]
-pub static SLOTS: Array<Slot> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+type Segments<T> = ArrayOfMaps<btf_maps::Array<T, { SEGMENT as usize }, MMAPABLE>, { SEGMENTS as usize }>;
 
-#[map]
-pub static FACTS: Array<Facts> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[btf_map]
+pub static INDEX: ArrayOfMaps<btf_maps::HashMap<FlowKey, u32, 1>, 2> = ArrayOfMaps::new();
 
-#[map]
-pub static FREE: Stack<u32> = Stack::with_max_entries(1, 0);
+#[btf_map]
+pub static SLOTS: Segments<Slot> = Segments::new();
+
+#[btf_map]
+pub static FACTS: Segments<Facts> = Segments::new();
+
+#[btf_map]
+pub static FREE: ArrayOfMaps<btf_maps::Stack<u32, 1>, 1> = ArrayOfMaps::new();
 
 /// What finds no room, for user space to add up.
 #[map]
@@ -53,10 +58,17 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, Ports> = LruHashMap::with_max_entr
 #[map]
 pub static LEDGER: PerCpuArray<Ledger> = PerCpuArray::with_max_entries(LEDGERS, 0);
 
-/// What was found in the packet at hand. What comes out of a map the verifier knows nothing of, so all ways through the dissector are one way
-/// behind it.
+/// What was found in the packet at hand.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Scratch {
+    pub headers: Headers,
+    pub key: FlowKey,
+}
+
+/// What comes out of a map the verifier knows nothing of, so all ways through the dissector are one way behind it. And the stack is small.
 #[map]
-pub static SCRATCH: PerCpuArray<Headers> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Ends of flows whose first packet is on its way from the socket to the interface.
 #[map]

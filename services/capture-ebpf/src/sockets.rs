@@ -22,7 +22,8 @@ use weir_capture_common::{
 
 use crate::{
     frame::SkBuff,
-    maps::{FACTS, INDEX, OWNERS, SLOTS, WAITING},
+    maps::{OWNERS, WAITING},
+    table,
 };
 
 /// The cookie of the network namespace that is captured in.
@@ -180,16 +181,8 @@ unsafe fn identify(
 /// The facts of a flow that is in the table.
 #[inline(always)]
 pub fn find(key: &FlowKey) -> Option<*mut Facts> {
-    // SAFETY: as in `table::find`: the number is copied at once, the slot's own key tells whose it is, and neither is freed before this
-    // program has ended.
-    unsafe {
-        let number = *INDEX.get(key)?;
-        let slot = SLOTS.get_ptr_mut(number)?;
-        if (*slot).key != *key {
-            return None;
-        }
-        FACTS.get_ptr_mut(number)
-    }
+    let (_, number) = table::look_up(key)?;
+    table::facts(number)
 }
 
 /// Writes down who is at a side.

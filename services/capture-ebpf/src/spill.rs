@@ -35,7 +35,7 @@ pub fn tell(packet: &Packet) -> bool {
     let spill = entry.as_mut_ptr();
     // SAFETY: memory of the buffer that is this program's until it submits; every field is written.
     unsafe {
-        (*spill).key = packet.key;
+        (*spill).key = *packet.key;
         (*spill).now = packet.now;
         (*spill).packets = packet.size.packets as u32;
         (*spill).bytes = packet.size.bytes as u32;

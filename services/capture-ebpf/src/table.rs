@@ -8,7 +8,7 @@ use weir_capture_common::{
     initiator::{ACK, RST, SYN, TCP},
     ledger::{Ledger, Outcome},
     sequence::{CONNECTING, Progress},
-    slot::{self, Counters, Hook, LIVE, Slot},
+    slot::{self, Counters, Hook, LIVE, SEGMENT, Slot},
     wire::Size,
 };
 
@@ -29,7 +29,7 @@ const E2BIG: i32 = -7;
 /// What the table wants to know of a packet.
 pub struct Packet<'a> {
     pub headers: &'a Headers,
-    pub key: FlowKey,
+    pub key: &'a mut FlowKey,
     pub side: Side,
     /// Who began, if this is the flow's first packet.
     pub initiator: Side,
@@ -59,7 +59,7 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
     // Twice: between a lookup and an insert another CPU may open the flow, and an index entry may be reused while it is read. And twice again where
     // there is no room for the flow, for what it counts to instead.
     for _ in 0..4 {
-        if let Some((slot, number)) = find(&packet.key) {
+        if let Some((slot, number)) = find(packet.key) {
             if packet.room == Room::Shared {
                 ledger.overflow += packet.size.packets;
             }
@@ -81,7 +81,7 @@ pub fn add(packet: &mut Packet, seen: &mut Seen, ledger: &mut Ledger) -> Outcome
                     return Outcome::Accounted;
                 }
                 packet.room = Room::Shared;
-                packet.key = FlowKey::overflow(packet.headers, packet.hook);
+                *packet.key = FlowKey::overflow(packet.headers, packet.hook);
                 (packet.side, packet.initiator) = (Side::A, Side::A);
             }
             Err(Some(outcome)) => return outcome,
@@ -96,16 +96,39 @@ fn find(key: &FlowKey) -> Option<(*mut Slot, u32)> {
     if let Some(found) = find_recent(key) {
         return Some(found);
     }
-    // SAFETY: the number is copied at once. Should the element have been reused for another key, the slot's own key tells.
-    let number = unsafe { *INDEX.get(key)? };
-    let slot = SLOTS.get_ptr_mut(number)?;
+    let (slot, number) = look_up(key)?;
+    remember(key, number);
+    Some((slot, number))
+}
+
+/// A flow that is in the index.
+#[inline(always)]
+pub fn look_up(key: &FlowKey) -> Option<(*mut Slot, u32)> {
+    let number = indexed::<0>(key).or_else(|| indexed::<1>(key))?;
+    let slot = slot(number)?;
     // SAFETY: a pointer into the array. A slot that the index names is filled, and is not freed before this program has ended (RCU).
     let found = unsafe { &(*slot).key };
     if found != key {
         return None;
     }
-    remember(key, number);
     Some((slot, number))
+}
+
+#[inline(always)]
+fn indexed<const INDEX_AT: u32>(key: &FlowKey) -> Option<u32> {
+    // SAFETY: the number is copied at once. Should the element have been reused for another key, the slot's own key tells.
+    unsafe { INDEX.get(INDEX_AT)?.get(key).copied() }
+}
+
+#[inline(always)]
+fn slot(number: u32) -> Option<*mut Slot> {
+    SLOTS.get_value_ptr_mut(number / SEGMENT, &(number % SEGMENT))
+}
+
+/// What is known of the flow in a slot.
+#[inline(always)]
+pub fn facts(number: u32) -> Option<*mut Facts> {
+    FACTS.get_value_ptr_mut(number / SEGMENT, &(number % SEGMENT))
 }
 
 /// A flow that is live and stands at its place among the recent ones.
@@ -120,7 +143,7 @@ pub fn find_recent(key: &FlowKey) -> Option<(*mut Slot, u32)> {
 
 #[inline(always)]
 fn live(key: &FlowKey, number: u32) -> Option<(*mut Slot, u32)> {
-    let slot = SLOTS.get_ptr_mut(number)?;
+    let slot = slot(number)?;
     // SAFETY: a pointer into the array. A slot that is live is in the index, and is not freed before this program has ended (RCU).
     unsafe { ((&raw const (*slot).state).read_volatile() == LIVE && (*slot).key == *key).then_some((slot, number)) }
 }
@@ -211,7 +234,7 @@ unsafe fn follow(counters: *mut Counters, back: *const Counters, number: u32, pa
         if packet.headers.segment.flags & SYN == 0 && (*counters).progress.marks & CONNECTING == 0 {
             return;
         }
-        let Some(facts) = FACTS.get_ptr_mut(number) else { return };
+        let Some(facts) = facts(number) else { return };
         connect(counters, facts, (*back).progress.next, packet);
     }
 }
@@ -245,7 +268,7 @@ fn remember_interface(number: u32, ifindex: u32, counting: u32) {
     if ifindex == counting {
         return;
     }
-    let Some(facts) = FACTS.get_ptr_mut(number) else { return };
+    let Some(facts) = facts(number) else { return };
     for place in 0..OTHERS {
         // SAFETY: a pointer into the array. Two that write at once leave one of them; the next packet writes the other.
         unsafe {
@@ -264,27 +287,26 @@ fn remember_interface(number: u32, ifindex: u32, counting: u32) {
 /// Opens a flow with its first packet. `Err(None)`: another CPU was faster.
 #[inline(always)]
 fn open(packet: &Packet) -> Result<(), Option<Outcome>> {
-    let free = if packet.room == Room::Shared { &RESERVE } else { &FREE };
-    let number = match free.pop() {
+    let (Some(free), Some(index)) = (FREE.get(0), INDEX.get(0)) else { return Err(Some(Outcome::TableBusy)) };
+    let popped = if packet.room == Room::Shared { RESERVE.pop() } else { free.pop() };
+    let number = match popped {
         Ok(Some(number)) => number,
         Ok(None) => return Err(Some(Outcome::TableFull)),
         Err(_) => return Err(Some(Outcome::TableBusy)),
     };
-    let Some(slot) = SLOTS.get_ptr_mut(number) else {
-        return Err(Some(Outcome::TableBusy));
-    };
+    let Some(slot) = slot(number) else { return Err(Some(Outcome::TableBusy)) };
     fill(slot, packet);
-    match INDEX.insert(&packet.key, &number, BPF_NOEXIST.into()) {
+    match index.insert(&*packet.key, &number, BPF_NOEXIST.into()) {
         Ok(()) => {
             // SAFETY: a pointer into the array. From here on user space reads the slot; everything in it was written before the insert.
             unsafe { (&raw mut (*slot).state).write_volatile(LIVE) };
-            remember(&packet.key, number);
+            remember(packet.key, number);
             begin(slot, number, packet);
             Ok(())
         }
         Err(error) => {
-            // The stack has room for all numbers there are, so this one fits.
-            let _ = free.push(number, 0);
+            // The stacks have room for all numbers that were taken from them, so this one fits.
+            let _ = if packet.room == Room::Shared { RESERVE.push(&number, 0) } else { free.push(&number, 0) };
             Err(match error {
                 EEXIST => None,
                 E2BIG => Some(Outcome::TableFull),
@@ -300,7 +322,7 @@ fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
     if packet.room == Room::Shared {
         return;
     }
-    let Some(facts) = FACTS.get_ptr_mut(number) else { return };
+    let Some(facts) = facts(number) else { return };
     // SAFETY: a pointer into the array; the waiting end is copied at once.
     unsafe {
         if packet.headers.tunnel.kind != 0 {
@@ -313,11 +335,11 @@ fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
             };
             connect(counters, facts, 0, packet);
         }
-        if let Some(waiting) = WAITING.get(&packet.key) {
+        if let Some(waiting) = WAITING.get(&*packet.key) {
             let waiting = *waiting;
             let side = if waiting.side == Side::A as u32 { Side::A } else { Side::B };
             sockets::tell(facts, side, &waiting.local);
-            let _gone = WAITING.remove(&packet.key);
+            let _gone = WAITING.remove(&*packet.key);
         }
     }
 }
@@ -326,7 +348,7 @@ fn begin(slot: *mut Slot, number: u32, packet: &Packet) {
 fn fill(slot: *mut Slot, packet: &Packet) {
     // SAFETY: a pointer into the array, to a slot whose number was on the stack: nobody else knows it. User space zeroed it.
     unsafe {
-        (*slot).key = packet.key;
+        (*slot).key = *packet.key;
         (*slot).initiator = packet.initiator as u32;
         (*slot).first_seen = packet.now;
         (*slot).interval_first = packet.now;

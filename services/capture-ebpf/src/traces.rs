@@ -198,8 +198,23 @@ fn executes(binprm: u64) -> Option<()> {
     let mut path = [0u8; PATH];
     // SAFETY: the helper reads any address, or says that it cannot.
     unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut path) }.ok()?;
+    if is_self(&path) {
+        // The file stays the one that is known of this process, or of the one that it was forked from.
+        return None;
+    }
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     EXECUTABLES.insert(&pid, &path, 0).ok()
+}
+
+/// Whether a process executes itself once more, as shells do that are many programs in one file.
+#[inline(always)]
+fn is_self(path: &[u8; PATH]) -> bool {
+    const SELF: &[u8; 15] = b"/proc/self/exe\0";
+    let mut same = true;
+    for at in 0..SELF.len() {
+        same &= path[at] == SELF[at];
+    }
+    same
 }
 
 /// `sched:sched_process_fork` (parent, child): a child executes what its parent does.

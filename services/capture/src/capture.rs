@@ -3,6 +3,7 @@
 //! It is a thread of its own because it alone keeps capabilities, and because a grace period blocks.
 
 mod attachments;
+mod sizing;
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +36,8 @@ use crate::{
     record::{self, Context},
 };
 use attachments::Attachments;
+
+pub use sizing::Sizing;
 
 /// Takes records; returns whether it will keep them. It must not block.
 pub type Sink = Box<dyn FnMut(Vec<Flow>) -> bool + Send>;
@@ -70,6 +73,7 @@ enum Order {
     Start(Sink, Health, Option<PathBuf>),
     Books(Rows),
     Select(Selection),
+    Resize(Sizing),
     Stop,
 }
 
@@ -111,6 +115,7 @@ impl Capture {
         let (tick, every) = (config.drain_ended.min(config.drain_active), config.drain_active);
         let (with_nat, nat) = (config.nat, Nat::new());
         let nat_of_rows = nat.clone();
+        let sizing = Sizing::of(config);
         let (orders, inbox) = sync_channel(ORDERS);
         let thread = std::thread::Builder::new()
             .name("weir-capture".into())
@@ -143,6 +148,7 @@ impl Capture {
                     books,
                     every,
                     checkpoint,
+                    sizing,
                 }
                 .run(&inbox, tick)
             })
@@ -185,6 +191,11 @@ impl Capture {
     /// Attaches to these interfaces, and to no others.
     pub fn select(&self, selection: Selection) -> Result<(), Ended> {
         self.orders.send(Order::Select(selection)).map_err(|_| Ended)
+    }
+
+    /// Gives the flow table another size, without losing a packet.
+    pub fn resize(&self, sizing: Sizing) -> Result<(), Ended> {
+        self.orders.send(Order::Resize(sizing)).map_err(|_| Ended)
     }
 
     /// Whether the thread has ended by itself.
@@ -232,11 +243,14 @@ struct Thread {
     /// How often the ledger is told.
     every: Duration,
     checkpoint: Option<Checkpoint>,
+    sizing: Sizing,
 }
 
 impl Thread {
     fn run(mut self, inbox: &Receiver<Order>, tick: Duration) -> Result<Totals, Error> {
         self.kernel.features().tell();
+        // A table that was taken over is as large as it was.
+        self.resize(self.sizing.max_flows)?;
         let mut next = Instant::now() + tick;
         let mut look = next;
         loop {
@@ -247,11 +261,19 @@ impl Thread {
                     self.books.open(&self.attachments.current(), now);
                     self.look_back();
                 }
+                Ok(Order::Resize(sizing)) => {
+                    self.sizing = sizing;
+                    self.resize(sizing.max_flows)?;
+                }
                 Ok(Order::Books(rows)) => self.books.tell(rows),
                 Ok(Order::Start(..)) => {}
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    look = Instant::now() + if self.read_spilled() == 0 { LOOK } else { LOOK_AGAIN };
+                    let spilled = self.read_spilled();
+                    if let Some(larger) = self.sizing.next(self.table.max_flows(), self.drain.live(), spilled > 0) {
+                        self.resize(larger)?;
+                    }
+                    look = Instant::now() + if spilled == 0 { LOOK } else { LOOK_AGAIN };
                     if Instant::now() < next && self.unreported.is_empty() {
                         continue;
                     }
@@ -311,6 +333,35 @@ impl Thread {
     fn read_spilled(&mut self) -> usize {
         let (spilled, unreported) = (&mut self.spilled, &mut self.unreported);
         self.kernel.read_spilled(|spill| spilled.add(spill, &mut |interval| unreported.push(interval)))
+    }
+
+    /// Gives the table another size. Where there is no memory for it, it stays as it is, and does not try again by itself.
+    fn resize(&mut self, max_flows: u32) -> Result<(), Error> {
+        let (before, slots) = (self.table.max_flows(), self.table.capacity());
+        if max_flows == before {
+            return Ok(());
+        }
+        let next = match self.table.prepare(max_flows) {
+            Ok(next) => next,
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                warn!(from = before, to = max_flows, error, "the flow table stays as large as it is");
+                self.sizing.limit = before;
+                return Ok(());
+            }
+        };
+        let (kernel, spilled, unreported) = (&mut self.kernel, &mut self.spilled, &mut self.unreported);
+        let mut pause = || {
+            kernel.read_spilled(|spill| spilled.add(spill, &mut |interval| unreported.push(interval)));
+        };
+        let started = Instant::now();
+        self.table.change(next, &mut pause)?;
+        // What found no room before it was there says nothing about the new size.
+        self.read_spilled();
+        self.drain.resized(&self.table, slots);
+        metrics::resized();
+        info!(from = before, to = max_flows, milliseconds = started.elapsed().as_millis(), "resized the flow table");
+        Ok(())
     }
 
     /// The kernel's, with what is known better here.
@@ -374,11 +425,15 @@ impl Thread {
         }
         batch.publish();
         self.drain.settle(&mut self.table);
+        let slots = self.table.capacity();
+        if self.table.give_back()? {
+            self.drain.resized(&self.table, slots);
+        }
         self.hand_on()?;
         // Before anybody is told: after a kill, what was told must not be unknown to the next life.
         self.keep_checkpoint()?;
         metrics::ledger(&self.ledger()?, &self.reported);
-        metrics::table(self.drain.live(), self.table.capacity());
+        metrics::table(self.drain.live(), self.table.room());
         for (reason, packets) in self.kernel.drops()? {
             metrics::kernel_drops(reason, packets);
         }

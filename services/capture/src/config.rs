@@ -13,7 +13,7 @@ use crate::{
     select::{self, Plan},
 };
 
-pub use sources::load;
+pub use sources::{load, reload};
 use values::{buffer, drain_interval, duration, interface_pattern, packet_filter, prefix};
 
 /// Counts flows in the kernel and publishes them
@@ -26,10 +26,14 @@ pub struct Config {
     /// [default: the interfaces that carry the default routes]
     #[arg(long = "interface", env = "WEIR_CAPTURE_INTERFACE", value_name = "NAME", value_delimiter = ',', value_parser = interface_pattern)]
     pub interfaces: Vec<String>,
-    /// Flows that the kernel's table has room for, about 530 bytes each [default: what takes a 256th of the host's memory, and at most a quarter of what the
+    /// Flows that the kernel's table has room for, about 530 bytes each; with --config it may be changed there, and SIGHUP has it take effect [default: what takes a 256th of the host's memory, and at most a quarter of what the
     /// cgroup may use; a power of two from 16384 to 1048576]
     #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS", value_name = "COUNT", default_value_t = memory::flows(), hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub max_flows: u32,
+    /// How far the table grows by itself when it is nearly full, without a restart and without losing a packet
+    /// [default: four times what --max-flows is by default; where --max-flows is another, that: it does not grow]
+    #[arg(long, env = "WEIR_CAPTURE_MAX_FLOWS_LIMIT", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub max_flows_limit: Option<u32>,
     /// Bytes of the buffer for packets whose flows find no room in the table, a power of two from 4096 on; 0 = none: they count by protocol and port
     #[arg(long, env = "WEIR_CAPTURE_OVERFLOW_BUFFER", value_name = "BYTES", default_value_t = 1 << 20, value_parser = buffer)]
     pub overflow_buffer: u32,
@@ -143,10 +147,21 @@ pub enum Output {
     Parquet,
 }
 
+/// How far a table of the usual size grows: four times a 256th of the memory.
+const GROWTH: u32 = 4;
+
 impl Config {
     /// What is to be counted, compiled.
     pub fn plan(&self) -> Result<Plan, Error> {
         Ok(Plan::new(self.filter()?, self.sample).with_names(self.names))
+    }
+
+    /// How far the flow table grows by itself.
+    #[must_use]
+    pub fn max_flows_limit(&self) -> u32 {
+        let usual = memory::flows();
+        let by_itself = if self.max_flows == usual { usual.saturating_mul(GROWTH) } else { self.max_flows };
+        self.max_flows_limit.unwrap_or(by_itself)
     }
 
     fn filter(&self) -> Result<PacketFilter, Error> {

@@ -31,6 +31,10 @@ pub trait Table {
 
     /// How many slots there are.
     fn capacity(&self) -> u32;
+    /// How many of them flows may have.
+    fn room(&self) -> u32 {
+        self.capacity()
+    }
     /// A copy of a live slot.
     fn read(&self, number: u32) -> Option<Slot>;
     /// A copy of what is known of the flow in a slot.
@@ -171,6 +175,14 @@ impl Drain {
         }
     }
 
+    /// The table has another size than before, when it had so many slots.
+    pub fn resized<T: Table>(&mut self, table: &T, before: u32) {
+        // Behind the slots that were there new ones are used, whether those were or not.
+        let length = before.min(table.capacity()) as usize;
+        self.reported.truncate(table.capacity() as usize);
+        self.reported.resize(self.reported.len().max(length), Reported::default());
+    }
+
     /// Flows in the table when it was last drained.
     #[must_use]
     pub fn live(&self) -> u64 {
@@ -198,6 +210,10 @@ impl Drain {
             }
             self.live += 1;
             match self.decide(number, &slot, now) {
+                // The table was resized, and its packets count in another slot now.
+                Decision::Keep | Decision::Report if slot.state == ENDING => {
+                    self.end(table, number, &slot.key, EndReason::Evicted)?;
+                }
                 Decision::End(reason) => self.end(table, number, &slot.key, reason)?,
                 Decision::Report => {
                     self.report(table, number, EndReason::Active, now, report);
@@ -286,7 +302,7 @@ impl Drain {
 
     /// When the table is nearly full, ends the flows that have been quiet for the longest time.
     fn make_room<T: Table>(&mut self, table: &mut T, mut quiet: Vec<(u64, u32)>) -> Result<(), T::Error> {
-        let capacity = u64::from(table.capacity());
+        let capacity = u64::from(table.room());
         let staying = self.live.saturating_sub(self.ending.len() as u64);
         if staying * 100 < capacity * FULL_PERCENT {
             return Ok(());

@@ -5,6 +5,7 @@ mod cost;
 mod earlier;
 mod features;
 mod mapped;
+mod nested;
 mod pins;
 mod place;
 mod rcu;
@@ -12,7 +13,6 @@ mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd as _,
     path::PathBuf,
 };
 
@@ -32,11 +32,13 @@ use weir_capture_common::{
 pub use cost::Cost;
 pub use features::{Feature, Features};
 pub use pins::{Life, Share, WORDS};
-pub use table::KernelTable;
+pub use table::{KernelTable, Next, Sizes};
 
 use pins::{HandedOn, Pins};
 
+use nested::Nested;
 use place::Place;
+use table::Places;
 
 use crate::{
     config::{Hook, Order},
@@ -47,12 +49,8 @@ use crate::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-capture-ebpf"));
 
-/// Entries that the index has beyond the number of slots: a CPU that loses the race to open a flow holds one for a moment.
-const INDEX_RESERVE: u32 = 1024;
 /// `BPF_NOEXIST` (linux/bpf.h)
 const BPF_NOEXIST: u64 = 1;
-/// Slots for what finds no room, at most: protocols and ports per hook.
-const MAX_RESERVED: u32 = 512;
 
 /// Directions in the names of links.
 const INGRESS: &str = "ingress";
@@ -90,6 +88,15 @@ pub enum Error {
     Pin {
         /// The directory.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The table cannot have another size.
+    #[error("cannot make or replace the map {map}")]
+    Resize {
+        /// Its name.
+        map: &'static str,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -162,11 +169,10 @@ impl Kernel {
     /// Loads the programs with room for flows that `plan` accepts, and returns them with the flow table.
     pub fn load(room: Room, plan: &Plan) -> Result<(Self, KernelTable), Error> {
         let Room { max_flows, overflow_buffer, pin } = room;
-        let reserved = (max_flows / 16).clamp(8, MAX_RESERVED);
+        let sizes = Sizes::of(max_flows);
         let (types, home) = (features::Types::read(), features::network_namespace());
-        let kind = (OBJECT, max_flows, overflow_buffer, plan.names(), home);
+        let kind = (OBJECT, overflow_buffer, plan.names(), home);
         let pins = pin.map(|base| Pins::open(&base, kind)).transpose()?;
-        let earlier = pins.as_ref().and_then(Pins::earlier);
         let mut loader = EbpfLoader::new();
         for (name, path) in pins.iter().flat_map(Pins::maps) {
             loader.map_pin_path(name, path);
@@ -175,7 +181,7 @@ impl Kernel {
         loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
         plan.configure(&mut loader);
-        let recent = max_flows.next_power_of_two();
+        let recent = pins.as_ref().and_then(Pins::recent).unwrap_or_else(|| max_flows.next_power_of_two());
         let recent_mask = recent - 1;
         loader.override_global(names::RECENT_MASK, &recent_mask, true);
         let spill_on = u32::from(overflow_buffer > 0);
@@ -184,33 +190,25 @@ impl Kernel {
             loader.map_max_entries(names::SPILLED, overflow_buffer);
         }
         let mut object = loader
-            .map_max_entries(names::SLOTS, max_flows + reserved)
-            .map_max_entries(names::FACTS, max_flows + reserved)
-            .map_max_entries(names::RESERVE, reserved)
+            .map_max_entries(names::RESERVE, sizes.reserved)
             .map_max_entries(names::RECENT, recent)
-            .map_max_entries(names::FREE, max_flows)
-            .map_max_entries(names::INDEX, max_flows.saturating_add(INDEX_RESERVE))
             .load(OBJECT)?;
         let interfaces = plan.fill(&mut object)?;
         let picks = if plan.names() { Some(map(&mut object, names::PICKS, Buffer::try_from)?) } else { None };
         let spilled =
             if overflow_buffer > 0 { Some(map(&mut object, names::SPILLED, Buffer::try_from)?) } else { None };
         let pick_counts = map(&mut object, names::PICK_COUNTS, PerCpuArray::try_from)?;
-        let index = map(&mut object, names::INDEX, HashMap::try_from)?;
-        let free = [names::FREE, names::RESERVE].map(|name| map(&mut object, name, Stack::try_from));
-        let [free, reserve] = free;
-        let free = [free?, reserve?];
+        let reserve = map(&mut object, names::RESERVE, Stack::try_from)?;
         let ledger = map(&mut object, names::LEDGER, PerCpuArray::try_from)?;
         let drops = map(&mut object, names::DROPS, PerCpuArray::try_from)?;
         let executables = map(&mut object, names::EXECUTABLES, HashMap::try_from)?;
-        let (slots, facts) = (array(&mut object, names::SLOTS)?, array(&mut object, names::FACTS)?);
-        let mut table = KernelTable::new(index, free, [slots.fd().as_fd(), facts.fd().as_fd()], reserved, max_flows)?;
-        if let Some(pins) = &pins {
-            table.keep_reported(&pins.reported(reserved + max_flows)?)?;
-        }
-        if earlier.is_none() {
-            table.fill()?;
-        }
+        let places = Places {
+            index: nested(&mut object, names::INDEX)?,
+            free: nested(&mut object, names::FREE)?,
+            slots: nested(&mut object, names::SLOTS)?,
+            facts: nested(&mut object, names::FACTS)?,
+        };
+        let table = KernelTable::new(places, reserve, sizes, pins.as_ref().map(Pins::kept).transpose()?)?;
         let handed_on = pins.as_ref().map(Pins::handed_on).transpose()?;
         for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
             classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
@@ -426,9 +424,9 @@ pub(crate) fn map<T>(
     convert(map).map_err(|source| Error::Map { map: name, source })
 }
 
-fn array(object: &mut Ebpf, name: &'static str) -> Result<MapData, Error> {
+fn nested(object: &mut Ebpf, name: &'static str) -> Result<Nested, Error> {
     match object.take_map(name) {
-        Some(Map::Array(data)) => Ok(data),
+        Some(Map::ArrayOfMaps(data)) => Ok(Nested::new(data, name)),
         _ => Err(Error::Missing(name)),
     }
 }

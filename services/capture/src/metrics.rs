@@ -141,6 +141,11 @@ pub fn table(live: u64, capacity: u32) {
     gauge!("weir_capture_flows_capacity").set(f64::from(capacity));
 }
 
+/// The table has got another size.
+pub fn resized() {
+    counter!("weir_capture_table_resizes_total").increment(1);
+}
+
 /// Whether an interface, or a name that is waited for, is captured on.
 pub fn interface(name: &str, attached: bool) {
     gauge!("weir_capture_interface_attached", "interface" => name.to_owned()).set(if attached { 1.0 } else { 0.0 });

@@ -3,15 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::sync::watch;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 use tracing::{info, warn};
 use weir_bus::{Bus, Publisher, names};
 use weir_proto::{Batch, Flow, Source};
 use weir_service::Context;
 
 use crate::{
-    capture::{Capture, Sink},
-    config::{Config, Output},
+    capture::{Capture, Sink, Sizing},
+    config::{self, Config, Output},
     demand::{self, Who},
     http::Told,
     interfaces::{self, Network},
@@ -57,6 +60,7 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
 
     let watching = tokio::spawn(interfaces::watch(network, context.shutdown.clone()));
     let mut watchdog = tokio::time::interval(WATCHDOG);
+    let mut reread = config.config.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => break,
@@ -67,6 +71,10 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
                 let selection = interfaces::select(&config.interfaces, &changes.borrow_and_update());
                 capture.select(selection)?;
             }
+            () = told_to_reread(&mut reread) => match config::reload() {
+                Ok(config) => capture.resize(Sizing::of(&config))?,
+                Err(error) => warn!(%error, "the file of options is wrong: all stays as it is"),
+            },
             _ = watchdog.tick() => if capture.has_ended() { break },
         }
     }
@@ -86,6 +94,16 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
     }
     watching.await??;
     anyhow::bail!("capturing ended by itself")
+}
+
+/// `SIGHUP`; never where there is no file of options to be read again.
+async fn told_to_reread(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }
 
 /// Scales what a sample stands for, adds names, and hands records to all who want them.

@@ -36,6 +36,11 @@ pub fn load() -> Config {
     }
 }
 
+/// The options as they are now: the file may have changed since the start.
+pub fn reload() -> Result<Config, clap::Error> {
+    read(std::env::args_os().collect()).map(|loaded| loaded.config)
+}
+
 struct Loaded {
     config: Config,
     /// As a file that would give the same options.

@@ -132,7 +132,7 @@ impl Table for Model {
 
     fn read(&self, number: u32) -> Option<Slot> {
         let slot = self.slots[number as usize];
-        (slot.state == LIVE).then_some(slot)
+        matches!(slot.state, LIVE | ENDING).then_some(slot)
     }
 
     fn facts(&self, _number: u32) -> Facts {
@@ -220,17 +220,42 @@ fn a_flow_that_goes_on_is_reported_by_its_differences() {
 }
 
 #[test]
-fn a_new_flow_is_reported_early_and_then_as_any_other() {
+fn a_new_flow_is_told_before_one_that_goes_on() {
     let (mut table, mut drain) = (Model::new(4), Drain::new(Policy { first: Duration::from_secs(1), ..policy() }));
     table.packet(there(SYN));
-    table.now += SECOND;
-    let first = run(&mut drain, &mut table);
-    assert_eq!((first[0].tx.packets, first[0].end_reason), (1, EndReason::Active));
+    // One that ends so soon is told when it has ended, and not before.
+    for packet in [there(FIN | ACK), back(FIN | ACK)] {
+        table.packet(Packet { flow: 50001, ..packet });
+    }
+    table.now += SECOND / 2;
     table.packet(there(ACK));
-    table.now += 4 * SECOND;
+    table.packet(Packet { flow: 50001, ..there(ACK) });
     assert_eq!(run(&mut drain, &mut table), []);
-    table.now += SECOND;
-    assert_eq!(run(&mut drain, &mut table)[0].tx.packets, 1);
+    table.now += SECOND / 2;
+    let told = run(&mut drain, &mut table);
+    assert_eq!(
+        told.iter().map(|interval| (interval.tx.packets, interval.end_reason)).collect::<Vec<_>>(),
+        [(2, EndReason::Active)]
+    );
+    for seconds in 1..10 {
+        table.packet(there(ACK));
+        table.now += SECOND;
+        let told = run(&mut drain, &mut table);
+        let of_flow = told.iter().filter(|interval| interval.key == key(50000).0).count();
+        assert_eq!(of_flow, usize::from(seconds % 5 == 0), "after {seconds} s more");
+    }
+}
+
+#[test]
+fn what_another_slot_counts_now_ends_at_the_next_drain() {
+    let (mut table, mut drain) = (Model::new(4), Drain::new(policy()));
+    table.packet(there(ACK));
+    table.packet(Packet { flow: 50001, ..there(ACK) });
+    table.slots.iter_mut().filter(|slot| slot.key == key(50000).0).for_each(|slot| slot.state = ENDING);
+    let told = run(&mut drain, &mut table);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].key, told[0].tx.packets, told[0].end_reason), (key(50000).0, 1, EndReason::Evicted));
+    assert_eq!(table.free.len(), 3);
 }
 
 #[test]

@@ -26,8 +26,12 @@ pub(super) struct Btf {
 impl Btf {
     /// Of the kernel that runs.
     pub(super) fn of_kernel() -> io::Result<Self> {
-        Self::parse(fs::read(VMLINUX)?)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no BTF that is known"))
+        let bytes = fs::read(VMLINUX).map_err(|error| {
+            let message = format!("{VMLINUX}: {error}; kernels with CONFIG_DEBUG_INFO_BTF have it");
+            io::Error::new(error.kind(), message)
+        })?;
+        let unknown = || io::Error::new(io::ErrorKind::InvalidData, format!("{VMLINUX} is no BTF that is known"));
+        Self::parse(bytes).ok_or_else(unknown)
     }
 
     fn parse(bytes: Vec<u8>) -> Option<Self> {

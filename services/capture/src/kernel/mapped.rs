@@ -1,4 +1,5 @@
-//! An array of the kernel, seen through windows: mapped where it is looked at, so that memory that nobody uses does not count as this process's.
+//! Arrays of the kernel, one behind the other, seen through windows: mapped where they are looked at, so that memory that nobody uses does not count as
+//! this process's.
 
 use std::{
     cell::RefCell,
@@ -9,26 +10,23 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use nix::{
-    libc::off_t,
-    sys::mman::{MapFlags, ProtFlags, mmap, munmap},
-};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use weir_capture_common::slot::SEGMENT;
 
-/// Elements of a window: whole pages, whatever their size up to 64 KB and that of an element.
-const ELEMENTS: u32 = 4096;
 /// Windows that are mapped at one time. What is looked at in order needs one.
 const WINDOWS: usize = 12;
 
-/// The array; elements are whole words.
+/// The arrays, of [`SEGMENT`] elements each; elements are whole words.
 pub(super) struct Mapped<T> {
-    fd: OwnedFd,
+    segments: Vec<OwnedFd>,
+    /// Elements that are used.
     length: u32,
     /// The most lately mapped last.
     windows: RefCell<Vec<Window<T>>>,
 }
 
 struct Window<T> {
-    first: u32,
+    segment: u32,
     start: NonNull<T>,
     bytes: NonZero<usize>,
 }
@@ -37,9 +35,9 @@ struct Window<T> {
 unsafe impl<T> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
-    /// Of the map `fd`, of which this keeps a descriptor. The first window is mapped at once, to find out whether that works.
-    pub(super) fn new(fd: OwnedFd, length: u32) -> std::io::Result<Self> {
-        let this = Self { fd, length, windows: RefCell::default() };
+    /// Of these arrays, of which `length` elements are used. The first window is mapped at once, to find out whether that works.
+    pub(super) fn new(segments: Vec<OwnedFd>, length: u32) -> std::io::Result<Self> {
+        let this = Self { segments, length, windows: RefCell::default() };
         this.window(0)?;
         Ok(this)
     }
@@ -49,14 +47,33 @@ impl<T> Mapped<T> {
         self.length
     }
 
+    /// The arrays.
+    pub(super) fn segments(&self) -> &[OwnedFd] {
+        &self.segments
+    }
+
+    /// Adds arrays, and uses so many elements from now on.
+    pub(super) fn grow(&mut self, more: Vec<OwnedFd>, length: u32) {
+        self.segments.extend(more);
+        self.length = length;
+    }
+
+    /// Uses only so many elements from now on, and forgets the arrays of the others.
+    pub(super) fn shorten(&mut self, length: u32) {
+        let segments = length.div_ceil(SEGMENT);
+        self.segments.truncate(segments as usize);
+        self.length = length;
+        self.windows.get_mut().retain(|window| window.segment < segments);
+    }
+
     /// Uses an element, which is valid meanwhile; `None` = there is no such element, or it cannot be mapped.
     pub(super) fn with<R>(&self, number: u32, work: impl FnOnce(*mut T) -> R) -> Option<R> {
         if number >= self.length {
             return None;
         }
-        match self.window(number / ELEMENTS) {
+        match self.window(number / SEGMENT) {
             // SAFETY: within the window, which stays until another element is asked for.
-            Ok(start) => Some(work(unsafe { start.as_ptr().add((number % ELEMENTS) as usize) })),
+            Ok(start) => Some(work(unsafe { start.as_ptr().add((number % SEGMENT) as usize) })),
             Err(error) => {
                 tracing::error!(%error, number, "cannot map the flow table");
                 None
@@ -88,16 +105,16 @@ impl<T> Mapped<T> {
         });
     }
 
-    fn window(&self, index: u32) -> std::io::Result<NonNull<T>> {
+    fn window(&self, segment: u32) -> std::io::Result<NonNull<T>> {
         let mut windows = self.windows.borrow_mut();
-        let first = index * ELEMENTS;
-        if let Some(at) = windows.iter().rposition(|window| window.first == first) {
+        if let Some(at) = windows.iter().rposition(|window| window.segment == segment) {
             return Ok(windows[at].start);
         }
         if windows.len() == WINDOWS {
             windows.remove(0);
         }
-        let window = Window::map(&self.fd, first, ELEMENTS.min(self.length - first))?;
+        let fd = self.segments.get(segment as usize).ok_or(std::io::ErrorKind::NotFound)?;
+        let window = Window::map(fd, segment)?;
         let start = window.start;
         windows.push(window);
         Ok(start)
@@ -105,14 +122,13 @@ impl<T> Mapped<T> {
 }
 
 impl<T> Window<T> {
-    fn map(fd: &OwnedFd, first: u32, length: u32) -> std::io::Result<Self> {
-        let bytes = NonZero::new(length as usize * size_of::<T>()).ok_or(std::io::ErrorKind::InvalidInput)?;
-        let offset = off_t::try_from(first as usize * size_of::<T>()).map_err(std::io::Error::other)?;
+    fn map(fd: &OwnedFd, segment: u32) -> std::io::Result<Self> {
+        let bytes = NonZero::new(SEGMENT as usize * size_of::<T>()).ok_or(std::io::ErrorKind::InvalidInput)?;
         // SAFETY: a new mapping, at an address that the kernel chooses.
         let start = unsafe {
-            mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd.as_fd(), offset)
+            mmap(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, fd.as_fd(), 0)
         }?;
-        Ok(Self { first, start: start.cast(), bytes })
+        Ok(Self { segment, start: start.cast(), bytes })
     }
 }
 

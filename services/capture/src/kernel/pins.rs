@@ -8,6 +8,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hasher as _},
     io,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -26,17 +27,17 @@ use weir_capture_common::{
     names,
 };
 
-use super::Error;
+use super::{Error, table::Sizes};
 use crate::metrics::Sums;
 
 /// Words about one slot: what was reported of its flow.
 pub const WORDS: usize = 16;
-/// `BPF_F_MMAPABLE`.
-const MMAPABLE: u32 = 1 << 10;
-const REPORTED: &str = "REPORTED";
 const LIFE: &str = "LIFE";
 const LIFE_WORDS: usize = 8;
 const SHARES: &str = "SHARES";
+/// How large the table is, and whether it is whole: in the middle of a change nobody could go on with it.
+const SIZES: &str = "SIZES";
+const SIZES_WORDS: usize = 4;
 const SHARE_WORDS: usize = 2 * (Outcome::ALL.len() + 1);
 /// What is kept; all else begins anew.
 const KEPT: [&str; 16] = [
@@ -128,7 +129,7 @@ impl Pins {
                 remove(&path).map_err(refused)?;
             }
         }
-        let earlier = life(&directory);
+        let earlier = life(&directory).filter(|_| sizes(&directory).is_some());
         if earlier.is_none() && directory.exists() {
             remove(&directory).map_err(refused)?;
         }
@@ -149,9 +150,17 @@ impl Pins {
         KEPT.into_iter().map(|name| (name, self.directory.join(name)))
     }
 
-    /// The array of what was reported of each slot.
-    pub(super) fn reported(&self, slots: u32) -> Result<MapData, Error> {
-        self.array::<[u64; WORDS]>(REPORTED, slots, MMAPABLE)
+    /// Where the parts of the table have their names.
+    pub(super) fn kept(&self) -> Result<Kept, Error> {
+        let found = self.earlier.and_then(|_| sizes(&self.directory));
+        let sizes = as_array(self.array::<[u64; SIZES_WORDS]>(SIZES, 1, 0)?, SIZES)?;
+        Ok(Kept { directory: self.directory.clone(), found, sizes })
+    }
+
+    /// Places for recent flows that a life before has left.
+    pub(super) fn recent(&self) -> Option<u32> {
+        let _earlier = self.earlier?;
+        Some(MapData::from_pin(self.directory.join(names::RECENT)).ok()?.info().ok()?.max_entries())
     }
 
     /// The maps of what this life hands on.
@@ -221,6 +230,66 @@ impl Pins {
             }
         }
     }
+}
+
+/// The names of the parts of the table: a part, and its number among those of its kind.
+pub(super) struct Kept {
+    directory: PathBuf,
+    found: Option<Sizes>,
+    sizes: Array<MapData, [u64; SIZES_WORDS]>,
+}
+
+impl Kept {
+    /// What the segments of what was reported are called.
+    pub(super) const REPORTED: &str = "REPORTED";
+
+    /// Of the table that a life before has left.
+    pub(super) fn sizes(&self) -> Option<Sizes> {
+        self.found
+    }
+
+    /// Writes down how large the table is, and whether it is whole.
+    pub(super) fn keep_sizes(&mut self, sizes: Sizes, whole: bool) -> Result<(), Error> {
+        let Sizes { reserved, length, bound } = sizes;
+        let words = [u64::from(whole), reserved.into(), length.into(), bound.into()];
+        self.sizes.set(0, words, 0).map_err(|source| Error::Map { map: SIZES, source })
+    }
+
+    /// Gives parts names, the first one with this number.
+    pub(super) fn keep_all(&self, part: &'static str, first: u32, maps: &[OwnedFd]) -> Result<(), Error> {
+        for (number, map) in (first..).zip(maps) {
+            let path = self.path(part, number);
+            let _replaced = fs::remove_file(&path);
+            let named = map.try_clone().map_err(|source| Error::Pin { path: path.clone(), source })?;
+            let map = MapData::from_fd(named).map_err(|source| Error::Map { map: part, source })?;
+            map.pin(&path).map_err(|error| Error::Pin { path, source: io::Error::other(error) })?;
+        }
+        Ok(())
+    }
+
+    /// A part that a life before has left.
+    pub(super) fn find(&self, part: &'static str, number: u32) -> Result<OwnedFd, Error> {
+        let path = self.path(part, number);
+        let map = MapData::from_pin(&path).map_err(|source| Error::Map { map: part, source })?;
+        map.fd().as_fd().try_clone_to_owned().map_err(|source| Error::Pin { path, source })
+    }
+
+    /// Takes the names of a segment away.
+    pub(super) fn forget_segment(&self, number: u32) {
+        for part in [names::SLOTS, names::FACTS, Self::REPORTED] {
+            let _gone = fs::remove_file(self.path(part, number));
+        }
+    }
+
+    fn path(&self, part: &str, number: u32) -> PathBuf {
+        self.directory.join(format!("{part}-{number}"))
+    }
+}
+
+fn sizes(directory: &Path) -> Option<Sizes> {
+    let sizes: Array<_, [u64; SIZES_WORDS]> = as_array(MapData::from_pin(directory.join(SIZES)).ok()?, SIZES).ok()?;
+    let [1, reserved, length, bound] = sizes.get(&0, 0).ok()? else { return None };
+    Some(Sizes { reserved: reserved.try_into().ok()?, length: length.try_into().ok()?, bound: bound.try_into().ok()? })
 }
 
 /// What the name of a link begins with.

@@ -1,8 +1,12 @@
 //! The flow table, seen from user space: the slots are memory that the kernel's programs add to while this reads.
 
+mod parts;
+mod resize;
+
 use std::{
+    collections::BTreeSet,
     mem::size_of,
-    os::fd::{AsFd as _, BorrowedFd},
+    os::fd::OwnedFd,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -17,24 +21,52 @@ use weir_capture_common::{
     slot::{self, ENDING, FREE, LIVE, Slot},
 };
 
-use super::{Error, mapped::Mapped, pins::WORDS as REPORTED, rcu};
+use super::{
+    Error,
+    mapped::Mapped,
+    nested::{Nested, typed},
+    pins::{Kept, WORDS as REPORTED},
+    rcu,
+};
 use crate::drain::Table;
+use parts::Parts;
+
+pub use parts::Sizes;
+pub use resize::Next;
 
 /// Words of a slot, and of what is known of its flow.
 const WORDS: usize = size_of::<Slot>() / size_of::<u64>();
 const _: () = assert!(size_of::<Facts>() == size_of::<Slot>());
 
+type Index = HashMap<MapData, Key, u32>;
+type Numbers = Stack<MapData, u32>;
+
 /// The kernel's flow table.
 pub struct KernelTable {
-    index: HashMap<MapData, Key, u32>,
-    free: Stack<MapData, u32>,
+    places: Places,
+    index: Index,
+    index_fd: OwnedFd,
+    free: Numbers,
     /// Of the lowest slots, which are kept for what finds no room.
-    reserve: Stack<MapData, u32>,
+    reserve: Numbers,
     reserved: u32,
+    /// Numbers below this one are given out; those above were withdrawn when the table became smaller.
+    bound: u32,
     slots: Mapped<Slot>,
     facts: Mapped<Facts>,
     /// What was reported of each slot, where that outlives the process.
     reported: Option<Mapped<[u64; REPORTED]>>,
+    /// Slots whose key another slot has in the index.
+    doubles: BTreeSet<u32>,
+    kept: Option<Kept>,
+}
+
+/// Where programs look for the parts of the table.
+pub(super) struct Places {
+    pub(super) index: Nested,
+    pub(super) free: Nested,
+    pub(super) slots: Nested,
+    pub(super) facts: Nested,
 }
 
 /// A key as it lies in the map.
@@ -46,31 +78,44 @@ pub(super) struct Key(FlowKey);
 unsafe impl Pod for Key {}
 
 impl KernelTable {
-    /// Maps the slots and the facts.
-    pub(super) fn new(
-        index: HashMap<MapData, Key, u32>,
-        [free, reserve]: [Stack<MapData, u32>; 2],
-        [slots, facts]: [BorrowedFd<'_>; 2],
-        reserved: u32,
-        max_flows: u32,
-    ) -> Result<Self, Error> {
-        let length = reserved + max_flows;
-        let slots = slots.try_clone_to_owned().and_then(|fd| Mapped::new(fd, length)).map_err(Error::Mmap)?;
-        let facts = facts.try_clone_to_owned().and_then(|fd| Mapped::new(fd, length)).map_err(Error::Mmap)?;
-        Ok(Self { index, free, reserve, reserved, slots, facts, reported: None })
-    }
-
-    /// Puts the numbers of all slots of a new table on the stack of free ones.
-    pub(super) fn fill(&mut self) -> Result<(), Error> {
-        // The lowest number comes out first.
-        (0..self.slots.length()).rev().try_for_each(|number| self.put_back(number))
-    }
-
-    /// Keeps what was reported in this array from now on.
-    pub(super) fn keep_reported(&mut self, array: &MapData) -> Result<(), Error> {
-        let fd = array.fd().as_fd().try_clone_to_owned();
-        self.reported = Some(fd.and_then(|fd| Mapped::new(fd, self.slots.length())).map_err(Error::Mmap)?);
-        Ok(())
+    /// A table of these sizes, or the one that a life before has left under the same names.
+    pub(super) fn new(places: Places, reserve: Numbers, sizes: Sizes, kept: Option<Kept>) -> Result<Self, Error> {
+        let earlier = kept.as_ref().and_then(Kept::sizes);
+        let (sizes, parts) = match (earlier, &kept) {
+            (Some(sizes), Some(kept)) => (sizes, Parts::find(kept, sizes)?),
+            _ => (sizes, Parts::create(sizes, kept.is_some())?),
+        };
+        let Parts { index, free, slots, facts, reported } = parts;
+        if earlier.is_none() {
+            places.fill(&index, &free, &slots, &facts)?;
+            if let Some(kept) = &kept {
+                kept.keep_all(names::INDEX, 0, std::slice::from_ref(&index))?;
+                kept.keep_all(names::FREE, 0, std::slice::from_ref(&free))?;
+                kept.keep_all(names::SLOTS, 0, &slots)?;
+                kept.keep_all(names::FACTS, 0, &facts)?;
+                kept.keep_all(Kept::REPORTED, 0, reported.as_deref().unwrap_or_default())?;
+            }
+        }
+        let mut this = Self {
+            places,
+            index: typed(&index, names::INDEX, HashMap::try_from)?,
+            index_fd: index,
+            free: typed(&free, names::FREE, Stack::try_from)?,
+            reserve,
+            reserved: sizes.reserved,
+            bound: sizes.bound,
+            slots: Mapped::new(slots, sizes.length).map_err(Error::Mmap)?,
+            facts: Mapped::new(facts, sizes.length).map_err(Error::Mmap)?,
+            reported: reported.map(|maps| Mapped::new(maps, sizes.length)).transpose().map_err(Error::Mmap)?,
+            doubles: BTreeSet::new(),
+            kept,
+        };
+        if earlier.is_none() {
+            // The lowest number comes out first.
+            (0..sizes.bound).rev().try_for_each(|number| this.put_back(number))?;
+            this.keep_sizes(true)?;
+        }
+        Ok(this)
     }
 
     /// Lets the next hook that sees a packet count what these interfaces counted: they are gone.
@@ -103,7 +148,16 @@ impl KernelTable {
         });
     }
 
+    fn state(&self, number: u32) -> u32 {
+        // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
+        let state = |slot: *mut Slot| unsafe { AtomicU32::from_ptr(&raw mut (*slot).state).load(Ordering::Acquire) };
+        self.slots.with(number, state).unwrap_or(FREE)
+    }
+
     fn put_back(&mut self, number: u32) -> Result<(), Error> {
+        if number >= self.bound {
+            return Ok(());
+        }
         let (stack, map) =
             if number < self.reserved { (&mut self.reserve, names::RESERVE) } else { (&mut self.free, names::FREE) };
         stack.push(number, 0).map_err(|source| Error::Map { map, source })
@@ -117,11 +171,12 @@ impl Table for KernelTable {
         self.slots.length()
     }
 
+    fn room(&self) -> u32 {
+        self.bound
+    }
+
     fn read(&self, number: u32) -> Option<Slot> {
-        // SAFETY: aligned memory of the mapping. The kernel fills a slot before it marks it as live.
-        let state = self
-            .slots
-            .with(number, |slot| unsafe { AtomicU32::from_ptr(&raw mut (*slot).state).load(Ordering::Acquire) })?;
+        let state = self.state(number);
         if state != LIVE && state != ENDING {
             return None;
         }
@@ -161,6 +216,9 @@ impl Table for KernelTable {
     fn unlink(&mut self, number: u32, key: &FlowKey) -> Result<(), Error> {
         // Those who do not ask the index must not find it either.
         self.set_state(number, ENDING);
+        if self.doubles.remove(&number) {
+            return Ok(());
+        }
         match self.index.remove(&Key(*key)) {
             // Nobody else takes keys out; were it gone, that would be all that is wanted.
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),

@@ -3,15 +3,19 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, Output, Stdio},
     sync::mpsc::channel,
     time::Instant,
 };
 
 use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use weir_engines::testing::ClickHouse;
 
 use crate::{
     exact::{pair, up, v4},
@@ -78,11 +82,16 @@ impl Drop for Running {
     }
 }
 
-/// The program on a host, with what it writes.
+/// The program on a host, with what it writes; it captures.
 fn start(host: &Host, options: &[&str]) -> (Running, SocketAddr) {
+    start_until(host, &[&["--interface", "a0"], options].concat(), "attached")
+}
+
+/// As [`start`], until the log says this.
+fn start_until(host: &Host, options: &[&str], until: &'static str) -> (Running, SocketAddr) {
     let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
     let mut child = host.run(move || {
-        let fixed = ["--interface", "a0", "--drain-ended", "50ms", "--drain-active", "200ms"];
+        let fixed = ["--drain-ended", "50ms", "--drain-active", "200ms"];
         program().args(fixed).args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     });
     let stderr = child.stderr.take().unwrap();
@@ -100,7 +109,7 @@ fn start(host: &Host, options: &[&str]) -> (Running, SocketAddr) {
         if let Some((_, found)) = text.split_once("address=") {
             address = Some(found.trim().parse().unwrap());
         }
-        if text.contains("attached") {
+        if text.contains(until) {
             return (running, address.expect("the address comes first"));
         }
     }
@@ -185,4 +194,120 @@ fn a_sample_is_scaled_and_a_listener_hears_what_it_asked_for() {
     listening.join().unwrap();
     let text = stop(running);
     assert!(text.lines().any(|line| line.contains("10.77.0.2:4000")), "{text}");
+}
+
+#[test]
+fn health_is_a_503_that_says_why_as_long_as_nothing_is_captured_on() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let options = ["--interface", "later0", "--output", "lines"];
+    let (running, address) = start_until(&a, &options, "it is waited for");
+    for path in ["/api/health", "/readyz"] {
+        let answer = get(&a, address, path);
+        assert!(answer.starts_with("HTTP/1.0 503"), "{path}: {answer}");
+    }
+    let answer = get(&a, address, "/api/health");
+    assert!(answer.contains("\"status\":\"degraded\"") && answer.contains("waiting for later0"), "{answer}");
+    assert!(get(&a, address, "/healthz").starts_with("HTTP/1.0 200"), "the process itself is well");
+    a.wire("later0", &b, "later1");
+    let deadline = Instant::now() + DEADLINE;
+    while !get(&a, address, "/api/health").starts_with("HTTP/1.0 200") {
+        assert!(Instant::now() < deadline, "it does not become ready");
+    }
+    a.delete("later0");
+    let deadline = Instant::now() + DEADLINE;
+    while !get(&a, address, "/api/health").starts_with("HTTP/1.0 503") {
+        assert!(Instant::now() < deadline, "it stays ready with nothing to capture on");
+    }
+    stop(running);
+}
+
+/// Sends a statement with its data.
+fn post(clickhouse: &ClickHouse, statement: &str, body: &[u8]) {
+    let url = clickhouse.url();
+    let address = url.strip_prefix("http://").unwrap();
+    let (user, password) = (clickhouse.writer_user(), clickhouse.writer_password());
+    let head = format!(
+        "POST /?query={statement} HTTP/1.0\r\nHost: {address}\r\nX-ClickHouse-User: {user}\r\nX-ClickHouse-Key: {password}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.lines().next().unwrap().contains(" 200 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parquet_file_is_read_by_others() {
+    if skipped() {
+        return;
+    }
+    let Some(clickhouse) = ClickHouse::start_or_skip().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("flows.parquet");
+    let path = file.to_str().unwrap().to_owned();
+    let sums = tokio::task::spawn_blocking(move || {
+        let (a, b) = pair();
+        up(&a, &b);
+        let (running, _) = start(&a, &["--output", "parquet", "--file", &path, "--host", "this-host"]);
+        traffic::udp_to_nowhere(&a, SocketAddr::new(v4(2), 4000), 7);
+        let sent = traffic::tcp_stream(&a, &b, v4(2), 100_000);
+        stop(running);
+        (sent.port, sent.client.segs_out)
+    });
+    let (port, segments) = sums.await.unwrap();
+    let columns = "host String, dst_ip String, dst_port UInt16, protocol UInt8, tx_packets UInt64, rx_packets UInt64";
+    let table = format!("CREATE TABLE weir.from_parquet ({columns}) ENGINE = MergeTree ORDER BY dst_port");
+    clickhouse.write(&table).await.unwrap();
+    let body = std::fs::read(&file).unwrap();
+    post(&clickhouse, "INSERT%20INTO%20weir.from_parquet%20FORMAT%20Parquet", &body);
+    let question = format!(
+        "SELECT sumIf(tx_packets, dst_port = 4000 AND protocol = 17), sumIf(tx_packets, dst_port = {port}), \
+         groupUniqArray(host), groupUniqArrayIf(dst_ip, dst_port = {port}) FROM weir.from_parquet"
+    );
+    let answer = clickhouse.read(&question).await.unwrap();
+    assert_eq!(answer, format!("7\t{segments}\t['this-host']\t['10.77.0.2']\n"));
+}
+
+#[test]
+fn a_kernel_without_types_is_captured_on_and_named() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    up(&a, &b);
+    let mut child = a.run(|| {
+        let mut command = program();
+        command.args(["--interface", "a0", "--output", "ndjson", "--drain-ended", "50ms", "--drain-active", "200ms"]);
+        // SAFETY: only system calls between fork and exec. An empty directory takes the place of the kernel's types, for this process alone.
+        unsafe {
+            command.pre_exec(|| {
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+                mount(Some("none"), "/sys/kernel/btf", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+                Ok(())
+            });
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let running = Running(Some(child));
+    let missing: Vec<String> =
+        log.by_ref().take_while(|line| !line.contains("attached")).filter(|line| line.contains("BTF")).collect();
+    for feature in ["executable", "drops"] {
+        let line = missing.iter().find(|line| line.contains(feature));
+        let line = line.unwrap_or_else(|| panic!("nobody says what {feature} lacks: {missing:#?}"));
+        assert!(line.contains("/sys/kernel/btf/vmlinux") && line.contains("CONFIG_DEBUG_INFO_BTF"), "{line}");
+    }
+    std::thread::spawn(move || log.for_each(drop));
+    traffic::udp_to_nowhere(&a, SocketAddr::new(v4(2), 4000), 7);
+    let text = stop(running);
+    let flows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sent: Vec<_> = flows.iter().filter(|flow| flow["dst_port"] == 4000).collect();
+    assert_eq!(sent.iter().map(|flow| flow["tx_packets"].as_u64().unwrap()).sum::<u64>(), 7, "{text}");
+    assert!(sent.iter().all(|flow| flow["drops"].is_null()), "absent, not guessed: {text}");
 }

@@ -13,7 +13,7 @@ use weir_proto::Flow;
 use weir_service::Shutdown;
 
 use crate::support::{
-    capturing::{Capturing, Total, total},
+    capturing::{Capturing, Total, dst, total},
     host::Host,
     skipped, traffic,
 };
@@ -129,4 +129,31 @@ fn without_names_the_default_route_is_followed() {
     traffic::ping(&a, "10.80.0.2".parse().unwrap(), 2, 56);
     let result = following.stop().stop();
     assert_eq!(pings(&result.flows, "a0").tx_packets, 2);
+}
+
+#[test]
+fn containers_with_a_device_of_their_own_are_seen_on_the_one_below() {
+    if skipped() {
+        return;
+    }
+    let (a, b, containers) = (Host::new(), Host::new(), [Host::new(), Host::new()]);
+    wire(&a, &b);
+    up(&a, &b);
+    for (number, container) in containers.iter().enumerate() {
+        let name = format!("m{number}");
+        a.macvlan(&name, "a0", container);
+        container.address(&name, &format!("10.80.0.{}/24", 10 + number));
+        container.up(&name);
+    }
+    let capturing = Capturing::on(&a, &["a0"], &[]);
+    // To the wire, and to each other, which does not leave the host.
+    traffic::ping(&containers[0], "10.80.0.2".parse().unwrap(), 3, 56);
+    traffic::ping(&containers[0], "10.80.0.11".parse().unwrap(), 4, 56);
+    let result = capturing.stop();
+    for (to, count) in [("10.80.0.2", 3), ("10.80.0.11", 4)] {
+        let to: std::net::IpAddr = to.parse().unwrap();
+        let of_pings = |flow: &Flow| (flow.protocol, flow.src_port) == (1, 8) && dst(flow) == to;
+        let total = result.total(of_pings);
+        assert_eq!((total.tx_packets, total.rx_packets), (count, count), "{to}: {:#?}", result.flows);
+    }
 }

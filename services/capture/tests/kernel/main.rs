@@ -14,6 +14,7 @@ mod names;
 mod nat;
 mod pin;
 mod publishing;
+mod resize;
 mod rights;
 mod select;
 mod story;

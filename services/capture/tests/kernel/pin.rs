@@ -13,16 +13,16 @@ use crate::{
 };
 
 /// A BPF file system, gone at the end.
-struct BpfFs(tempfile::TempDir);
+pub(crate) struct BpfFs(tempfile::TempDir);
 
 impl BpfFs {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         mount(Some("bpf"), directory.path(), Some("bpf"), MsFlags::empty(), None::<&Path>).unwrap();
         Self(directory)
     }
 
-    fn pins(&self) -> PathBuf {
+    pub(crate) fn pins(&self) -> PathBuf {
         self.0.path().join("weir")
     }
 }

@@ -92,6 +92,35 @@ fn a_process_of_milliseconds_keeps_its_name() {
 }
 
 #[test]
+fn a_program_that_executes_itself_keeps_its_file() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let at_a = Capturing::on(&a, &["a0"], &[]);
+    up(&a, &b);
+    let receiver = b.run(|| UdpSocket::bind((v4(2), 0)).unwrap());
+    let port = receiver.local_addr().unwrap().port();
+    a.run(move || {
+        // A shell that is many programs in one file starts them like this, some after a fork and some without.
+        let again = format!("exec /proc/self/exe -c 'echo two >/dev/udp/10.77.0.2/{port}'");
+        let script = format!("(exec /proc/self/exe -c 'echo one >/dev/udp/10.77.0.2/{port}'); {again}");
+        assert!(Command::new("/bin/bash").args(["-c", &script]).status().unwrap().success());
+    });
+    b.run(move || {
+        for _ in 0..2 {
+            assert_eq!(receiver.recv(&mut [0; 100]).unwrap(), 4);
+        }
+    });
+    let result = at_a.stop();
+    let files: Vec<_> = (result.flows.iter())
+        .filter(|flow| flow.protocol == 17 && flow.dst_port == u32::from(port))
+        .map(|flow| flow.src_executable.as_str())
+        .collect();
+    assert_eq!(files, ["/bin/bash", "/bin/bash"]);
+}
+
+#[test]
 fn loopback_addresses_of_other_namespaces_are_nobody_here() {
     if skipped() {
         return;

@@ -9,7 +9,7 @@ use std::{
 use clap::Parser as _;
 use weir_capture::{
     Config,
-    capture::{Capture, Totals},
+    capture::{Capture, Sizing, Totals},
     interfaces::{Interface, Selection, link_of},
     metrics::Sums,
     processes::Processes,
@@ -67,6 +67,11 @@ impl Capturing {
 
     pub(crate) fn select(&self, selection: Selection) {
         self.capture.select(selection).unwrap();
+    }
+
+    /// Gives the table another size, soon.
+    pub(crate) fn resize(&self, max_flows: u32) {
+        self.capture.resize(Sizing { max_flows, limit: max_flows }).unwrap();
     }
 
     pub(crate) fn wait_until_attached(&self) {

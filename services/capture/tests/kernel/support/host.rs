@@ -12,10 +12,10 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 use rtnetlink::{
-    Handle, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder, new_connection,
+    Handle, LinkMacVlan, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder, new_connection,
     packet_route::{
         address::{AddressAttribute, AddressFlags},
-        link::{LinkAttribute, LinkMessage},
+        link::{LinkAttribute, LinkMessage, MacVlanMode},
     },
 };
 
@@ -110,6 +110,17 @@ impl Host {
         self.netlink(move |handle| async move {
             let tunnel = LinkVxlan::new(&name, 42).dev(over).remote(to).port(4789).build();
             handle.link().add(tunnel).execute().await.unwrap();
+        });
+    }
+
+    /// Gives the other host a device of its own on this host's interface, as containers have them without a bridge. It is down.
+    pub(crate) fn macvlan(&self, name: &str, over: &str, other: &Host) {
+        let (name, over, other) = (name.to_owned(), self.index(over), other.namespace.as_raw_fd());
+        self.netlink(move |handle| async move {
+            let device = LinkMacVlan::new(&name, over, MacVlanMode::Bridge).build();
+            handle.link().add(device).execute().await.unwrap();
+            let moved = LinkUnspec::new_with_name(&name).setns_by_fd(other).build();
+            handle.link().set(moved).execute().await.unwrap();
         });
     }
 
