@@ -85,11 +85,14 @@ impl KernelTable {
         let grows = more.is_some();
         self.keep_sizes(false)?;
         if let Some(more) = more {
-            self.put_more(more, bound)?;
+            self.put_more(more, bound, pause)?;
         }
         let mut numbers: Numbers = typed(&free, names::FREE, Stack::try_from)?;
         // Free ones that the table had withdrawn are among them, too; those that flows still have come when these end.
         for number in (before..bound).rev() {
+            if number % STEPS == 0 {
+                pause();
+            }
             if number >= length || self.state(number) == FREE {
                 push(&mut numbers, number)?;
             }
@@ -97,6 +100,7 @@ impl KernelTable {
         if !grows {
             move_numbers(&mut self.free, &mut numbers, bound, AT_HAND, pause)?;
         }
+        pause();
         self.places.free.put(0, &[free.as_fd()])?;
         let mut old = mem::replace(&mut self.free, numbers);
         self.bound = bound;
@@ -134,7 +138,7 @@ impl KernelTable {
         self.reported.iter_mut().for_each(|reported| reported.shorten(length));
         if length == self.bound {
             let index = parts::index(self.max_flows())?;
-            self.replace_index(index)?;
+            self.replace_index(index, &mut || {})?;
             self.carry_over(length, &mut || {})?;
         }
         self.keep_sizes(true)?;
@@ -148,7 +152,7 @@ impl KernelTable {
     }
 
     /// The segments and the index of a larger table.
-    fn put_more(&mut self, more: More, bound: u32) -> Result<(), Error> {
+    fn put_more(&mut self, more: More, bound: u32, pause: &mut dyn FnMut()) -> Result<(), Error> {
         let More { index, slots, facts, reported } = more;
         let first = self.slots.segments().len() as u32;
         self.places.slots.put(first, &parts::borrowed(&slots))?;
@@ -164,13 +168,16 @@ impl KernelTable {
         if let (Some(all), Some(more)) = (&mut self.reported, reported) {
             all.grow(more, length);
         }
-        self.replace_index(index)
+        self.replace_index(index, pause)
     }
 
     /// Programs look into both from now on, the new one first, and put new keys there.
-    fn replace_index(&mut self, index: OwnedFd) -> Result<(), Error> {
+    fn replace_index(&mut self, index: OwnedFd, pause: &mut dyn FnMut()) -> Result<(), Error> {
+        pause();
         self.places.index.put(1, &[self.index_fd.as_fd()])?;
+        pause();
         self.places.index.put(0, &[index.as_fd()])?;
+        pause();
         self.index = typed(&index, names::INDEX, HashMap::try_from)?;
         self.index_fd = index;
         let kept = self.kept.as_ref();
