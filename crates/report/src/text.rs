@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::OneWayFlow;
+
 /// 1 234 567
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -116,6 +118,12 @@ pub(crate) fn evidence(name: &str, value: &Value) -> (String, String) {
         let moment = jiff::Timestamp::from_microsecond(number as i64).ok().filter(|_| number >= MOMENTS);
         return shown(name, moment.map_or_else(|| duration(number as u64), |time| self::moment(&time.to_string())));
     }
+    if let Some(name) = name.strip_suffix("_ms") {
+        return shown(name, duration((number * 1e3) as u64));
+    }
+    if let Some(name) = name.strip_suffix("_s") {
+        return shown(name, duration((number * 1e6) as u64));
+    }
     if let Some(name) = name.strip_suffix("_percent") {
         return shown(name, format!("{}\u{a0}%", short(number)));
     }
@@ -143,6 +151,25 @@ pub(crate) fn json(value: &Value) -> String {
 pub(crate) fn moment(rfc3339: &str) -> String {
     let Ok(time) = rfc3339.parse::<jiff::Timestamp>() else { return rfc3339.to_owned() };
     time.strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
+}
+
+/// The direction that a flow lacks.
+pub(crate) fn missing(flow: &OneWayFlow) -> String {
+    let missing = if flow.seen == "answers" { "requests" } else { "answers" };
+    if flow.certain { missing.to_owned() } else { format!("{missing}, if there were any") }
+}
+
+/// What a silent connection waited for.
+pub(crate) fn waited_for(name: &str) -> &str {
+    match name {
+        "acknowledgement" => "an acknowledgement of what was under way",
+        "window" => "a receiver that took nothing",
+        "message" => "the rest of a message",
+        "transfer" => "more of a transfer",
+        "answer" => "an answer of the responder",
+        "nothing" => "nothing: at rest",
+        other => other,
+    }
 }
 
 #[cfg(test)]

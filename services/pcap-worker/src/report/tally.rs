@@ -419,7 +419,7 @@ fn address(high: u64, low: u64) -> String {
     Ip::new(high, low).canonical().to_string()
 }
 
-fn ends(flow: &Flow) -> (String, String) {
+pub(super) fn ends(flow: &Flow) -> (String, String) {
     let end = |ip: Ip, port: u32| std::net::SocketAddr::new(ip.canonical(), port as u16).to_string();
     let src = end(Ip::new(flow.src_ip_high, flow.src_ip_low), flow.src_port);
     (src, end(Ip::new(flow.dst_ip_high, flow.dst_ip_low), flow.dst_port))
