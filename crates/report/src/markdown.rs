@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::remarks::{comments, remarks};
-use crate::text::{bits_per_second, bytes, count, duration, missing, moment, protocol, rcode, short, waited_for};
+use crate::text::{
+    bits_per_second, bytes, count, duration, figure, missing, moment, protocol, rcode, short, waited_for,
+};
 use crate::{Comparison, Finding, Report, Spread};
 
 /// The report as Markdown (`CommonMark` with tables).
@@ -33,9 +35,8 @@ pub fn comparison(comparison: &Comparison) -> String {
     let mut out = Markdown::default();
     out.heading(1, &format!("{} compared with {}", comparison.after.name, comparison.before.name));
     let rows = comparison.differences.iter().map(|difference| {
-        let value = |value: Option<f64>| {
-            value.map_or("not measured".to_owned(), |value| format!("{} {}", short(value), difference.unit))
-        };
+        let value =
+            |value: Option<f64>| value.map_or("not measured".to_owned(), |value| figure(value, &difference.unit));
         let change = difference.change_percent.map_or(String::new(), |change| format!("{change:+.1} %"));
         vec![
             difference.name.clone(),

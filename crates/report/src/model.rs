@@ -356,6 +356,9 @@ pub struct Spread {
 pub struct Tcp {
     pub flows: u64,
     pub packets: u64,
+    /// Packets of connections of which the capture kept no whole header; they are in none of the counts below
+    #[serde(default)]
+    pub cut_packets: u64,
     /// Flows whose handshake was seen whole
     pub handshakes: u64,
     /// Flows that ended with a reset

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -65,9 +66,16 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
     ("zero-window", &[("zero_window", Warning)]),
 ];
 
-fn analysed(name: &str) -> Result<(Vec<Flow>, Analysis)> {
+fn recording(name: &str) -> Result<fs::File> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/captures/finding-{name}.pcap.gz"));
-    let file = fs::File::open(path).with_context(|| name.to_owned())?;
+    fs::File::open(path).with_context(|| name.to_owned())
+}
+
+fn analysed(name: &str) -> Result<(Vec<Flow>, Analysis)> {
+    read(recording(name)?, name)
+}
+
+fn read(file: impl Read + Send + 'static, name: &str) -> Result<(Vec<Flow>, Analysis)> {
     let mut flows = Vec::new();
     let analysis = analyse(file, Limits::default(), weir_flow::Config::default(), &Live::default(), |record| {
         if let Record::Flow(flow) = record {
@@ -259,5 +267,37 @@ fn flows_with_one_direction_are_listed_with_the_one_that_is_missing() -> Result<
     assert_eq!(answers.one_way_flows.len(), 16);
     // Both directions of everything.
     assert_eq!(reported(analysed("silences")?.1).one_way_flows, []);
+    Ok(())
+}
+
+/// A recording of which only so many bytes of each packet are left.
+fn cut(name: &str, most: u32) -> Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    flate2::read::GzDecoder::new(recording(name)?).read_to_end(&mut whole)?;
+    let (head, mut rest) = whole.split_at(24);
+    let mut cut = head.to_vec();
+    while let Some((head, after)) = rest.split_at_checked(16) {
+        let kept = u32::from_le_bytes(head[8..12].try_into()?);
+        let (data, after) = after.split_at(kept as usize);
+        let left = kept.min(most);
+        cut.extend_from_slice(&head[..8]);
+        cut.extend_from_slice(&left.to_le_bytes());
+        cut.extend_from_slice(&head[12..]);
+        cut.extend_from_slice(&data[..left as usize]);
+        rest = after;
+    }
+    Ok(cut)
+}
+
+#[test]
+fn of_headers_that_the_capture_cut_nothing_is_said() -> Result<()> {
+    // Of each TCP header the ports and half of the sequence number.
+    let report = reported(read(Cursor::new(cut("retransmissions", 40)?), "cut")?.1);
+    let tcp = report.tcp.as_ref().context("there is no TCP")?;
+    assert_eq!((tcp.packets, tcp.cut_packets), (1042, 1042));
+    assert_eq!(report.health, None, "nothing was measured");
+    assert!(weir_report::markdown(&report).contains("not even the header is whole"));
+    let whole = reported(analysed("retransmissions")?.1);
+    assert_eq!(whole.tcp.context("there is no TCP")?.cut_packets, 0);
     Ok(())
 }

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::charts;
 use super::tables::{bars, names, rows};
 use crate::Report;
-use crate::text::{bytes, count, duration, missing, protocol, short};
+use crate::text::{bytes, count, duration, missing, protocol, service, short};
 
 /// One step alone is no course.
 pub(super) fn has_timeline(report: &Report) -> bool {
@@ -34,7 +34,7 @@ pub(super) fn traffic(report: &Report) -> Markup {
             (bars("Protocols", &["protocol", "packets", "bytes"],
                 rows(&protocols, |of| of.bytes, |of| (protocol(of.protocol), figures(of.packets, of.bytes)))))
             (bars("Services", &["service", "flows", "packets", "bytes"],
-                rows(&report.services, |of| of.bytes, |of| (of.service.clone(),
+                rows(&report.services, |of| of.bytes, |of| (service(&of.service),
                     vec![count(of.flows), count(of.packets), bytes(of.bytes as f64)]))))
             (bars("Top talkers", &["address", "packets", "bytes"],
                 rows(&report.talkers, |of| of.bytes, |of| (of.ip.clone(), figures(of.packets, of.bytes)))))

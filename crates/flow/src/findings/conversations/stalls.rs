@@ -55,19 +55,17 @@ impl Conversation {
             longest.longest_us as f64 / 1e6,
             what(wait, longest, ends),
         );
-        let ms = |wait| silences.of(wait).total_us / 1000;
-        Some(
-            Finding::new(Kind::TransferStalled, severity, confidence, evidence)
-                .from(ends.src)
-                .to(ends.dst)
-                .port(ends.port)
-                .with("silences", all.iter().map(|(_, silence)| silence.count).sum::<u64>())
-                .with("longest_ms", longest.longest_us / 1000)
-                .with("unacknowledged_ms", ms(Wait::Acknowledgement))
-                .with("within_message_ms", ms(Wait::Message))
-                .with("within_transfer_ms", ms(Wait::Transfer))
-                .saying(summary),
-        )
+        let mut finding = Finding::new(Kind::TransferStalled, severity, confidence, evidence)
+            .from(ends.src)
+            .to(ends.dst)
+            .port(ends.port)
+            .with("silences", all.iter().map(|(_, silence)| silence.count).sum::<u64>())
+            .with("longest_ms", longest.longest_us / 1000);
+        let names = ["unacknowledged_ms", "within_message_ms", "within_transfer_ms"];
+        for (name, (_, silence)) in names.into_iter().zip(all).filter(|(_, (_, silence))| silence.count > 0) {
+            finding = finding.with(name, silence.total_us / 1000);
+        }
+        Some(finding.saying(summary))
     }
 }
 
