@@ -126,6 +126,7 @@ fn problem(status: StatusCode, body: &str) -> String {
 fn next_step(kind: &str) -> Option<&'static str> {
     Some(match kind.strip_prefix("urn:weir:problem:")? {
         "capture-not-ready" => "how far it is: weir captures show CAPTURE",
+        "capture-expired" => "to have it again: weir upload FILE",
         "capture-in-hand" => "to end it: weir captures cancel CAPTURE",
         "capture-has-ended" => {
             "to analyse it again: weir captures analyse CAPTURE; to be rid of it: weir captures delete CAPTURE"

@@ -7,6 +7,7 @@ mod containers;
 mod demand;
 #[expect(dead_code, reason = "docker-watcher's tests need more of it")]
 mod engine;
+mod expiry;
 mod full_disk;
 mod kills;
 mod known;

@@ -136,7 +136,10 @@ impl Analyzer {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            tracker: Tracker::new(config.tracker),
+            tracker: Tracker::new(tracker::Limits {
+                silence_us: config.thresholds.silence_ms * 1000,
+                ..config.tracker
+            }),
             fragments: Fragments::new(config.fragments),
             exchanges: Exchanges::new(config.dns),
             interfaces: Names::default(),

@@ -23,6 +23,7 @@ mod floods;
 mod kind;
 mod names;
 mod neighbours;
+mod one_way;
 mod paths;
 mod scans;
 mod secrets;
@@ -34,6 +35,7 @@ pub(crate) use errors::{Complaint, parse as icmp_error};
 pub use finding::Finding;
 pub use kind::{Category, Kind, Severity};
 pub(crate) use neighbours::{Claim, arp, neighbour_discovery};
+pub use one_way::{OneWay, Seen};
 pub use thresholds::{Threshold, Thresholds, ThresholdsError};
 
 use ended::Ended;
@@ -60,6 +62,7 @@ pub(crate) struct Watch {
     errors: errors::Errors,
     certificates: certificates::Certificates,
     paths: paths::Paths,
+    one_way: one_way::OneWays,
 }
 
 /// What the detectors found, and what they say besides.
@@ -73,6 +76,10 @@ pub struct Findings {
     pub forgotten: u64,
     /// TCP flows of which only one direction is in the capture, though they were answered.
     pub one_way_flows: u64,
+    /// Flows of UDP of which only one direction is in the capture, though their protocol answers.
+    pub one_way_udp_flows: u64,
+    /// The largest of both.
+    pub one_way: Vec<OneWay>,
     /// Conversations whose flows begin at regular times, harmless or not.
     pub rhythms: Vec<Rhythm>,
     /// ICMP errors by what they say.
@@ -81,6 +88,8 @@ pub struct Findings {
 
 /// Rhythms that are listed.
 const MAX_RHYTHMS: usize = 50;
+/// Flows with one direction that are listed.
+const MAX_ONE_WAY: usize = 50;
 
 impl Watch {
     pub(crate) fn new(thresholds: Box<Thresholds>) -> Self {
@@ -95,6 +104,7 @@ impl Watch {
             errors: errors::Errors::new(),
             certificates: certificates::Certificates::new(),
             paths: paths::Paths::default(),
+            one_way: one_way::OneWays::new(),
         }
     }
 
@@ -105,6 +115,7 @@ impl Watch {
         self.floods.flow(&ended);
         self.conversations.flow(&ended);
         self.paths.flow(&ended, &self.thresholds);
+        self.one_way.flow(&ended);
     }
 
     /// A DNS query was seen.
@@ -170,12 +181,23 @@ impl Watch {
         let target = |finding: &Finding| (finding.dst_ip, finding.dst_port);
         let flooded: Vec<_> = found.iter().filter(|found| found.kind == Kind::SynFlood).map(target).collect();
         found.retain(|found| found.kind != Kind::Unanswered || !flooded.contains(&target(found)));
+        // Nor is it news that a transfer into a black hole stands still.
+        let holes: Vec<u64> = found
+            .iter()
+            .filter(|found| found.kind == Kind::PathMtuBlackHole)
+            .flat_map(|found| found.flow_ids.clone())
+            .collect();
+        found.retain(|found| {
+            found.kind != Kind::TransferStalled || !found.flow_ids.iter().all(|flow| holes.contains(flow))
+        });
         let (list, left_out) = limited(found, thresholds.findings_per_kind);
         Findings {
             list,
             left_out,
             forgotten: self.forgotten(),
             one_way_flows: self.paths.one_sided(),
+            one_way_udp_flows: self.one_way.udp(),
+            one_way: self.one_way.first(MAX_ONE_WAY),
             rhythms: self.conversations.rhythms(thresholds, MAX_RHYTHMS),
             icmp_errors: self.errors.counts().clone(),
         }
@@ -190,6 +212,7 @@ impl Watch {
             + self.secrets.lost()
             + self.errors.lost()
             + self.certificates.lost()
+            + self.one_way.lost()
     }
 }
 

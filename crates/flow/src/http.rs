@@ -137,6 +137,15 @@ impl Connection {
         }
     }
 
+    /// Whether client and server are in the middle of a body or chunk whose length is known; of HTTP/2 that is not said.
+    #[must_use]
+    pub const fn midway(&self) -> [bool; 2] {
+        match &self.0 {
+            Version::One(one) => one.midway(),
+            Version::Two(_) => [false; 2],
+        }
+    }
+
     /// Bytes on the heap.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

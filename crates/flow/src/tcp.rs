@@ -15,11 +15,13 @@ mod report;
 mod samples;
 mod sequence;
 mod side;
+mod silence;
 
 pub use connection::{Connection, Segment};
 pub use marks::Marks;
 pub use options::Options;
 pub use report::{Counts, Report, Reset};
+pub use silence::{Silence, Silences, Stand, Wait};
 
 /// Of a pair: what the initiator sent.
 pub const TX: usize = 0;

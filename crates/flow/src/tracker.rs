@@ -39,6 +39,8 @@ pub struct Limits {
     pub idle_us: u64,
     /// Silence that ends a TCP flow that was closed or reset.
     pub closed_us: u64,
+    /// Silence of an open TCP flow before it is asked what it waited for.
+    pub silence_us: u64,
 }
 
 impl Default for Limits {
@@ -52,6 +54,7 @@ impl Default for Limits {
             idle_tcp_us: 300 * SECOND,
             idle_us: 60 * SECOND,
             closed_us: 5 * SECOND,
+            silence_us: SECOND,
         }
     }
 }
@@ -64,6 +67,11 @@ pub trait State: Default {
     /// What the interval of a media stream adds up to, by direction, since the last call.
     fn take_stream(&mut self) -> [Option<rtp::Report>; 2] {
         [None; 2]
+    }
+
+    /// Whether what went in either direction, by [`Direction::index`], ends in the middle of a message whose length is known.
+    fn midway(&self) -> [bool; 2] {
+        [false; 2]
     }
 
     /// Whether there is something to say when the flow ends: then [`Tracker::take_ended`] gives it.
@@ -207,10 +215,9 @@ impl<S: State> Tracker<S> {
         }
         let slot = slot.unwrap_or_else(|| self.begin(packet));
         self.latest = slot;
-        let active_us = self.limits.active_us;
         let entry = self.slots[slot as usize].as_mut().expect("the index names only slots in use");
         let was_closed = entry.tcp.is_closed();
-        let counted = entry.count(packet, active_us);
+        let counted = entry.count(packet, &self.limits);
         let closes = !was_closed && entry.tcp.is_closed();
         marks.insert(counted.marks);
         self.finished.extend(counted.finished);

@@ -89,13 +89,13 @@ const FIGURES: [Figure; 18] = [
     ("Throughput", "bit/s", Good::Neither, throughput),
     ("Flows", "", Good::Neither, |report| Some(report.flows.flows as f64)),
     ("TCP retransmitted segments", "%", Good::Less, |report| {
-        report.tcp.as_ref().and_then(|tcp| share(tcp.retransmits, tcp.packets))
+        report.tcp.as_ref().and_then(|tcp| share(tcp.retransmits, tcp.packets.saturating_sub(tcp.cut_packets)))
     }),
     ("TCP segments that were not captured", "%", Good::Less, |report| {
-        report.tcp.as_ref().and_then(|tcp| share(tcp.lost_segments, tcp.packets))
+        report.tcp.as_ref().and_then(|tcp| share(tcp.lost_segments, tcp.packets.saturating_sub(tcp.cut_packets)))
     }),
     ("TCP out of order", "%", Good::Less, |report| {
-        report.tcp.as_ref().and_then(|tcp| share(tcp.out_of_order, tcp.packets))
+        report.tcp.as_ref().and_then(|tcp| share(tcp.out_of_order, tcp.packets.saturating_sub(tcp.cut_packets)))
     }),
     ("TCP connections reset", "%", Good::Less, |report| {
         report.tcp.as_ref().and_then(|tcp| share(tcp.resets, tcp.flows))

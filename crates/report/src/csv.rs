@@ -19,6 +19,10 @@ pub enum Table {
     Timeline,
     /// One domain of DNS a line
     Domains,
+    /// One flow of which only one direction was captured a line
+    OneWay,
+    /// One kind of silence of TCP connections a line
+    Silences,
     /// One part of the score a line
     Health,
 }
@@ -51,6 +55,8 @@ pub fn csv(report: &Report, table: Table) -> String {
         }
         Table::Timeline => timeline(&mut out, report),
         Table::Domains => domains(&mut out, report),
+        Table::OneWay => one_way(&mut out, report),
+        Table::Silences => silences(&mut out, report),
         Table::Health => {
             out.line(["part", "value", "unit", "score", "weight"]);
             for part in report.health.iter().flat_map(|health| &health.parts) {
@@ -119,6 +125,31 @@ fn domains(out: &mut Csv, report: &Report) {
             &optional(domain.median_us),
             &optional(domain.p95_us),
         ]);
+    }
+}
+
+fn one_way(out: &mut Csv, report: &Report) {
+    out.line(["flow_id", "src", "dst", "service", "seen", "certain", "packets", "bytes"]);
+    for flow in &report.one_way_flows {
+        out.line([
+            &flow.flow_id,
+            &flow.src,
+            &flow.dst,
+            &flow.service,
+            &flow.seen,
+            if flow.certain { "true" } else { "false" },
+            &number(flow.packets),
+            &number(flow.bytes),
+        ]);
+    }
+}
+
+fn silences(out: &mut Csv, report: &Report) {
+    out.line(["waited_for", "count", "total_us", "longest_us", "packet", "flow_id", "src", "dst"]);
+    for silence in report.tcp.iter().flat_map(|tcp| &tcp.silences) {
+        let numbers = [silence.count, silence.total_us, silence.longest_us, silence.packet].map(number);
+        let [count, total, longest, packet] = &numbers;
+        out.line([&silence.waited_for, count, total, longest, packet, &silence.flow_id, &silence.src, &silence.dst]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The score: a weighted mean of parts, each a straight line between what is good and what is bad. Everything that goes into it is shown.
 
 use crate::model::{Health, HealthPart, Severity, Y1541};
+use crate::text::duration;
 
 /// What the score is made of; none = not measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -124,11 +125,11 @@ fn y1541(measured: &Measured) -> Option<Y1541> {
     };
     let class = CLASSES.iter().find(|class| keeps(class)).map_or(5, |class| class.0);
     let delay = delay.map_or("delay not measured".to_owned(), |delay| {
-        format!("delay {:.1} ms (half of the median round trip)", delay as f64 / 1000.0)
+        format!("delay {} (half of the median round trip)", duration(delay))
     });
     let variation =
         measured.jitter_us.map_or("its variation not measured, so no class that bounds it".to_owned(), |jitter| {
-            format!("variation {:.1} ms (95th percentile of jitter)", jitter as f64 / 1000.0)
+            format!("variation {} (95th percentile of jitter)", duration(jitter))
         });
     let of = if measured.loss.is_some() { "lost segments" } else { "retransmitted segments" };
     let loss = loss.map_or("loss not measured".to_owned(), |loss| format!("loss {:.3} % ({of})", loss * 100.0));

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::remarks::{comments, remarks};
-use crate::text::{bits_per_second, bytes, count, duration, moment, protocol, rcode, short};
+use crate::text::{
+    bits_per_second, bytes, count, duration, figure, missing, moment, protocol, rcode, short, waited_for,
+};
 use crate::{Comparison, Finding, Report, Spread};
 
 /// The report as Markdown (`CommonMark` with tables).
@@ -33,9 +35,8 @@ pub fn comparison(comparison: &Comparison) -> String {
     let mut out = Markdown::default();
     out.heading(1, &format!("{} compared with {}", comparison.after.name, comparison.before.name));
     let rows = comparison.differences.iter().map(|difference| {
-        let value = |value: Option<f64>| {
-            value.map_or("not measured".to_owned(), |value| format!("{} {}", short(value), difference.unit))
-        };
+        let value =
+            |value: Option<f64>| value.map_or("not measured".to_owned(), |value| figure(value, &difference.unit));
         let change = difference.change_percent.map_or(String::new(), |change| format!("{change:+.1} %"));
         vec![
             difference.name.clone(),
@@ -124,6 +125,11 @@ fn traffic(out: &mut Markdown, report: &Report) {
         vec![ends, count(of.flows), every, format!("{} %", short(of.jitter_percent))]
     });
     out.table(&["regular conversation", "flows", "every", "spread"], rows);
+    let rows = report.one_way_flows.iter().map(|flow| {
+        let name = format!("{} → {} ({})", flow.src, flow.dst, flow.service);
+        vec![name, missing(flow), count(flow.packets), bytes(flow.bytes as f64)]
+    });
+    out.table(&["only one direction", "missing", "packets", "bytes"], rows);
     let rows = report.icmp_errors.iter().map(|error| vec![error.value.clone(), count(error.count)]);
     out.table(&["ICMP error", "count"], rows);
 }
@@ -156,6 +162,12 @@ fn tcp(out: &mut Markdown, report: &Report) {
         &[("round trip", tcp.rtt), ("to the responder", tcp.rtt_to_dst), ("to the initiator", tcp.rtt_to_src)],
     );
     spreads(out, &[("first byte", tcp.first_byte), ("response", tcp.response)]);
+    let rows = tcp.silences.iter().map(|silence| {
+        let name = waited_for(&silence.waited_for).to_owned();
+        let longest = format!("{} → {}, packet {}", silence.src, silence.dst, silence.packet);
+        vec![name, count(silence.count), duration(silence.total_us), duration(silence.longest_us), longest]
+    });
+    out.table(&["silent connections waited for", "silences", "in all", "longest", "of"], rows);
 }
 
 fn dns(out: &mut Markdown, report: &Report) {

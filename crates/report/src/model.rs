@@ -39,6 +39,10 @@ pub struct Report {
     /// Pairs of addresses by their bytes
     #[serde(default)]
     pub conversations: Vec<Conversation>,
+    /// Flows of which only one direction was captured, though their protocol has two: those whose other direction was there for certain
+    /// come first, then by bytes
+    #[serde(default)]
+    pub one_way_flows: Vec<OneWayFlow>,
     /// Absent where there was no TCP
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<Tcp>,
@@ -296,6 +300,9 @@ pub struct FlowCounts {
     /// TCP flows of which only one direction was captured; absent = not counted
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_way: Option<u64>,
+    /// Flows of UDP of which only one direction was captured, though their protocol answers; absent = not counted
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_way_udp: Option<u64>,
 }
 
 /// An address.
@@ -316,6 +323,23 @@ pub struct Conversation {
     pub bytes: u64,
 }
 
+/// A flow of which only one direction was captured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OneWayFlow {
+    pub flow_id: String,
+    /// Who sent what was captured
+    pub src: String,
+    pub dst: String,
+    /// `tls`, `dns`, ..., or `tcp/8080`
+    pub service: String,
+    /// `requests`: what the initiator sent; `answers`: what the responder did
+    pub seen: String,
+    /// The other direction was there, for this one acknowledges or answers it; false: perhaps nobody answered
+    pub certain: bool,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
 /// How values are spread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Spread {
@@ -332,6 +356,9 @@ pub struct Spread {
 pub struct Tcp {
     pub flows: u64,
     pub packets: u64,
+    /// Packets of connections of which the capture kept no whole header; they are in none of the counts below
+    #[serde(default)]
+    pub cut_packets: u64,
     /// Flows whose handshake was seen whole
     pub handshakes: u64,
     /// Flows that ended with a reset
@@ -362,6 +389,9 @@ pub struct Tcp {
     pub duplicate_segments: u64,
     #[serde(default)]
     pub states: TcpStates,
+    /// Long silences of open connections by what they waited for, the most harmful first
+    #[serde(default)]
+    pub silences: Vec<Silence>,
     /// Waits before the first, second, ... SYN that was sent again
     #[serde(default)]
     pub syn_backoff: Vec<Spread>,
@@ -408,6 +438,23 @@ pub struct TcpStates {
     pub idle: u64,
     /// Open, with nothing but keep-alives at the end
     pub zombie: u64,
+}
+
+/// Silences of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Silence {
+    /// `acknowledgement` (bytes were under way), `window` (the receiver took nothing), `message` (the rest of one whose length is known),
+    /// `transfer` (more of one), `answer` (the responder was asked), `nothing` (at rest)
+    pub waited_for: String,
+    pub count: u64,
+    pub total_us: u64,
+    pub longest_us: u64,
+    /// Number of the packet that ended the longest one
+    pub packet: u64,
+    /// Of the longest one
+    pub flow_id: String,
+    pub src: String,
+    pub dst: String,
 }
 
 /// A flow that stands out.

@@ -27,6 +27,12 @@ pub(crate) fn remarks(report: &Report) -> Vec<String> {
     if totals.cut_packets > 0 {
         all.push(format!("Of {} packets the capture kept less than was on the wire.", count(totals.cut_packets)));
     }
+    if let Some(cut) = report.tcp.as_ref().map(|tcp| tcp.cut_packets).filter(|cut| *cut > 0) {
+        all.push(format!(
+            "Of {} TCP packets not even the header is whole: nothing is said of how their connections went.",
+            count(cut)
+        ));
+    }
     if totals.clock_steps_back > 0 {
         let most = duration(totals.largest_step_back_us);
         all.push(format!("The clock stepped back {} times, by up to {most}.", count(totals.clock_steps_back)));

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::OneWayFlow;
+
 /// 1 234 567
 pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -86,6 +88,53 @@ pub(crate) fn protocol(number: u8) -> String {
     name.to_owned()
 }
 
+/// A service: `ip/47` is called by the name of its protocol.
+pub(crate) fn service(name: &str) -> String {
+    let number = name.strip_prefix("ip/").and_then(|number| number.parse().ok());
+    number.map(protocol).filter(|of| of.parse::<u8>().is_err()).unwrap_or_else(|| name.to_owned())
+}
+
+/// The name of a version of TLS or DTLS, else its number.
+pub(crate) fn tls_version(number: &str) -> String {
+    let name = match number {
+        "0x0002" => "SSL 2",
+        "0x0300" => "SSL 3",
+        "0x0301" => "TLS 1.0",
+        "0x0302" => "TLS 1.1",
+        "0x0303" => "TLS 1.2",
+        "0x0304" => "TLS 1.3",
+        "0xfeff" => "DTLS 1.0",
+        "0xfefd" => "DTLS 1.2",
+        "0xfefc" => "DTLS 1.3",
+        other => other,
+    };
+    name.to_owned()
+}
+
+/// The name of a cipher suite that is in wide use, with its number; else its number.
+pub(crate) fn cipher(number: &str) -> String {
+    const NAMES: [(&str, &str); 16] = [
+        ("0x1301", "TLS_AES_128_GCM_SHA256"),
+        ("0x1302", "TLS_AES_256_GCM_SHA384"),
+        ("0x1303", "TLS_CHACHA20_POLY1305_SHA256"),
+        ("0xc02b", "ECDHE_ECDSA_AES_128_GCM_SHA256"),
+        ("0xc02c", "ECDHE_ECDSA_AES_256_GCM_SHA384"),
+        ("0xc02f", "ECDHE_RSA_AES_128_GCM_SHA256"),
+        ("0xc030", "ECDHE_RSA_AES_256_GCM_SHA384"),
+        ("0xcca8", "ECDHE_RSA_CHACHA20_POLY1305_SHA256"),
+        ("0xcca9", "ECDHE_ECDSA_CHACHA20_POLY1305_SHA256"),
+        ("0xc013", "ECDHE_RSA_AES_128_CBC_SHA"),
+        ("0xc014", "ECDHE_RSA_AES_256_CBC_SHA"),
+        ("0x009c", "RSA_AES_128_GCM_SHA256"),
+        ("0x009d", "RSA_AES_256_GCM_SHA384"),
+        ("0x002f", "RSA_AES_128_CBC_SHA"),
+        ("0x0035", "RSA_AES_256_CBC_SHA"),
+        ("0x000a", "RSA_3DES_EDE_CBC_SHA"),
+    ];
+    let name = NAMES.iter().find(|(of, _)| *of == number);
+    name.map_or_else(|| number.to_owned(), |(_, name)| format!("{name} ({number})"))
+}
+
 /// The name of a DNS response code (RFC 6895), else its number.
 pub(crate) fn rcode(code: u16) -> String {
     let name = match code {
@@ -116,6 +165,12 @@ pub(crate) fn evidence(name: &str, value: &Value) -> (String, String) {
         let moment = jiff::Timestamp::from_microsecond(number as i64).ok().filter(|_| number >= MOMENTS);
         return shown(name, moment.map_or_else(|| duration(number as u64), |time| self::moment(&time.to_string())));
     }
+    if let Some(name) = name.strip_suffix("_ms") {
+        return shown(name, duration((number * 1e3) as u64));
+    }
+    if let Some(name) = name.strip_suffix("_s") {
+        return shown(name, duration((number * 1e6) as u64));
+    }
     if let Some(name) = name.strip_suffix("_percent") {
         return shown(name, format!("{}\u{a0}%", short(number)));
     }
@@ -143,6 +198,35 @@ pub(crate) fn json(value: &Value) -> String {
 pub(crate) fn moment(rfc3339: &str) -> String {
     let Ok(time) = rfc3339.parse::<jiff::Timestamp>() else { return rfc3339.to_owned() };
     time.strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
+}
+
+/// A figure of a comparison in its unit.
+pub(crate) fn figure(value: f64, unit: &str) -> String {
+    match unit {
+        "B" => bytes(value),
+        "bit/s" => bits_per_second(value),
+        "" => count(value.round() as u64),
+        unit => format!("{}\u{a0}{unit}", short(value)),
+    }
+}
+
+/// The direction that a flow lacks.
+pub(crate) fn missing(flow: &OneWayFlow) -> String {
+    let missing = if flow.seen == "answers" { "requests" } else { "answers" };
+    if flow.certain { missing.to_owned() } else { format!("{missing}, if there were any") }
+}
+
+/// What a silent connection waited for.
+pub(crate) fn waited_for(name: &str) -> &str {
+    match name {
+        "acknowledgement" => "an acknowledgement of what was under way",
+        "window" => "a receiver that took nothing",
+        "message" => "the rest of a message",
+        "transfer" => "more of a transfer",
+        "answer" => "an answer of the responder",
+        "nothing" => "nothing: at rest",
+        other => other,
+    }
 }
 
 #[cfg(test)]

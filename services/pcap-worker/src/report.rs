@@ -2,16 +2,18 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use uuid::Uuid;
 use weir_flow::analyzer::{DnsSummary, Service, Summary, TcpSummary, TlsSummary, Top, Totals};
 use weir_flow::findings::{self, Finding, Findings, Severity};
 use weir_flow::packet::Unanalysed;
 use weir_flow::statistics::{Histogram, Series};
+use weir_flow::tcp::Wait;
+use weir_proto::Flow;
 use weir_report::{
     Capture, CodeCount, Conversation, Damage, Dns, FlowCounts, GivenUp, NameCount, NotAnalysed, OfProtocol, OfService,
-    OnLink, Report, Rhythm, Spread, Talker, TcpStates, Timeline, Tls, VERSION,
+    OnLink, OneWayFlow, Report, Rhythm, Silence, Spread, Talker, TcpStates, Timeline, Tls, VERSION,
 };
 
 use crate::analysis::Analysis;
@@ -54,6 +56,8 @@ pub fn report(about: About, analysis: Analysis) -> Report {
 fn connections(tcp: &mut weir_report::Tcp, seen: &TcpSummary) {
     tcp.duplicate_segments = seen.duplicates;
     tcp.syn_backoff = seen.syn_waits.iter().filter_map(spread).collect();
+    tcp.silences =
+        seen.silences.iter().map(|(&wait, (silence, record))| self::silence(wait, silence, record)).collect();
     tcp.states = TcpStates {
         reset_before_data: seen.resets_before_data,
         reset_after_data: seen.resets_after_data,
@@ -63,6 +67,20 @@ fn connections(tcp: &mut weir_report::Tcp, seen: &TcpSummary) {
         idle: seen.idle,
         zombie: seen.zombies,
     };
+}
+
+fn silence(wait: Wait, silence: &weir_flow::tcp::Silence, longest: &Flow) -> Silence {
+    let (src, dst) = tally::ends(longest);
+    Silence {
+        waited_for: wait.name().to_owned(),
+        count: silence.count,
+        total_us: silence.total_us,
+        longest_us: silence.longest_us,
+        packet: silence.frame,
+        flow_id: longest.flow_id.to_string(),
+        src,
+        dst,
+    }
 }
 
 /// None where there is no value.
@@ -118,9 +136,11 @@ fn frame(about: About, analysis: &Analysis) -> Report {
             evicted: summary.evicted_flows,
             packets_in_tunnels: summary.inner.packets,
             one_way: Some(summary.findings.one_way_flows),
+            one_way_udp: Some(summary.findings.one_way_udp_flows),
         },
         talkers: talkers(&summary.talkers),
         conversations: conversations(&summary.pairs),
+        one_way_flows: summary.findings.one_way.iter().take(TOP).map(one_way).collect(),
         tcp: None,
         dns: dns(&summary.dns),
         tls: tls(&summary.tls, summary.unfollowed_streams),
@@ -201,17 +221,40 @@ fn conversations(pairs: &Top<([u8; 16], [u8; 16])>) -> Vec<Conversation> {
 }
 
 fn services(services: &Top<Service>) -> Vec<OfService> {
-    let name = |service| match service {
+    let service = |(service, Totals { flows, packets, bytes })| OfService {
+        service: service_name(service),
+        flows,
+        packets,
+        bytes,
+    };
+    services.first(TOP).into_iter().map(service).collect()
+}
+
+fn service_name(service: Service) -> String {
+    match service {
         Service::App(name) => name.to_owned(),
         Service::Port(6, port) => format!("tcp/{port}"),
         Service::Port(17, port) => format!("udp/{port}"),
         Service::Port(1, _) => "icmp".to_owned(),
         Service::Port(58, _) => "icmpv6".to_owned(),
         Service::Port(number, _) => format!("ip/{number}"),
-    };
-    let service =
-        |(service, Totals { flows, packets, bytes })| OfService { service: name(service), flows, packets, bytes };
-    services.first(TOP).into_iter().map(service).collect()
+    }
+}
+
+fn one_way(flow: &findings::OneWay) -> OneWayFlow {
+    let seen_answers = flow.seen == findings::Seen::Answers;
+    let end = |ip, port| SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port).to_string();
+    let port = if seen_answers { flow.src_port } else { flow.dst_port };
+    OneWayFlow {
+        flow_id: flow.flow_id.to_string(),
+        src: end(flow.src, flow.src_port),
+        dst: end(flow.dst, flow.dst_port),
+        service: if flow.app.is_empty() { service_name(Service::Port(flow.protocol, port)) } else { flow.app.clone() },
+        seen: if seen_answers { "answers" } else { "requests" }.to_owned(),
+        certain: flow.certain,
+        packets: flow.packets,
+        bytes: flow.bytes,
+    }
 }
 
 /// Absent where there is no packet.

@@ -1,7 +1,8 @@
 //! Recordings of `tests/captures/record-findings.py`: what happened in each is found, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -15,7 +16,7 @@ use weir_proto::Flow;
 use Severity::{Critical, Info, Warning};
 
 /// Name of the recording, and what is to be found in it.
-const RECORDINGS: [(&str, &[(&str, Severity)]); 36] = [
+const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
     ("address-conflict", &[("address_conflict", Critical)]),
     ("amplification", &[("amplification", Critical)]),
     // The port that was asked is closed; each complaint was captured twice.
@@ -26,6 +27,7 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 36] = [
     ("brute-force-ssh", &[("brute_force", Warning)]),
     ("burst", &[("burst", Info)]),
     ("certificate", &[("certificate_expiring", Warning), ("certificate_self_signed", Info)]),
+    ("certificate-expired", &[("certificate_expired", Critical)]),
     ("cleartext-credentials", &[("cleartext_credentials", Warning)]),
     ("connection-refused", &[("connection_refused", Warning)]),
     ("connection-reset", &[("connection_reset", Info)]),
@@ -41,23 +43,39 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 36] = [
     ("icmp-flood", &[("icmp_flood", Warning)]),
     ("icmp-tunnel", &[("icmp_tunnel", Warning)]),
     ("lateral-movement", &[("lateral_movement", Warning)]),
+    ("one-way-datagrams", &[]),
     ("path-mtu", &[("path_mtu", Info)]),
     ("path-mtu-black-hole", &[("path_mtu_black_hole", Critical)]),
     ("port-scan-horizontal", &[("port_scan_horizontal", Warning)]),
     ("port-scan-vertical", &[("port_scan_vertical", Warning)]),
     ("retransmissions", &[("retransmissions", Warning)]),
+    ("rhythm", &[]),
     ("rtp", &[]),
+    ("silences", &[]),
+    ("state-half-closed", &[]),
+    ("state-half-open", &[]),
+    ("state-idle", &[]),
+    ("state-zombie", &[]),
     ("stream-gap", &[("stream_gap", Warning)]),
     ("syn-flood", &[("syn_flood", Critical)]),
     ("time-exceeded", &[("time_exceeded", Warning)]),
+    ("transfer-paused", &[("transfer_stalled", Warning)]),
+    ("transfer-stalled", &[("transfer_stalled", Warning)]),
     ("udp-flood", &[("udp_flood", Critical)]),
     ("unreachable", &[("unreachable", Warning)]),
     ("zero-window", &[("zero_window", Warning)]),
 ];
 
-fn analysed(name: &str) -> Result<(Vec<Flow>, Analysis)> {
+fn recording(name: &str) -> Result<fs::File> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/captures/finding-{name}.pcap.gz"));
-    let file = fs::File::open(path).with_context(|| name.to_owned())?;
+    fs::File::open(path).with_context(|| name.to_owned())
+}
+
+fn analysed(name: &str) -> Result<(Vec<Flow>, Analysis)> {
+    read(recording(name)?, name)
+}
+
+fn read(file: impl Read + Send + 'static, name: &str) -> Result<(Vec<Flow>, Analysis)> {
     let mut flows = Vec::new();
     let analysis = analyse(file, Limits::default(), weir_flow::Config::default(), &Live::default(), |record| {
         if let Record::Flow(flow) = record {
@@ -155,5 +173,131 @@ fn connections_are_told_apart_by_how_they_end() -> Result<()> {
     assert!(waits.len() >= 2 && waits[0] == (2, 2), "{waits:?}");
     let flood = tcp("syn-flood")?;
     assert!(flood.states.half_open > 100, "{:?}", flood.states);
+    Ok(())
+}
+
+#[test]
+fn a_certificate_that_is_over_is_one_finding_however_often_it_is_shown() -> Result<()> {
+    let (_, analysis) = analysed("certificate-expired")?;
+    let [finding] = &analysis.summary.findings.list[..] else { anyhow::bail!("{:?}", analysis.summary.findings.list) };
+    let evidence = |name: &str| finding.evidence.get(name).cloned().unwrap_or_default();
+    assert_eq!((evidence("hellos"), evidence("certificates")), (4.into(), 1.into()));
+    assert_eq!(evidence("subject"), "CN=old.weir.example");
+    assert_eq!((finding.flow_ids.len(), finding.dst_port), (4, Some(443)));
+    assert!(finding.summary.contains("expired 10 days before the capture"), "{}", finding.summary);
+    let report = reported(analysis);
+    assert_eq!(report.tls.certificates.iter().map(|certificate| certificate.expired).collect::<Vec<_>>(), [true]);
+    Ok(())
+}
+
+/// How often each kind of silence was, by its name.
+fn silences(report: &weir_report::Report) -> BTreeMap<&str, u64> {
+    let tcp = report.tcp.iter();
+    tcp.flat_map(|tcp| &tcp.silences).map(|silence| (silence.waited_for.as_str(), silence.count)).collect()
+}
+
+#[test]
+fn a_silence_is_told_by_what_was_waited_for() -> Result<()> {
+    let of = |name| anyhow::Ok(reported(analysed(name)?.1));
+    // 1.7 s and 1.4 s at rest, and an answer that took 2.5 s, less the time to acknowledge the question.
+    let rest = of("silences")?;
+    assert_eq!(silences(&rest), BTreeMap::from([("answer", 1), ("nothing", 2)]));
+    let longest = |report: &weir_report::Report, kind| {
+        let silence = report.tcp.iter().flat_map(|tcp| &tcp.silences).find(|silence| silence.waited_for == kind);
+        silence.map_or(0, |silence| silence.longest_us / 100_000)
+    };
+    assert_eq!((longest(&rest, "answer"), longest(&rest, "nothing")), (24, 17));
+    let paused = of("transfer-paused")?;
+    assert_eq!(silences(&paused), BTreeMap::from([("message", 1)]));
+    assert_eq!(longest(&paused, "message"), 40);
+    // Linux tries again after 0.2 s, and waits twice as long each time.
+    let stalled = of("transfer-stalled")?;
+    // At rest before its end, too.
+    assert_eq!(silences(&stalled), BTreeMap::from([("acknowledgement", 2), ("nothing", 1)]));
+    assert!((30..36).contains(&longest(&stalled, "acknowledgement")));
+    Ok(())
+}
+
+#[test]
+fn the_packet_that_ended_a_stall_is_named() -> Result<()> {
+    let report = reported(analysed("transfer-paused")?.1);
+    let tcp = report.tcp.as_ref().context("there is no TCP")?;
+    assert_eq!(report.findings[0].packets, [tcp.silences[0].packet]);
+    // The second half of the answer comes in packets with data.
+    assert_eq!(tcp.silences[0].dst, "10.77.0.2:80");
+    Ok(())
+}
+
+#[test]
+fn how_a_connection_stands_at_the_end_is_told_of_each_alone() -> Result<()> {
+    let states = |name| anyhow::Ok(reported(analysed(name)?.1).tcp.context("there is no TCP")?.states);
+    let none = weir_report::TcpStates::default;
+    assert_eq!(states("state-idle")?, weir_report::TcpStates { idle: 1, ..none() });
+    assert_eq!(states("state-zombie")?, weir_report::TcpStates { zombie: 1, ..none() });
+    assert_eq!(states("state-half-closed")?, weir_report::TcpStates { half_closed: 1, ..none() });
+    assert_eq!(states("state-half-open")?, weir_report::TcpStates { half_open: 2, ..none() });
+    assert_eq!(states("silences")?, none(), "closed by both");
+    Ok(())
+}
+
+#[test]
+fn a_rhythm_is_listed_whether_it_harms_or_not_and_chance_is_none() -> Result<()> {
+    let report = reported(analysed("rhythm")?.1);
+    let [rhythm] = &report.rhythms[..] else { anyhow::bail!("{:?}", report.rhythms) };
+    assert_eq!((rhythm.dst_port, rhythm.protocol, rhythm.flows), (9000, 6, 14));
+    assert!((0.49..0.51).contains(&rhythm.interval_s) && rhythm.jitter_percent < 5.0, "{rhythm:?}");
+    Ok(())
+}
+
+#[test]
+fn flows_with_one_direction_are_listed_with_the_one_that_is_missing() -> Result<()> {
+    let requests = reported(analysed("asymmetric-path")?.1);
+    assert_eq!((requests.flows.one_way, requests.flows.one_way_udp), (Some(6), Some(0)));
+    assert_eq!(requests.one_way_flows.len(), 6);
+    for flow in &requests.one_way_flows {
+        assert_eq!((flow.seen.as_str(), flow.certain, flow.service.as_str()), ("requests", true, "tcp/9000"));
+        assert!(flow.dst == "10.77.0.2:9000" && flow.src.starts_with("10.77.0.1:"), "{flow:?}");
+    }
+    let answers = reported(analysed("one-way-datagrams")?.1);
+    assert_eq!((answers.flows.one_way, answers.flows.one_way_udp), (Some(0), Some(16)));
+    for flow in &answers.one_way_flows {
+        assert_eq!((flow.seen.as_str(), flow.certain, flow.service.as_str()), ("answers", true, "dns"));
+        assert!(flow.src == "10.77.0.2:53" && flow.dst.starts_with("10.77.0.1:"), "{flow:?}");
+    }
+    assert_eq!(answers.one_way_flows.len(), 16);
+    // Both directions of everything.
+    assert_eq!(reported(analysed("silences")?.1).one_way_flows, []);
+    Ok(())
+}
+
+/// A recording of which only so many bytes of each packet are left.
+fn cut(name: &str, most: u32) -> Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    flate2::read::GzDecoder::new(recording(name)?).read_to_end(&mut whole)?;
+    let (head, mut rest) = whole.split_at(24);
+    let mut cut = head.to_vec();
+    while let Some((head, after)) = rest.split_at_checked(16) {
+        let kept = u32::from_le_bytes(head[8..12].try_into()?);
+        let (data, after) = after.split_at(kept as usize);
+        let left = kept.min(most);
+        cut.extend_from_slice(&head[..8]);
+        cut.extend_from_slice(&left.to_le_bytes());
+        cut.extend_from_slice(&head[12..]);
+        cut.extend_from_slice(&data[..left as usize]);
+        rest = after;
+    }
+    Ok(cut)
+}
+
+#[test]
+fn of_headers_that_the_capture_cut_nothing_is_said() -> Result<()> {
+    // Of each TCP header the ports and half of the sequence number.
+    let report = reported(read(Cursor::new(cut("retransmissions", 40)?), "cut")?.1);
+    let tcp = report.tcp.as_ref().context("there is no TCP")?;
+    assert_eq!((tcp.packets, tcp.cut_packets), (1042, 1042));
+    assert_eq!(report.health, None, "nothing was measured");
+    assert!(weir_report::markdown(&report).contains("not even the header is whole"));
+    let whole = reported(analysed("retransmissions")?.1);
+    assert_eq!(whole.tcp.context("there is no TCP")?.cut_packets, 0);
     Ok(())
 }

@@ -231,7 +231,7 @@ pub(crate) async fn cancel(app: &App, id: Uuid) -> Result<Option<Capture>, Error
         }
         State::Done => Err(Error::HasEnded { state: "done" }),
         State::Failed => Err(Error::HasEnded { state: "failed" }),
-        State::Expired => Err(Error::HasEnded { state: "expired" }),
+        State::Expired => Err(Error::Expired),
     })
     .await
 }
@@ -250,7 +250,7 @@ pub(crate) async fn analyse_again(app: &App, id: Uuid, thresholds: &str) -> Resu
                 return Err(Error::InHand { state: "running" });
             }
             State::Queued => return Err(Error::InHand { state: "queued" }),
-            State::Expired => return Err(Error::HasEnded { state: "expired" }),
+            State::Expired => return Err(Error::Expired),
         }
         capture.previous_analysis_id = std::mem::replace(&mut capture.analysis_id, analysis_id.clone());
         capture.set_state(State::Queued);

@@ -94,10 +94,13 @@ pub enum Error {
         /// queued, running, failed
         state: &'static str,
     },
+    /// Its time is over.
+    #[error("the capture has expired: its file, its rows and its report are gone")]
+    Expired,
     /// There is nothing to end.
     #[error("the capture is {state}: there is nothing to cancel")]
     HasEnded {
-        /// done, failed, expired
+        /// done, failed
         state: &'static str,
     },
     /// It is being analysed.
@@ -232,6 +235,7 @@ impl Error {
             Self::BrokenUpload { .. } => ("upload-broken-off", S::BAD_REQUEST, "the upload broke off"),
             Self::NotACapture(_) => ("not-a-capture", S::UNSUPPORTED_MEDIA_TYPE, "not a capture"),
             Self::NotReady { .. } => ("capture-not-ready", S::NOT_FOUND, "not there yet"),
+            Self::Expired => ("capture-expired", S::GONE, "kept no longer"),
             Self::HasEnded { .. } => ("capture-has-ended", S::CONFLICT, "nothing to cancel"),
             Self::InHand { .. } => ("capture-in-hand", S::CONFLICT, "not at an end yet"),
             Self::LiveCapturesOff => ("live-captures-off", S::FORBIDDEN, "not turned on"),

@@ -81,6 +81,13 @@ impl State for FlowState {
         }
     }
 
+    fn midway(&self) -> [bool; 2] {
+        match &self.content {
+            Content::Stream(stream) => stream.midway(),
+            _ => [false; 2],
+        }
+    }
+
     fn has_more(&self) -> bool {
         matches!(self.content, Content::Stream(_) | Content::Quic(_) | Content::Dtls(_))
     }
@@ -278,6 +285,13 @@ impl Stream {
         };
         let sides: usize = self.sides.iter().map(|side| side.stream.held_bytes() + side.start.capacity()).sum();
         size_of::<Self>() + sides + talk
+    }
+
+    /// By direction.
+    fn midway(&self) -> [bool; 2] {
+        let Talk::Http { connection, client_is_first } = &self.talk else { return [false; 2] };
+        let [client, server] = connection.midway();
+        if *client_is_first { [client, server] } else { [server, client] }
     }
 
     fn is_over(&self) -> bool {

@@ -6,8 +6,10 @@ use crate::bytes::{array_at, u8_at, u16_at};
 use crate::packet::ip::protocol;
 use crate::packet::transport::flags;
 
-/// Packets that are remembered; a copy comes close behind.
-const RECENT: usize = 1024;
+/// Rows of packets that are remembered; a copy comes close behind.
+const ROWS: usize = 1024;
+/// Packets of a row; the oldest one makes room. With several, of a thousand packets between two copies hardly one takes another's place.
+const COLUMNS: usize = 4;
 /// Longest time between copies of a packet that has an identification of its own.
 const WINDOW_US: u64 = 50_000;
 /// The same for one that has none: nobody sends it again so soon.
@@ -29,12 +31,33 @@ pub(super) enum Copy {
 /// The last packets.
 #[derive(Debug)]
 pub(super) struct Recent {
-    slots: Box<[Seen]>,
+    rows: Box<[Row]>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    prints: [u64; COLUMNS],
+    seen: [Seen; COLUMNS],
+    /// Where the next one goes.
+    next: u8,
+}
+
+impl Row {
+    /// The place of a packet, made if need be.
+    fn place(&mut self, print: u64) -> &mut Seen {
+        let known = self.prints.iter().position(|known| *known == print);
+        let at = known.unwrap_or_else(|| {
+            let at = usize::from(self.next);
+            self.next = (self.next + 1) % COLUMNS as u8;
+            (self.prints[at], self.seen[at]) = (print, Seen::default());
+            at
+        });
+        &mut self.seen[at]
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    print: u64,
     /// Of the first copy.
     time: u64,
     /// Of the last copy.
@@ -54,7 +77,7 @@ pub(super) struct Candidate<'a> {
 
 impl Default for Recent {
     fn default() -> Self {
-        Self { slots: vec![Seen::default(); RECENT].into() }
+        Self { rows: vec![Row::default(); ROWS].into() }
     }
 }
 
@@ -68,11 +91,10 @@ impl Recent {
         let Some(traits) = Traits::of(packet.packet) else { return Copy::First };
         let print = print(&traits.block, u64::from(packet.wire_length) << 32 | u64::from(at.vlan));
         let place = if traits.has_id { 0 } else { place(at, packet.link, traits.hop_limit) };
-        let seen = &mut self.slots[print as usize % RECENT];
+        let seen = self.rows[print as usize % ROWS].place(print);
         let apart = at.time.abs_diff(seen.time);
         let follows_itself = traits.takes_sequence && packet.frame == seen.frame + 1;
-        let is_copy = seen.print == print
-            && seen.frame > 0
+        let is_copy = seen.frame > 0
             && if traits.has_id {
                 apart <= WINDOW_US
             } else {
@@ -80,7 +102,7 @@ impl Recent {
             };
         if !is_copy {
             let hop_limit = traits.hop_limit;
-            *seen = Seen { print, time: at.time, frame: packet.frame, place, hop_limit };
+            *seen = Seen { time: at.time, frame: packet.frame, place, hop_limit };
             return Copy::First;
         }
         (seen.frame, seen.place) = (packet.frame, place);
@@ -194,6 +216,15 @@ mod tests {
         assert_eq!(capture.sees(later(30), &[1], &v4(8, 64)), Copy::First, "sent again, the packet has another one");
         assert_eq!(capture.sees(later(50_001), &[1], &v4(7, 64)), Copy::First);
         assert_eq!(capture.sees(Place { vlan: 5, ..later(50_002) }, &[1], &v4(7, 64)), Copy::First, "another flow");
+    }
+
+    #[test]
+    fn hundreds_of_packets_between_copies_hide_hardly_one() {
+        let mut capture = Capture(Recent::default(), 0);
+        let copies =
+            (0..2).map(|_| (1..=500).filter(|id| capture.sees(ANY, &[1], &v4(*id, 64)) == Copy::Again).count());
+        let copies: Vec<usize> = copies.collect();
+        assert!(copies[0] == 0 && copies[1] >= 495, "{copies:?}");
     }
 
     #[test]

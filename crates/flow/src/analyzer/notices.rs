@@ -50,7 +50,11 @@ impl Analyzer {
         self.summary.series.retransmission();
         let timed_out = !self.marks.contains(Marks::FAST) && !self.marks.contains(Marks::SPURIOUS);
         if timed_out && tcp.payload_length > 0 {
-            let (key, ..) = key(place, ip, transport);
+            let (key, direction, _) = key(place, ip, transport);
+            // What is lost on a path that took large segments before is no matter of size.
+            if self.tracker.get_mut(&key).is_some_and(|entry| entry.has_passed_large(direction)) {
+                return;
+            }
             let at = self.at(place, &key);
             self.watch.timed_out(at, ip.src, ip.dst, tcp.sequence, tcp.payload_length);
         }

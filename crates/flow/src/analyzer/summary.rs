@@ -302,7 +302,7 @@ impl Summary {
     /// An interval of a flow. Counted here and not per packet, each address is looked up once for many.
     pub(super) fn flow(&mut self, record: &Flow, finished: &Finished) {
         self.flow_records += 1;
-        self.tcp.add(finished);
+        self.tcp.add(record, finished);
         if finished.key.tunnel != 0 {
             return;
         }

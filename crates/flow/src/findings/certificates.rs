@@ -12,9 +12,11 @@ use super::thresholds::Thresholds;
 const MAX_CERTIFICATES: usize = 4096;
 const DAY: u64 = 86_400_000_000;
 
+/// Certificates of one name that a server has shown, one after the other.
+const MAX_OF_NAME: usize = 8;
+
 #[derive(Debug, Default)]
 struct Certificate {
-    subject: String,
     self_signed: bool,
     not_before: u64,
     not_after: u64,
@@ -22,10 +24,17 @@ struct Certificate {
     evidence: Evidence,
 }
 
-/// The certificates of a capture, by server, port and end.
+/// What a server shows under one name.
+#[derive(Debug, Default)]
+struct Shown {
+    certificates: Vec<Certificate>,
+    hellos: u64,
+}
+
+/// The certificates of a capture, by server, port and subject.
 #[derive(Debug)]
 pub(super) struct Certificates {
-    all: Bounded<([u8; 16], u16, u64), Certificate>,
+    all: Bounded<([u8; 16], u16, String), Shown>,
 }
 
 impl Certificates {
@@ -42,45 +51,83 @@ impl Certificates {
             return;
         }
         let server = Ip::new(hello.dst_ip_high, hello.dst_ip_low).octets();
-        let key = (server, hello.dst_port as u16, hello.not_after);
-        let Some(certificate) = self.all.entry(key, |certificate| certificate.hellos > 1) else { return };
+        let key = (server, hello.dst_port as u16, hello.subject.clone());
+        let Some(shown) = self.all.entry(key, |shown| shown.hellos > 1) else { return };
+        shown.hellos += 1;
+        let Some(certificate) = shown.certificate(hello) else { return };
         certificate.hellos += 1;
-        certificate.subject.clone_from(&hello.subject);
-        certificate.self_signed = !hello.subject.is_empty() && hello.subject == hello.issuer;
-        (certificate.not_before, certificate.not_after) = (hello.not_before, hello.not_after);
         certificate.evidence.flow(hello.flow_id, 0, hello.time, hello.time);
     }
 
     pub(super) fn findings(&self, thresholds: &Thresholds, found: &mut Vec<Finding>) {
-        for (&(server, port, _), certificate) in self.all.iter() {
-            let mut push = |kind, severity, what: String| {
-                let name = common_name(&certificate.subject);
-                let summary = format!("the certificate {name} of {} port {port} {what}", display(server));
+        for ((server, port, subject), shown) in self.all.iter() {
+            let state = |certificate: &Certificate| certificate.state(thresholds);
+            for kind in [Kind::CertificateExpired, Kind::CertificateExpiring, Kind::CertificateSelfSigned] {
+                let is_of = |certificate: &&Certificate| match kind {
+                    Kind::CertificateSelfSigned => certificate.self_signed,
+                    _ => state(certificate).is_some_and(|(of, ..)| of == kind),
+                };
+                let all: Vec<&Certificate> = shown.certificates.iter().filter(is_of).collect();
+                let Some(worst) = all.iter().min_by_key(|certificate| certificate.not_after) else { continue };
+                let (severity, what) = match state(worst) {
+                    Some((of, severity, what)) if of == kind => (severity, what),
+                    _ => (Severity::Info, "is signed by itself".to_owned()),
+                };
+                let mut evidence = Evidence::default();
+                for certificate in &all {
+                    evidence.merge(&certificate.evidence);
+                }
+                let name = common_name(subject);
+                let summary = format!("the certificate {name} of {} port {port} {what}", display(*server));
                 found.push(
-                    Finding::new(kind, severity, 0.95, &certificate.evidence)
-                        .to(server)
-                        .port(port)
-                        .with("subject", certificate.subject.clone())
-                        .with("not_before_us", certificate.not_before)
-                        .with("not_after_us", certificate.not_after)
-                        .with("hellos", certificate.hellos)
+                    Finding::new(kind, severity, 0.95, &evidence)
+                        .to(*server)
+                        .port(*port)
+                        .with("subject", subject.clone())
+                        .with("not_before_us", worst.not_before)
+                        .with("not_after_us", worst.not_after)
+                        .with("certificates", all.len() as u64)
+                        .with("hellos", all.iter().map(|certificate| certificate.hellos).sum::<u64>())
                         .saying(summary),
                 );
-            };
-            // As of the capture: a recording of last year does not expire.
-            let (now, end) = (certificate.evidence.last, certificate.not_after);
-            if now > end {
-                let days = (now - end) / DAY;
-                push(Kind::CertificateExpired, Severity::Critical, format!("expired {days} days before the capture"));
-            } else if now < certificate.not_before {
-                push(Kind::CertificateExpired, Severity::Warning, "was not yet valid".to_owned());
-            } else if end - now < thresholds.certificate_days * DAY {
-                let days = (end - now) / DAY;
-                push(Kind::CertificateExpiring, Severity::Warning, format!("ends {days} days after the capture"));
             }
-            if certificate.self_signed {
-                push(Kind::CertificateSelfSigned, Severity::Info, "is signed by itself".to_owned());
+        }
+    }
+}
+
+impl Shown {
+    /// The one of a hello; none where there are too many.
+    fn certificate(&mut self, hello: &Tls) -> Option<&mut Certificate> {
+        let (not_before, not_after) = (hello.not_before, hello.not_after);
+        let self_signed = !hello.subject.is_empty() && hello.subject == hello.issuer;
+        let is_it = |known: &Certificate| {
+            (known.not_before, known.not_after, known.self_signed) == (not_before, not_after, self_signed)
+        };
+        let at = self.certificates.iter().position(is_it).unwrap_or(self.certificates.len());
+        if at == self.certificates.len() {
+            if at >= MAX_OF_NAME {
+                return None;
             }
+            self.certificates.push(Certificate { self_signed, not_before, not_after, ..Certificate::default() });
+        }
+        self.certificates.get_mut(at)
+    }
+}
+
+impl Certificate {
+    /// What is wrong with its dates, if anything is. As of the capture: a recording of last year does not expire.
+    fn state(&self, thresholds: &Thresholds) -> Option<(Kind, Severity, String)> {
+        let (now, end) = (self.evidence.last, self.not_after);
+        if now > end {
+            let days = (now - end) / DAY;
+            Some((Kind::CertificateExpired, Severity::Critical, format!("expired {days} days before the capture")))
+        } else if now < self.not_before {
+            Some((Kind::CertificateExpired, Severity::Warning, "was not yet valid".to_owned()))
+        } else if end - now < thresholds.certificate_days * DAY {
+            let days = (end - now) / DAY;
+            Some((Kind::CertificateExpiring, Severity::Warning, format!("ends {days} days after the capture")))
+        } else {
+            None
         }
     }
 }

@@ -12,6 +12,7 @@ use super::thresholds::Thresholds;
 mod harm;
 mod health;
 mod rhythm;
+mod stalls;
 
 pub use rhythm::Rhythm;
 
@@ -52,6 +53,8 @@ pub(super) struct Conversation {
     /// Sum and sum of squares of what the client sent in each flow.
     sizes: (f64, f64),
     evidence: Evidence,
+    /// Silences of its transfers, if there were any.
+    stalls: Option<Box<stalls::Stalls>>,
     /// Of what went wrong, if anything did.
     trouble: Option<Box<Evidence>>,
 }
@@ -95,6 +98,7 @@ impl Conversations {
             found.extend(conversation.retransmissions(ends, thresholds));
             found.extend(conversation.zero_windows(ends, thresholds));
             found.extend(conversation.resets(ends, thresholds));
+            found.extend(conversation.stalled(ends, thresholds));
             if !scanners.contains(&ends.src) {
                 health::add_to_service(&mut services, ends, conversation);
             }
@@ -144,6 +148,7 @@ impl Conversation {
             self.flows += 1;
         }
         ended.add_to(&mut self.evidence);
+        self.add_stalls(ended);
         if trouble {
             ended.add_to(self.trouble.get_or_insert_default());
         }

@@ -5,6 +5,7 @@ use weir_proto::Flow;
 use super::evidence::Evidence;
 use crate::packet::ip::protocol;
 use crate::packet::transport::flags;
+use crate::tcp::Silences;
 use crate::tracker::Finished;
 
 /// How far a TCP connection came.
@@ -41,12 +42,14 @@ pub(super) struct Ended<'a> {
     pub(super) first: bool,
     pub(super) gap_us: u64,
     pub(super) gap_frame: u64,
+    /// Long silences that ended in it.
+    pub(super) silences: Option<&'a Silences>,
     /// Nothing for what is not TCP.
     pub(super) attempt: Option<Attempt>,
 }
 
 impl<'a> Ended<'a> {
-    pub(super) fn new(record: &'a Flow, finished: &Finished) -> Self {
+    pub(super) fn new(record: &'a Flow, finished: &'a Finished) -> Self {
         Self {
             record,
             src: finished.key.src(finished.initiator).ip,
@@ -58,6 +61,7 @@ impl<'a> Ended<'a> {
             first: !finished.continued,
             gap_us: finished.interval.longest_gap_us,
             gap_frame: finished.interval.gap_frame,
+            silences: finished.tcp.as_ref().and_then(|report| report.silences.as_deref()),
             attempt: (finished.key.protocol == protocol::TCP).then(|| attempt(record, finished.continued)),
         }
     }

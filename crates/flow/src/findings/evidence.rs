@@ -76,7 +76,7 @@ impl Evidence {
     /// A flow from its first frame on.
     pub(super) fn flow(&mut self, flow_id: u64, frame: u64, start: u64, end: u64) {
         self.span(start, end);
-        if self.flows.last() != Some(&flow_id) && flow_id != 0 {
+        if flow_id != 0 && !self.flows.contains(&flow_id) {
             self.flows.push(flow_id);
         }
         self.frame(frame);

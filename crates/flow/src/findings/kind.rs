@@ -104,6 +104,7 @@ kinds! {
     CertificateExpiring "certificate_expiring" Health "Renew the certificate of this server.";
     CertificateSelfSigned "certificate_self_signed" Security "See whether clients know this certificate; else it protects from nobody who stands between.";
     StreamGap "stream_gap" Health "Look at what else happened at this time: loss, a route that changed, a sender that stopped.";
+    TransferStalled "transfer_stalled" Health "See which side stood still: loss and routes at this time if nothing was acknowledged, else the process that sends, and what it waits for.";
     Burst "burst" Health "See which flows made the burst, and whether queues on the way overflow (drops, retransmissions).";
 }
 

@@ -145,6 +145,10 @@ thresholds! {
     stream_gap_ms: f64 = 500.0, 1.0..=60_000.0, "ms";
     /// Such a silence in means of the time between its packets
     stream_gap_ratio: f64 = 20.0, 1.0..=100_000.0, "times";
+    /// Silence of an open TCP connection before it is asked what it waited for
+    silence_ms: u64 = 1000, 200..=300_000, "ms";
+    /// Silences of the transfers between two ends, all together, before they are reported
+    stalled_ms: u64 = 3000, 200..=3_600_000, "ms";
     /// Bytes of the busiest 100 ms in means of all 100 ms
     burst_ratio: f64 = 20.0, 1.0..=100_000.0, "times";
     /// Rate within the busiest 100 ms

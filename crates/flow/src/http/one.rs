@@ -140,6 +140,10 @@ impl One {
         self.client.reading == Reading::Over && self.server.reading == Reading::Over
     }
 
+    pub(super) const fn midway(&self) -> [bool; 2] {
+        [self.client.is_midway(), self.server.is_midway()]
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         let pending: usize = self.pending.iter().map(Pending::held_bytes).sum();
         size_of::<Self>() + self.client.buffer.capacity() + self.server.buffer.capacity() + pending
@@ -218,6 +222,11 @@ const fn reading(body: Body, whole: bool) -> Reading {
 impl Side {
     const fn over() -> Self {
         Self { reading: Reading::Over, buffer: Vec::new(), begun: 0 }
+    }
+
+    const fn is_midway(&self) -> bool {
+        // Two bytes of a chunk are its line end.
+        matches!(self.reading, Reading::Body(1..) | Reading::Chunk(3..))
     }
 
     /// Reads from the front of `bytes`; what was completed, and what is left.

@@ -5,6 +5,7 @@ use super::options::Options;
 use super::report::{Counts, Report, Reset};
 use super::samples::Samples;
 use super::side::{Side, Step};
+use super::silence::{Silence, Silences, Stand};
 use super::{RX, TX};
 use crate::packet::transport::flags;
 
@@ -91,6 +92,7 @@ struct Events {
     reset: Option<Reset>,
     /// A reset was reported in this or an earlier interval.
     was_reset: bool,
+    silences: Option<Box<Silences>>,
 }
 
 /// Waits between SYNs that are kept.
@@ -100,7 +102,10 @@ impl Connection {
     /// Bytes on the heap.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let events = self.events.as_ref().map_or(0, |events| size_of::<Events>() + events.syn_waits_us.capacity() * 4);
+        let events = self.events.as_ref().map_or(0, |events| {
+            let silences = events.silences.as_ref().map_or(0, |silences| size_of_val(silences.as_ref()));
+            size_of::<Events>() + events.syn_waits_us.capacity() * 4 + silences
+        });
         self.sides.iter().map(Side::held_bytes).sum::<usize>() + self.turn.waits.held_bytes() + events
     }
 
@@ -150,6 +155,41 @@ impl Connection {
         Marks::DOUBLED
     }
 
+    /// What the other side has acknowledged of what this one sent.
+    #[must_use]
+    pub const fn acknowledged(&self, from: usize) -> Option<u32> {
+        let receiver = &self.sides[1 - from];
+        if receiver.acks { Some(receiver.ack) } else { None }
+    }
+
+    /// How it stands, before the next segment.
+    #[must_use]
+    pub fn stand(&self) -> Stand {
+        let [tx, rx] = &self.sides;
+        Stand {
+            under_way: [tx.is_under_way(rx), rx.is_under_way(tx)],
+            acks: [tx.ack, rx.ack],
+            closed: [tx.is_closed, rx.is_closed],
+            spoke_last: [tx.spoke_after(rx), rx.spoke_after(tx)],
+            asked: self.turn.request.is_some(),
+            ..Stand::default()
+        }
+    }
+
+    /// Takes a silence of `length_us` that the last segment, of `from`, has ended in this frame; `stand` is how it stood before.
+    pub fn silence(
+        &mut self,
+        stand: &Stand,
+        (length_us, frame): (u64, u64),
+        from: usize,
+        segment: &Segment,
+        marks: Marks,
+    ) {
+        let (wait, of) = stand.waited_for(from, segment, marks);
+        let one = Silence { count: 1, total_us: length_us, longest_us: length_us, frame, of };
+        self.events().silences.get_or_insert_default().add(wait, one);
+    }
+
     /// What was seen since the last call, up to `now`.
     pub fn take_report(&mut self, now: u64) -> Report {
         for from in [TX, RX] {
@@ -157,11 +197,14 @@ impl Connection {
                 self.count_closed(from, now);
             }
         }
-        let (counts, syn_waits_us, reset) = match &mut self.events {
+        let (counts, syn_waits_us, reset, silences) = match &mut self.events {
             None => Default::default(),
-            Some(events) => {
-                (std::mem::take(&mut events.counts), std::mem::take(&mut events.syn_waits_us), events.reset.take())
-            }
+            Some(events) => (
+                std::mem::take(&mut events.counts),
+                std::mem::take(&mut events.syn_waits_us),
+                events.reset.take(),
+                events.silences.take(),
+            ),
         };
         let max_in_flight = self.sides.each_ref().map(|side| side.has_in_flight.then_some(side.max_in_flight));
         let smoothed = [TX, RX].map(|side| self.sides[side].smoothed());
@@ -184,6 +227,7 @@ impl Connection {
             response_us: self.turn.waits.take_median(),
             reset,
             has_data: self.has_data,
+            silences,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What an interval of a connection adds up to.
 
-use super::Marks;
+use super::{Marks, Silences};
 
 /// What one side sent, counted over an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,4 +87,6 @@ pub struct Report {
     pub reset: Option<Reset>,
     /// Whether either side sent data up to the end of this interval.
     pub has_data: bool,
+    /// Long silences that ended in the interval; none = there were none.
+    pub silences: Option<Box<Silences>>,
 }

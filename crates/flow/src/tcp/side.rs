@@ -331,15 +331,29 @@ impl Side {
 
     /// Bytes under way.
     pub(super) fn note_in_flight(&mut self, other: &Self) {
+        if let Some(in_flight) = self.in_flight(other) {
+            self.max_in_flight = self.max_in_flight.max(in_flight);
+            self.has_in_flight = true;
+        }
+    }
+
+    fn in_flight(&self, other: &Self) -> Option<u32> {
         if !self.sends || !other.acks {
-            return;
+            return None;
         }
         let in_flight = distance(self.next, other.ack);
         // Beyond what a window can be (RFC 7323 section 2.3) the two sides are not of one connection.
-        if (0..1 << 30).contains(&in_flight) {
-            self.max_in_flight = self.max_in_flight.max(in_flight.cast_unsigned());
-            self.has_in_flight = true;
-        }
+        (0..1 << 30).contains(&in_flight).then(|| in_flight.cast_unsigned())
+    }
+
+    /// Whether what it sent is not acknowledged.
+    pub(super) fn is_under_way(&self, other: &Self) -> bool {
+        self.in_flight(other).is_some_and(|bytes| bytes > 0)
+    }
+
+    /// Whether its last data came after that of the other side.
+    pub(super) const fn spoke_after(&self, other: &Self) -> bool {
+        self.data_time > other.data_time
     }
 }
 

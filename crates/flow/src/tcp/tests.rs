@@ -205,6 +205,84 @@ fn bytes_reported_twice_are_seen() {
     assert_eq!(names(wire.segment(30 * MS, RX, ack)), ["duplicate_sack"]);
 }
 
+/// What a silence before this segment waited for, and of whom; `set` says what the flow table knows.
+fn waited(wire: &mut Wire, time: u64, from: usize, segment: Segment, set: impl FnOnce(&mut Stand)) -> (Wait, usize) {
+    let mut stand = wire.connection.stand();
+    set(&mut stand);
+    let marks = wire.segment(time, from, segment);
+    stand.waited_for(from, &segment, marks)
+}
+
+fn bytes(sequence: u32, acknowledgement: u32, length: u32) -> Segment {
+    Segment { sequence, acknowledgement, length, flags: ACK, window: 1000, ..DEFAULT }
+}
+
+#[test]
+fn a_silence_with_bytes_under_way_waits_for_their_acknowledgement_unless_only_the_capture_lacks_it() {
+    let ends: [(usize, Segment, (Wait, usize)); 4] = [
+        (TX, bytes(100, 500, 10), (Wait::Acknowledgement, TX)),
+        (RX, bytes(500, 110, 0), (Wait::Acknowledgement, TX)),
+        // Nobody sends on for seconds without an acknowledgement, nor acknowledges so late with data of its own.
+        (TX, bytes(110, 500, 10), (Wait::Nothing, TX)),
+        (RX, bytes(500, 110, 10), (Wait::Answer, RX)),
+    ];
+    for (from, end, expected) in ends {
+        let mut wire = Wire::established();
+        wire.data(20 * MS, TX, 100, 500, 10);
+        assert_eq!(waited(&mut wire, 5000 * MS, from, end, |_| {}), expected, "{end:?}");
+    }
+    let mut wire = Wire::established();
+    wire.segment(20 * MS, TX, Segment { flags: FIN | ACK, ..bytes(100, 500, 10) });
+    let again = Segment { flags: FIN | ACK, ..bytes(100, 500, 10) };
+    assert_eq!(waited(&mut wire, 5000 * MS, TX, again, |stand| stand.done = [true, false]).0, Wait::Nothing);
+}
+
+#[test]
+fn a_silence_with_nothing_under_way_is_judged_by_who_had_the_word() {
+    let answered = || {
+        let mut wire = Wire::established();
+        wire.data(20 * MS, TX, 100, 500, 10);
+        wire.data(30 * MS, RX, 500, 110, 1000);
+        wire.ack(31 * MS, TX, 110, 1500);
+        wire
+    };
+    let more = bytes(1500, 110, 1000);
+    let ask = bytes(110, 1500, 10);
+    let farewell = bytes(1500, 110, 31);
+    let streams = |stand: &mut Stand| stand.streams = [true; 2];
+    let midway = |stand: &mut Stand| stand.midway = [false, true];
+    assert_eq!(waited(&mut answered(), 5000 * MS, TX, ask, streams), (Wait::Nothing, TX), "the next request");
+    assert_eq!(waited(&mut answered(), 5000 * MS, RX, more, |_| {}), (Wait::Nothing, RX), "an event");
+    assert_eq!(waited(&mut answered(), 5000 * MS, RX, more, streams), (Wait::Transfer, RX));
+    assert_eq!(waited(&mut answered(), 5000 * MS, RX, farewell, streams), (Wait::Nothing, RX));
+    assert_eq!(waited(&mut answered(), 5000 * MS, RX, farewell, midway), (Wait::Message, RX));
+    let mut asked = answered();
+    asked.data(40 * MS, TX, 110, 1500, 10);
+    asked.ack(41 * MS, RX, 1500, 120);
+    assert_eq!(waited(&mut asked, 5000 * MS, RX, bytes(1500, 120, 1000), streams), (Wait::Answer, RX));
+    let mut full = answered();
+    full.window(40 * MS, TX, 110, 1500, 0);
+    let open = Segment { window: 900, ..bytes(110, 1500, 0) };
+    assert_eq!(waited(&mut full, 5000 * MS, TX, open, streams), (Wait::Window, TX));
+    let keep_alive = bytes(1499, 110, 1);
+    assert_eq!(waited(&mut answered(), 5000 * MS, RX, keep_alive, streams), (Wait::Nothing, RX));
+}
+
+#[test]
+fn silences_add_up_over_intervals() {
+    let mut wire = Wire::established();
+    let mut all = Silences::default();
+    for (number, length_us) in [(1, 2_000_000), (2, 5_000_000), (3, 1_000_000)] {
+        let (stand, segment) = (wire.connection.stand(), bytes(90 + number * 10, 500, 10));
+        let marks = wire.segment(u64::from(number) * 9000 * MS, TX, segment);
+        wire.connection.silence(&stand, (length_us, u64::from(number)), TX, &segment, marks);
+        all.merge(&wire.connection.take_report(0).silences.expect("a silence"));
+        assert_eq!(wire.connection.take_report(0).silences, None);
+    }
+    let expected = Silence { count: 3, total_us: 8_000_000, longest_us: 5_000_000, frame: 2, of: TX };
+    assert_eq!(all.of(Wait::Nothing), &expected);
+}
+
 fn segments() -> impl Strategy<Value = Vec<(u64, usize, Segment)>> {
     let flags = prop_oneof![8 => Just(ACK), 1 => Just(SYN), 1 => Just(SYN | ACK), 1 => Just(FIN | ACK), 1 => Just(RST)];
     let timestamp = proptest::option::of(0u32..50);

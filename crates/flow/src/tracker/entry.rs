@@ -2,11 +2,11 @@
 
 use weir_proto::EndReason;
 
-use super::{Finished, Observation, Retired, Segment, State};
+use super::{Finished, Limits, Observation, Retired, Segment, State};
 use crate::key::{Direction, Key};
 use crate::packet::ip::protocol;
 use crate::packet::transport::flags;
-use crate::tcp::{Connection, Marks};
+use crate::tcp::{Connection, Marks, Stand};
 
 /// What was counted of a flow over an interval; the first element of a pair is from the initiator, the second from the responder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,16 @@ pub struct Interval {
     pub longest_gap_us: u64,
     /// Number of the frame that ended this silence; 0 = none.
     pub gap_frame: u64,
+}
+
+impl Interval {
+    /// Whether a side sent so much until `last`, and so quickly, that a silence of this length is none of its own.
+    fn is_transfer(&self, side: usize, last: u64, silent_us: u64) -> bool {
+        const BYTES: u64 = 100_000;
+        const TIMES: u64 = 20;
+        let mean = last.saturating_sub(self.start) / self.packets[side].max(1);
+        self.bytes[side] >= BYTES && silent_us >= mean.saturating_mul(TIMES)
+    }
 }
 
 /// What the payload of a flow told about it, kept from one interval to the next.
@@ -109,16 +119,17 @@ impl<S: State> Entry<S> {
     }
 
     /// Counts a packet.
-    pub(super) fn count(&mut self, packet: &Observation, active_us: u64) -> Counted {
+    pub(super) fn count(&mut self, packet: &Observation, limits: &Limits) -> Counted {
         let (start, end) = (self.interval.start.min(packet.time), self.interval.end.max(packet.time));
-        let full = end - start >= active_us && self.interval.packets != [0, 0];
+        let full = end - start >= limits.active_us && self.interval.packets != [0, 0];
+        let gap = packet.time.saturating_sub(self.last_seen);
+        let stand = if gap < limits.silence_us || packet.is_copy { None } else { self.stand(gap) };
         let finished = full.then(|| self.finish(EndReason::Active));
         if full {
             self.interval = Interval { start: packet.time, end: packet.time, ..Interval::default() };
         } else {
             (self.interval.start, self.interval.end) = (start, end);
         }
-        let gap = packet.time.saturating_sub(self.last_seen);
         if gap > self.interval.longest_gap_us {
             (self.interval.longest_gap_us, self.interval.gap_frame) = (gap, packet.frame);
         }
@@ -139,6 +150,9 @@ impl<S: State> Entry<S> {
                 } else {
                     self.segment(packet.time, packet.direction, segment)
                 };
+                if let (Some(stand), Some(connection)) = (stand, &mut self.connection) {
+                    connection.silence(&stand, (gap, packet.frame), side, segment, marks);
+                }
             }
         }
         Counted { finished, marks }
@@ -147,6 +161,19 @@ impl<S: State> Entry<S> {
     pub(super) fn segment(&mut self, time: u64, direction: Direction, segment: &Segment) -> Marks {
         let side = self.side(direction);
         self.connection.get_or_insert_default().segment(time, side, segment)
+    }
+
+    /// How an open connection stands, silent for so long.
+    fn stand(&self, silent_us: u64) -> Option<Stand> {
+        let mut stand = self.connection.as_ref().filter(|_| !self.tcp.is_closed())?.stand();
+        let midway = self.state.midway();
+        for direction in [Direction::Up, Direction::Down] {
+            let (side, index) = (self.side(direction), direction.index());
+            stand.done[side] = self.tcp.fin[index];
+            stand.midway[side] = midway[index];
+            stand.streams[side] = self.interval.is_transfer(side, self.last_seen, silent_us);
+        }
+        Some(stand)
     }
 
     fn side(&self, direction: Direction) -> usize {
@@ -206,6 +233,17 @@ impl<S> Entry<S> {
     #[must_use]
     pub const fn base_sequence(&self, direction: Direction) -> Option<u32> {
         self.tcp.base_sequence[direction.index()]
+    }
+
+    /// Whether large segments in this direction were acknowledged: much was, and most of what it sends is large.
+    #[must_use]
+    pub fn has_passed_large(&self, direction: Direction) -> bool {
+        const BYTES: u32 = 20_000;
+        const LARGE: u64 = 1000;
+        let side = usize::from(direction != self.initiator);
+        let (Some(connection), Some(base)) = (&self.connection, self.base_sequence(direction)) else { return false };
+        let passed = connection.acknowledged(side).map_or(0, |ack| ack.wrapping_sub(base));
+        (BYTES..1 << 31).contains(&passed) && self.interval.bytes[side] >= LARGE * self.interval.packets[side]
     }
 
     pub(super) const fn is_tcp(&self) -> bool {

@@ -3,7 +3,7 @@
 use maud::html;
 
 use super::{findings::findings, page::page};
-use crate::text::{bits_per_second, bytes, count, short};
+use crate::text::figure;
 use crate::{Comparison, Verdict};
 
 /// A comparison as a page.
@@ -43,14 +43,5 @@ const fn verdict(verdict: Verdict) -> &'static str {
         Verdict::Same => "the same",
         Verdict::Neutral => "",
         Verdict::Unknown => "not known",
-    }
-}
-
-fn figure(value: f64, unit: &str) -> String {
-    match unit {
-        "B" => bytes(value),
-        "bit/s" => bits_per_second(value),
-        "" => count(value.round() as u64),
-        unit => format!("{}\u{a0}{unit}", short(value)),
     }
 }

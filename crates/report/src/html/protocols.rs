@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::tables::{bars, codes, names, plain, rows, spreads};
-use crate::Report;
-use crate::text::{count, duration, moment, rcode};
+use crate::text::{cipher, count, duration, moment, rcode, tls_version};
+use crate::{NameCount, Report};
 
 pub(super) fn has_dns(report: &Report) -> bool {
     report.dns.queries + report.dns.answers + report.dns.malformed > 0
@@ -45,9 +45,9 @@ pub(super) fn tls(report: &Report) -> Markup {
         h2 #tls { "TLS" }
         p { (count(tls.client_hellos)) " client hellos for " (count(tls.distinct_names as u64)) " names." }
         div.columns {
-            (names("Offered versions", "version", &tls.versions))
-            (names("Chosen versions", "version", &tls.chosen_versions))
-            (names("Chosen ciphers", "cipher", &tls.ciphers))
+            (names("Offered versions", "version", &named(&tls.versions, tls_version)))
+            (names("Chosen versions", "version", &named(&tls.chosen_versions, tls_version)))
+            (names("Chosen ciphers", "cipher", &named(&tls.ciphers, cipher)))
             (names("Server names", "name", &tls.names))
             (names("Clients (JA4)", "fingerprint", &tls.ja4))
             (names("Alerts", "alert", &tls.alerts))
@@ -63,6 +63,11 @@ pub(super) fn tls(report: &Report) -> Markup {
             } }
         }
     }
+}
+
+/// The same with names for numbers.
+fn named(counts: &[NameCount], name: fn(&str) -> String) -> Vec<NameCount> {
+    counts.iter().map(|count| NameCount { value: name(&count.value), count: count.count }).collect()
 }
 
 pub(super) fn http(report: &Report) -> Markup {

@@ -8,14 +8,17 @@ use crate::{Health, Report, Severity};
 
 pub(super) fn about(report: &Report) -> Markup {
     let capture = &report.capture;
+    // Files may have interfaces without a name.
+    let names = capture.interfaces.iter().map(String::as_str);
+    let interfaces: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
     html! {
         p.quiet {
             (capture.format)
             @if !capture.compression.is_empty() { " in " (capture.compression) }
             ", " (bytes(capture.size_bytes as f64))
-            @if !capture.interfaces.is_empty() {
-                ", interfaces " (capture.interfaces.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", "))
-                @if capture.interfaces.len() > 8 { " and " (capture.interfaces.len() - 8) " more" }
+            @if !interfaces.is_empty() {
+                ", " (if interfaces.len() == 1 { "interface " } else { "interfaces " }) (interfaces[..interfaces.len().min(8)].join(", "))
+                @if interfaces.len() > 8 { " and " (interfaces.len() - 8) " more" }
             }
             @if let Some(id) = capture.capture_id { ", capture " code { (id) } }
         }

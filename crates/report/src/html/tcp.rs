@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use super::tables::{plain, spreads};
-use crate::Report;
-use crate::text::{count, duration};
+use crate::text::{count, duration, waited_for};
+use crate::{Report, Silence};
 
 pub(super) fn tcp(report: &Report) -> Markup {
     let Some(tcp) = &report.tcp else { return html! {} };
@@ -38,6 +38,7 @@ pub(super) fn tcp(report: &Report) -> Markup {
             ("round trip", tcp.rtt), ("… to the responder", tcp.rtt_to_dst), ("… to the initiator", tcp.rtt_to_src),
             ("first byte", tcp.first_byte), ("response of servers", tcp.response),
         ]))
+        (silences(&tcp.silences))
         @if !tcp.worst.is_empty() {
             div.table { table {
                 caption { "Connections with the most trouble" }
@@ -52,5 +53,26 @@ pub(super) fn tcp(report: &Report) -> Markup {
                 } } }
             } }
         }
+    }
+}
+
+fn silences(silences: &[Silence]) -> Markup {
+    if silences.is_empty() {
+        return html! {};
+    }
+    html! {
+        div.table { table {
+            caption { "Long silences of open connections" }
+            thead { tr {
+                th scope="col" { "waited for" }
+                @for head in ["silences", "in all", "longest", "packet that ended it"] { th.number scope="col" { (head) } }
+                th scope="col" { "connection of the longest" }
+            } }
+            tbody { @for silence in silences { tr {
+                td { (waited_for(&silence.waited_for)) } td.number { (count(silence.count)) }
+                td.number { (duration(silence.total_us)) } td.number { (duration(silence.longest_us)) } td.number { (silence.packet) }
+                td.name { (silence.src) " → " (silence.dst) }
+            } } }
+        } }
     }
 }

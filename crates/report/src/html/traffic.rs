@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::charts;
 use super::tables::{bars, names, rows};
 use crate::Report;
-use crate::text::{bytes, count, duration, protocol, short};
+use crate::text::{bytes, count, duration, missing, protocol, service, short};
 
 /// One step alone is no course.
 pub(super) fn has_timeline(report: &Report) -> bool {
@@ -34,7 +34,7 @@ pub(super) fn traffic(report: &Report) -> Markup {
             (bars("Protocols", &["protocol", "packets", "bytes"],
                 rows(&protocols, |of| of.bytes, |of| (protocol(of.protocol), figures(of.packets, of.bytes)))))
             (bars("Services", &["service", "flows", "packets", "bytes"],
-                rows(&report.services, |of| of.bytes, |of| (of.service.clone(),
+                rows(&report.services, |of| of.bytes, |of| (service(&of.service),
                     vec![count(of.flows), count(of.packets), bytes(of.bytes as f64)]))))
             (bars("Top talkers", &["address", "packets", "bytes"],
                 rows(&report.talkers, |of| of.bytes, |of| (of.ip.clone(), figures(of.packets, of.bytes)))))
@@ -49,9 +49,26 @@ pub(super) fn traffic(report: &Report) -> Markup {
         @if report.flows.packets_in_tunnels > 0 {
             p { (count(report.flows.packets_in_tunnels)) " packets were inside tunnels." }
         }
-        @if let Some(one_way) = report.flows.one_way.filter(|&one_way| one_way > 0) {
-            p { "Of " (count(one_way)) " TCP flows only one direction is in the capture." }
-        }
+        (one_way(report))
+    }
+}
+
+fn one_way(report: &Report) -> Markup {
+    let [tcp, udp] = [report.flows.one_way, report.flows.one_way_udp].map(|flows| flows.unwrap_or(0));
+    if tcp + udp == 0 {
+        return html! {};
+    }
+    let rows = rows(
+        &report.one_way_flows,
+        |flow| flow.bytes,
+        |flow| {
+            let name = format!("{} → {} ({})", flow.src, flow.dst, flow.service);
+            (name, vec![missing(flow), count(flow.packets), bytes(flow.bytes as f64)])
+        },
+    );
+    html! {
+        p { "Of " (count(tcp)) " TCP flows and " (count(udp)) " UDP flows whose protocol answers only one direction is in the capture." }
+        (bars("Only one direction", &["from, to", "missing", "packets", "bytes"], rows))
     }
 }
 

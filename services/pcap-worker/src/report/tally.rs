@@ -146,10 +146,11 @@ impl Tally {
     fn measured(&self) -> Measured {
         let tcp = &self.tcp.sums;
         let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+        let measured = tcp.packets - tcp.cut_packets;
         Measured {
             // What was sent again needlessly had not been lost.
-            loss: share(tcp.retransmits.saturating_sub(tcp.spurious_retransmits), tcp.packets),
-            retransmission: share(tcp.retransmits, tcp.packets),
+            loss: share(tcp.retransmits.saturating_sub(tcp.spurious_retransmits), measured),
+            retransmission: share(tcp.retransmits, measured),
             rtt_us: self.tcp.rtt.percentile(50),
             dns_failed: share(self.failed_queries, self.queries),
             jitter_us: self.jitter.percentile(95),
@@ -224,6 +225,8 @@ impl TcpTally {
         let lost_segments = both(flow.tx_lost_segments, flow.rx_lost_segments);
         let sums = &mut self.sums;
         sums.packets += packets;
+        // Without a whole header nothing is known but its ports.
+        sums.cut_packets += if flow.tx_retransmits.is_none() { packets } else { 0 };
         sums.retransmits += retransmits;
         sums.out_of_order += out_of_order;
         sums.zero_windows += zero_windows;
@@ -419,7 +422,7 @@ fn address(high: u64, low: u64) -> String {
     Ip::new(high, low).canonical().to_string()
 }
 
-fn ends(flow: &Flow) -> (String, String) {
+pub(super) fn ends(flow: &Flow) -> (String, String) {
     let end = |ip: Ip, port: u32| std::net::SocketAddr::new(ip.canonical(), port as u16).to_string();
     let src = end(Ip::new(flow.src_ip_high, flow.src_ip_low), flow.src_port);
     (src, end(Ip::new(flow.dst_ip_high, flow.dst_ip_low), flow.dst_port))

@@ -352,18 +352,41 @@ def cleartext_credentials():
     server.end()
 
 
+def tls_talks(certificate, key, times):
+    """TLS 1.2, where certificates are not encrypted."""
+    server = subprocess.Popen(["ip", "netns", "exec", B, "openssl", "s_server", "-quiet", "-tls1_2", "-accept", "443", "-cert", certificate, "-key", key],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.PIPE)
+    time.sleep(0.5)
+    talk_tls = ["ip", "netns", "exec", A, "openssl", "s_client", "-tls1_2", "-connect", f"{B4}:443", "-servername", "weir.example"]
+    for _ in range(times):
+        subprocess.run(talk_tls, input=b"", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=10)
+    server.terminate()
+    server.wait()
+
+
 def certificate():
     with tempfile.TemporaryDirectory() as directory:
         files = ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/cert.pem"]
         run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *files, "-days", "5", "-subj", "/CN=weir.example")
-        server = subprocess.Popen(["ip", "netns", "exec", B, "openssl", "s_server", "-quiet", "-tls1_2", "-accept", "443",
-                                   "-cert", f"{directory}/cert.pem", "-key", f"{directory}/key.pem"],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.PIPE)
-        time.sleep(0.5)
-        talk_tls = ["ip", "netns", "exec", A, "openssl", "s_client", "-tls1_2", "-connect", f"{B4}:443", "-servername", "weir.example"]
-        subprocess.run(talk_tls, input=b"", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=10)
-        server.terminate()
-        server.wait()
+        tls_talks(f"{directory}/cert.pem", f"{directory}/key.pem", 1)
+
+
+def certificate_expired():
+    """Of an authority, and over for ten days; asked for four times."""
+    with tempfile.TemporaryDirectory() as directory:
+        key = ["-newkey", "rsa:2048", "-nodes"]
+        run("openssl", "req", "-x509", *key, "-keyout", f"{directory}/ca.key", "-out", f"{directory}/ca.pem", "-days", "900", "-subj", "/CN=Weir test authority")
+        run("openssl", "req", "-new", *key, "-keyout", f"{directory}/key.pem", "-out", f"{directory}/request.pem", "-subj", "/CN=old.weir.example")
+        for name, content in (("index", ""), ("serial", "01\n")):
+            with open(f"{directory}/{name}", "w", encoding="ascii") as file:
+                file.write(content)
+        with open(f"{directory}/ca.conf", "w", encoding="ascii") as file:
+            file.write(f"[ca]\ndefault_ca=a\n[a]\ndatabase={directory}/index\nserial={directory}/serial\nnew_certs_dir={directory}\n"
+                       "default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n")
+        begin, end = (time.strftime("%y%m%d%H%M%SZ", time.gmtime(time.time() - days * 86400)) for days in (100, 10))
+        run("openssl", "ca", "-batch", "-config", f"{directory}/ca.conf", "-cert", f"{directory}/ca.pem", "-keyfile", f"{directory}/ca.key",
+            "-in", f"{directory}/request.pem", "-out", f"{directory}/cert.pem", "-notext", "-startdate", begin, "-enddate", end)
+        tls_talks(f"{directory}/cert.pem", f"{directory}/key.pem", 4)
 
 
 def fragment(identification, offset, more, data):
@@ -595,6 +618,39 @@ def burst():
         server.end()
 
 
+def transfer_stalled():
+    """For some seconds nothing of a transfer arrives."""
+    server = In(B, tcp_server, 9000, drain).wait()
+
+    def send():
+        with socket.create_connection((B4, 9000)) as connection:
+            connection.sendall(bytes(1 << 20))
+            time.sleep(0.2)
+            inside(B, "iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9000", "-j", "DROP")
+            connection.sendall(bytes(1 << 18))
+            time.sleep(4)
+            inside(B, "iptables", "-F")
+            # The next try of the timer.
+            time.sleep(5)
+
+    client(send)
+    server.end()
+
+
+def transfer_paused():
+    """A server that stops in the middle of its answer."""
+    def slow(connection):
+        connection.recv(4096)
+        half = bytes(300_000)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 600000\r\nConnection: close\r\n\r\n" + half)
+        time.sleep(4)
+        connection.sendall(half)
+
+    server = In(B, tcp_server, 80, slow).wait()
+    inside(A, "curl", "-s", "-o", "/dev/null", f"http://{B4}/archive")
+    server.end()
+
+
 # --- what is healthy ----------------------------------------------------------------------------------------------------------------
 
 
@@ -631,6 +687,102 @@ def any_interface():
     server.end()
 
 
+def silences():
+    """A connection at rest between its requests, and a server that thinks."""
+    def think(connection):
+        while request := connection.recv(4096):
+            time.sleep(2.5 if request == b"think" else 0)
+            connection.sendall(bytes(400))
+
+    server = In(B, tcp_server, 9000, think).wait()
+
+    def call():
+        with socket.create_connection((B4, 9000)) as connection:
+            for request, rest in ((b"hello", 1.7), (b"think", 0), (b"hello", 1.4), (b"hello", 0)):
+                connection.sendall(request)
+                connection.recv(4096)
+                time.sleep(rest)
+
+    client(call)
+    server.end()
+
+
+def one_way_datagrams():
+    """The answers of a DNS server, and not the questions."""
+    dns(lambda number: 0, 1)
+
+
+def rhythm():
+    """Connections every half second, and others whenever it pleases."""
+    servers = [In(B, tcp_server, port, echo_once).wait() for port in (9000, 9001)]
+
+    def steady():
+        for number in range(14):
+            talk(B4, 9000)
+            time.sleep(max(0, began + 0.5 * (number + 1) - time.monotonic()))
+
+    def whenever():
+        for pause in (0.05, 0.9, 0.1, 1.6, 0.02, 0.4, 0.03, 1.2, 0.07, 0.6, 0.01, 0.8, 0.2, 0.3):
+            talk(B4, 9001)
+            time.sleep(pause)
+
+    began = time.monotonic()
+    both = [In(A, lambda ready, work=work: work()) for work in (steady, whenever)]
+    for one in both:
+        one.process.join()
+    for server in servers:
+        server.end()
+
+
+# How connections stand when the capture ends: nobody closes them before.
+
+
+def open_connection(after=lambda connection: None):
+    """In A, with a question and its answer; then it stays open."""
+    server = In(B, tcp_server, 9000, lambda connection: (connection.recv(100), connection.sendall(b"yes"), time.sleep(1000))).wait()
+
+    def call(ready):
+        connection = socket.create_connection((B4, 9000))
+        connection.sendall(b"hello")
+        connection.recv(100)
+        after(connection)
+        ready.set()
+        time.sleep(1000)
+
+    In(A, call).wait()
+    return server
+
+
+def state_idle():
+    open_connection()
+    # What is silent for five minutes is given up by the next packet.
+    time.sleep(302)
+    inside(A, "ping", "-q", "-c", "1", B4)
+
+
+def state_zombie():
+    def keep_alive(connection):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            connection.setsockopt(socket.IPPROTO_TCP, option, 5)
+
+    open_connection(keep_alive)
+    time.sleep(80)
+
+
+def state_half_closed():
+    open_connection(lambda connection: connection.shutdown(socket.SHUT_WR))
+
+
+def state_half_open():
+    """The answer to the SYN reaches the host, and not its TCP."""
+    inside(A, "iptables", "-A", "INPUT", "-p", "tcp", "--sport", "9000", "-j", "DROP")
+    In(B, tcp_server, 9000, echo_once).wait()
+    client(attempts, 9000, 2, 0.5)
+    # The answers that are sent again, too, until the capture ends.
+    time.sleep(1)
+
+
 # What happens, bytes kept of each packet, what is captured of it, and where.
 SCENES = {
     port_scan_vertical: (80, [], A, "weir0"),
@@ -649,6 +801,7 @@ SCENES = {
     address_conflict: (0, [], A, "weir0"),
     cleartext_credentials: (0, [], A, "weir0"),
     certificate: (0, [], A, "weir0"),
+    certificate_expired: (0, [], A, "weir0"),
     fragments_overlap: (0, [], A, "weir0"),
     fragments_incomplete: (80, [], A, "weir0"),
     retransmissions: (80, [], A, "weir0"),
@@ -667,8 +820,17 @@ SCENES = {
     asymmetric_path: (0, ["src", "host", A4], A, "weir0"),
     stream_gap: (60, [], A, "weir0"),
     burst: (66, [], A, "weir0"),
+    transfer_stalled: (80, ["tcp"], A, "weir0"),
+    transfer_paused: (160, ["tcp"], A, "weir0"),
     rtp: (60, [], A, "weir0"),
     any_interface: (0, ["ip"], B, "any"),
+    silences: (0, ["tcp"], A, "weir0"),
+    one_way_datagrams: (0, ["src", "host", B4], A, "weir0"),
+    rhythm: (0, ["tcp"], A, "weir0"),
+    state_idle: (0, ["ip"], A, "weir0"),
+    state_zombie: (0, ["tcp"], A, "weir0"),
+    state_half_closed: (0, ["tcp"], A, "weir0"),
+    state_half_open: (0, ["tcp"], A, "weir0"),
 }
 
 
@@ -689,10 +851,12 @@ def record(scene):
             print(f"{name}: {error}", file=sys.stderr)
             return False
         finally:
-            while In.running:
-                In.running.pop().end()
             dump.send_signal(signal.SIGINT)
             dump.communicate()
+            while In.running:
+                In.running.pop().end()
+            for place in (A, B):
+                inside(place, "iptables", "-F")
         with open(path, "rb") as file:
             data = file.read()
     with open(os.path.join(HERE, name + ".gz"), "wb") as file:

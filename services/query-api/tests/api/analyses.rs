@@ -243,7 +243,15 @@ async fn a_capture_whose_time_has_come_goes_with_all_that_belongs_to_it() {
     until("it has expired", || async { weir.json(&path).await["state"] == "expired" }).await;
     let key = names::capture_key(id);
     until("all of it is gone", || async { states(&bus).await.get(&key).await.unwrap().unwrap().value.stored }).await;
-    assert_eq!(problem(weir.get(&format!("{path}/packets")).send().await.unwrap()).await, (404, "not-found".into()));
+    for part in ["packets", "packets?from=2020-01-01T00:00:00Z", "report", "report?format=html"] {
+        let answer = weir.get(&format!("{path}/{part}")).send().await.unwrap();
+        assert_eq!(problem(answer).await, (410, "capture-expired".into()), "{part}");
+    }
+    for part in ["cancel", "analyse"] {
+        let answer = weir.post(&format!("{path}/{part}")).json(&json!({})).send().await.unwrap();
+        assert_eq!(problem(answer).await, (410, "capture-expired".into()), "{part}");
+    }
+    assert_eq!(weir.json("/api/v1/captures").await["items"][0]["state"], "expired");
     let mut records = bus.records().await.unwrap();
     let mut told = Vec::new();
     while told.len() < 3 {

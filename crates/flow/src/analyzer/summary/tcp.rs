@@ -1,10 +1,12 @@
 //! What TCP connections came to.
 
-use weir_proto::EndReason;
+use std::collections::BTreeMap;
+
+use weir_proto::{EndReason, Flow};
 
 use crate::packet::transport::flags;
 use crate::statistics::Histogram;
-use crate::tcp::{RX, TX};
+use crate::tcp::{RX, Silence, Silences, TX, Wait};
 use crate::tracker::Finished;
 
 /// What TCP connections came to.
@@ -28,12 +30,17 @@ pub struct TcpSummary {
     pub duplicates: u64,
     /// Waits before the first, second, ... SYN that was sent again, microseconds.
     pub syn_waits: Vec<Histogram>,
+    /// Long silences by what was waited for, with the record in which the longest one ended.
+    pub silences: BTreeMap<Wait, (Silence, Flow)>,
 }
 
 impl TcpSummary {
     /// Counts an interval of a connection.
-    pub(super) fn add(&mut self, finished: &Finished) {
+    pub(super) fn add(&mut self, record: &Flow, finished: &Finished) {
         let Some(report) = &finished.tcp else { return };
+        if let Some(silences) = &report.silences {
+            self.add_silences(silences, record);
+        }
         self.duplicates += report.counts.iter().map(|side| u64::from(side.doubled)).sum::<u64>();
         if let Some(reset) = report.reset {
             let count = if reset.after_data { &mut self.resets_after_data } else { &mut self.resets_before_data };
@@ -62,6 +69,20 @@ impl TcpSummary {
             self.zombies += 1;
         } else if is_open && finished.reason == EndReason::Idle {
             self.idle += 1;
+        }
+    }
+
+    fn add_silences(&mut self, silences: &Silences, record: &Flow) {
+        for wait in Wait::ALL {
+            let more = silences.of(wait);
+            if more.count == 0 {
+                continue;
+            }
+            let (all, longest) = self.silences.entry(wait).or_default();
+            if more.longest_us > all.longest_us {
+                longest.clone_from(record);
+            }
+            all.merge(more);
         }
     }
 }

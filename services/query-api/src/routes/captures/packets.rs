@@ -58,6 +58,9 @@ pub(in crate::routes) async fn packets(
     Parameters(parameters): Parameters<PacketsParameters>,
 ) -> Result<Response, Error> {
     let stored = find(&app, &id).await?;
+    if captures::has_expired(&stored) {
+        return Err(Error::Expired);
+    }
     if parameters.is_everything() { whole(&app, &stored, id).await } else { some(&app, &stored, &parameters).await }
 }
 

@@ -75,7 +75,7 @@ impl ReportFormat {
 
 /// The report of a capture
 ///
-/// A problem of the type `urn:weir:problem:capture-not-ready` says that the capture is not done.
+/// A problem of the type `urn:weir:problem:capture-not-ready` says that the capture is not done, `capture-expired` (410) that it was.
 #[utoipa::path(
     get, path = "/api/v1/captures/{capture_id}/report", tag = "captures",
     params(("capture_id" = uuid::Uuid, Path), ReportParameters),
@@ -137,6 +137,7 @@ async fn done(app: &App, id: &str) -> Result<Stored, Error> {
     let stored = find(app, id).await?;
     match state_of(&stored) {
         CaptureState::Done => Ok(stored),
+        CaptureState::Expired => Err(Error::Expired),
         state => Err(Error::NotReady { state: state.name() }),
     }
 }
