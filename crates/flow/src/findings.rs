@@ -98,13 +98,21 @@ impl Watch {
         }
     }
 
-    /// An interval of a flow ended.
-    pub(crate) fn flow(&mut self, record: &Flow, finished: &Finished) {
-        let ended = Ended::new(record, finished);
-        self.scans.flow(&ended);
-        self.floods.flow(&ended);
-        self.conversations.flow(&ended);
-        self.paths.flow(&ended, &self.thresholds);
+    /// Intervals of flows ended. The detectors look at all of them one after the other, so that each waits for several of its rows at once.
+    pub(crate) fn flows<'a>(&mut self, all: impl Iterator<Item = (&'a Flow, &'a Finished)>) {
+        let all: Vec<Ended<'_>> = all.map(|(record, finished)| Ended::new(record, finished)).collect();
+        for ended in &all {
+            self.scans.flow(ended);
+        }
+        for ended in &all {
+            self.floods.flow(ended);
+        }
+        for ended in &all {
+            self.conversations.flow(ended);
+        }
+        for ended in &all {
+            self.paths.flow(ended, &self.thresholds);
+        }
     }
 
     /// A DNS query was seen.

@@ -2,7 +2,7 @@
 
 use weir_proto::{Flow, Ip, ResetBy};
 
-use super::Analyzer;
+use super::{Analyzer, Record};
 use crate::key::Key;
 use crate::rtp;
 use crate::tcp::Report;
@@ -19,7 +19,22 @@ impl Analyzer {
         if id == 0 { self.flow_id(key, ordinal) } else { id }
     }
 
-    pub(super) fn flow_record(&self, finished: &Finished) -> Flow {
+    /// Makes the records of intervals, and counts them.
+    pub(super) fn flow_records(&mut self, finished: &[Finished]) {
+        let before = self.records.len();
+        for finished in finished {
+            let record = Record::Flow(self.flow_record(finished));
+            self.records.push(record);
+        }
+        self.summary.flows(finished);
+        let records = self.records[before..].iter().filter_map(|record| match record {
+            Record::Flow(flow) => Some(flow),
+            Record::Dns(_) | Record::Tls(_) | Record::Http(_) | Record::Finding(_) => None,
+        });
+        self.watch.flows(records.zip(finished));
+    }
+
+    fn flow_record(&self, finished: &Finished) -> Flow {
         let Finished { key, interval, initiator, .. } = finished;
         let (src, dst) = (Ip::from(key.src(*initiator).ip), Ip::from(key.dst(*initiator).ip));
         let mut flow = Flow {
