@@ -108,14 +108,24 @@ impl Watch {
         }
     }
 
-    /// An interval of a flow ended.
-    pub(crate) fn flow(&mut self, record: &Flow, finished: &Finished) {
-        let ended = Ended::new(record, finished);
-        self.scans.flow(&ended);
-        self.floods.flow(&ended);
-        self.conversations.flow(&ended);
-        self.paths.flow(&ended, &self.thresholds);
-        self.one_way.flow(&ended);
+    /// Intervals of flows ended. The detectors look at all of them one after the other, so that each waits for several of its rows at once.
+    pub(crate) fn flows(&mut self, all: &[(&Flow, &Finished)]) {
+        let all: Vec<Ended<'_>> = all.iter().map(|(record, finished)| Ended::new(record, finished)).collect();
+        for ended in &all {
+            self.scans.flow(ended);
+        }
+        for ended in &all {
+            self.floods.flow(ended);
+        }
+        for ended in &all {
+            self.conversations.flow(ended);
+        }
+        for ended in &all {
+            self.paths.flow(ended, &self.thresholds);
+        }
+        for ended in &all {
+            self.one_way.flow(ended);
+        }
     }
 
     /// A DNS query was seen.

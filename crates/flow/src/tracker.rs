@@ -151,6 +151,13 @@ pub struct Finished {
     pub facts: Facts,
 }
 
+impl Finished {
+    /// The addresses of initiator and responder.
+    pub(crate) const fn ends(&self) -> ([u8; 16], [u8; 16]) {
+        (self.key.src(self.initiator).ip, self.key.dst(self.initiator).ip)
+    }
+}
+
 /// The flow table.
 #[derive(Debug)]
 pub struct Tracker<S> {
@@ -170,6 +177,8 @@ pub struct Tracker<S> {
     ordinals: u64,
     evicted: u64,
     released_bytes: usize,
+    /// Empty; keeps its room from call to call.
+    silent: Vec<u32>,
     finished: Vec<Finished>,
     ended: Vec<Ended<S>>,
     /// Flows that are still to be ended at the end, the first one last.
@@ -194,6 +203,7 @@ impl<S: State> Tracker<S> {
             ordinals: 0,
             evicted: 0,
             released_bytes: 0,
+            silent: Vec::new(),
             finished: Vec::new(),
             ended: Vec::new(),
             last: Vec::new(),
@@ -256,18 +266,20 @@ impl<S: State> Tracker<S> {
     pub fn advance(&mut self, now: u64) {
         const MOST: usize = 256;
         self.now = self.now.max(now);
-        let mut ended = 0;
-        while ended < MOST
+        let mut silent = std::mem::take(&mut self.silent);
+        while silent.len() < MOST
             && let Some(deadline) = self.deadlines.pop_due(self.now)
         {
             let Some(due) = self.due(deadline) else { continue };
             if due <= self.now {
-                self.end(deadline.slot, Some(EndReason::Idle));
-                ended += 1;
+                silent.push(deadline.slot);
             } else {
                 self.deadlines.insert(Deadline { time: due, ..deadline });
             }
         }
+        self.end_all(&silent, Some(EndReason::Idle));
+        silent.clear();
+        self.silent = silent;
     }
 
     /// Ends the next flows in the order in which they began, some of them at each call; whether there are more.
@@ -280,16 +292,15 @@ impl<S: State> Tracker<S> {
             self.last.sort_unstable_by(|a, b| b.cmp(a));
             self.deadlines.clear();
         }
-        for _ in 0..MOST {
-            let Some((_, slot)) = self.last.pop() else { break };
-            self.end(slot, Some(EndReason::Eof));
-        }
+        let rest = self.last.len().saturating_sub(MOST);
+        let slots: Vec<u32> = self.last.drain(rest..).rev().map(|(_, slot)| slot).collect();
+        self.end_all(&slots, Some(EndReason::Eof));
         !self.last.is_empty()
     }
 
-    /// Takes the intervals that have finished, in the order in which they did.
+    /// Takes the intervals that have finished, in the order in which they did, for an empty vector, whose room is used.
     pub fn take_finished(&mut self, into: &mut Vec<Finished>) {
-        into.append(&mut self.finished);
+        std::mem::swap(into, &mut self.finished);
     }
 
     /// Flows made so far.
@@ -407,17 +418,57 @@ impl<S: State> Tracker<S> {
         }
     }
 
-    /// Finishes the flow in a slot. A connection that was closed says so whatever ended its record.
     fn end(&mut self, slot: u32, reason: Option<EndReason>) {
-        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
-        let hash = self.hasher.hash_one(entry.key) as u32;
+        self.end_all(&[slot], reason);
+    }
+
+    /// Finishes the flows in these slots. A connection that was closed says so whatever ended its record.
+    ///
+    /// Each of the tables is gone over by itself: what a flow is found in is rarely in the caches when the flow ends, and so several of
+    /// them are fetched at once.
+    fn end_all(&mut self, slots: &[u32], reason: Option<EndReason>) {
+        const TOGETHER: usize = 64;
+        for slots in slots.chunks(TOGETHER) {
+            for slot in slots {
+                self.remove(*slot);
+            }
+            for slot in slots {
+                self.finish(*slot, reason);
+            }
+            for slot in slots {
+                self.retire(*slot);
+            }
+            for slot in slots {
+                self.release(*slot);
+            }
+        }
+    }
+
+    /// Takes the flow in a slot out of the index.
+    fn remove(&mut self, slot: u32) {
+        let Some(Some(entry)) = self.slots.get(slot as usize) else { return };
+        let hash = self.hash(&entry.key);
         if let Ok(place) = self.index.find_entry(Place::spread(hash), |place| place.at == slot) {
             place.remove();
         }
-        self.released_bytes += entry.state.held_bytes();
+    }
+
+    fn finish(&mut self, slot: u32, reason: Option<EndReason>) {
+        let Some(Some(entry)) = self.slots.get_mut(slot as usize) else { return };
         let reason = entry.tcp.end_reason().or(reason).unwrap_or(EndReason::Idle);
         self.finished.push(entry.finish(reason));
-        self.retired.add(entry.retired());
+    }
+
+    fn retire(&mut self, slot: u32) {
+        if let Some(Some(entry)) = self.slots.get(slot as usize) {
+            self.retired.add(entry.retired());
+        }
+    }
+
+    /// Makes a slot free.
+    fn release(&mut self, slot: u32) {
+        let Some(Some(entry)) = self.slots.get_mut(slot as usize) else { return };
+        self.released_bytes += entry.state.held_bytes();
         if entry.state.has_more() {
             let state = std::mem::take(&mut entry.state);
             self.ended.push(Ended { key: entry.key, ordinal: entry.ordinal, id: entry.id, state });

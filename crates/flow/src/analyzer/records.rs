@@ -2,7 +2,7 @@
 
 use weir_proto::{Flow, Ip, ResetBy};
 
-use super::Analyzer;
+use super::{Analyzer, Record};
 use crate::key::Key;
 use crate::rtp;
 use crate::tcp::Report;
@@ -19,7 +19,23 @@ impl Analyzer {
         if id == 0 { self.flow_id(key, ordinal) } else { id }
     }
 
-    pub(super) fn flow_record(&self, finished: &Finished) -> Flow {
+    /// Makes the records of intervals, and counts them.
+    pub(super) fn flow_records(&mut self, finished: &[Finished]) {
+        let before = self.records.len();
+        for finished in finished {
+            let record = Record::Flow(self.flow_record(finished));
+            self.records.push(record);
+        }
+        let records = self.records[before..].iter().filter_map(|record| match record {
+            Record::Flow(flow) => Some(flow),
+            Record::Dns(_) | Record::Tls(_) | Record::Http(_) | Record::Finding(_) => None,
+        });
+        let ended: Vec<_> = records.zip(finished).collect();
+        self.summary.flows(&ended);
+        self.watch.flows(&ended);
+    }
+
+    fn flow_record(&self, finished: &Finished) -> Flow {
         let Finished { key, interval, initiator, .. } = finished;
         let (src, dst) = (Ip::from(key.src(*initiator).ip), Ip::from(key.dst(*initiator).ip));
         let mut flow = Flow {

@@ -299,25 +299,27 @@ impl Summary {
         *self.unanalysed_inside.entry(reason).or_default() += 1;
     }
 
-    /// An interval of a flow. Counted here and not per packet, each address is looked up once for many.
-    pub(super) fn flow(&mut self, record: &Flow, finished: &Finished) {
-        self.flow_records += 1;
-        self.tcp.add(record, finished);
-        if finished.key.tunnel != 0 {
-            return;
+    /// Intervals of flows. Counted here and not per packet, each address is looked up once for many; and counted table by table, the
+    /// rows of several flows are fetched at once.
+    pub(super) fn flows(&mut self, all: &[(&Flow, &Finished)]) {
+        self.flow_records += all.len() as u64;
+        for (record, finished) in all {
+            self.tcp.add(record, finished);
         }
-        let (src, dst) = (finished.key.src(finished.initiator).ip, finished.key.dst(finished.initiator).ip);
-        let totals = Totals {
-            flows: u64::from(!finished.continued),
-            packets: record.tx_packets + record.rx_packets,
-            bytes: record.tx_bytes + record.rx_bytes,
-        };
-        self.talkers.add_all(&src, totals);
-        if src != dst {
-            self.talkers.add_all(&dst, totals);
+        let outermost = || all.iter().map(|(_, finished)| *finished).filter(|finished| finished.key.tunnel == 0);
+        for finished in outermost() {
+            let (src, dst) = finished.ends();
+            self.talkers.add_all(&src, totals(finished));
+            if src != dst {
+                self.talkers.add_all(&dst, totals(finished));
+            }
         }
-        self.pairs.add_all(&(src, dst), totals);
-        self.services.add_all(&service(finished), totals);
+        for finished in outermost() {
+            self.pairs.add_all(&finished.ends(), totals(finished));
+        }
+        for finished in outermost() {
+            self.services.add_all(&service(finished), totals(finished));
+        }
     }
 
     pub(super) fn dns_message(&mut self, message: &Message) {
@@ -354,6 +356,14 @@ impl Summary {
         self.tls.hellos += 1;
         *self.tls.versions.entry(record.version).or_default() += 1;
         self.tls.names.add(&record.sni, 0);
+    }
+}
+
+fn totals(finished: &Finished) -> Totals {
+    Totals {
+        flows: u64::from(!finished.continued),
+        packets: finished.interval.packets.iter().sum(),
+        bytes: finished.interval.bytes.iter().sum(),
     }
 }
 

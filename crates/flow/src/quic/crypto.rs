@@ -91,10 +91,8 @@ impl Stream {
         if end <= self.read {
             return;
         }
-        let mut new = self.bytes[self.read..end].to_vec();
-        let before = new.len();
-        self.read = match read_messages(&mut new, sink) {
-            Some(()) => self.read + before - new.len(),
+        self.read = match read_messages(&self.bytes[self.read..end], sink) {
+            Some(read) => self.read + read,
             // Not a handshake: nothing more is read.
             None => MAX_STREAM,
         };

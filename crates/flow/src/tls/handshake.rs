@@ -112,8 +112,8 @@ impl Handshake {
     }
 }
 
-/// Takes the complete messages from the front; none where what is there cannot be a handshake.
-pub(crate) fn read_messages(buffer: &mut Vec<u8>, sink: &mut impl FnMut(Message)) -> Option<()> {
+/// Reads the whole messages at the front; how many bytes they have, or none where what is there cannot be a handshake.
+pub(crate) fn read_messages(buffer: &[u8], sink: &mut impl FnMut(Message)) -> Option<usize> {
     let mut start = 0;
     while let (Some(kind), Some(length)) = (u8_at(buffer, start), u24_at(buffer, start + 1)) {
         let length = length as usize;
@@ -124,8 +124,7 @@ pub(crate) fn read_messages(buffer: &mut Vec<u8>, sink: &mut impl FnMut(Message)
         read_message(kind, body, sink)?;
         start += 4 + length;
     }
-    buffer.drain(..start);
-    Some(())
+    Some(start)
 }
 
 /// Reads one message; none where it is none of the handshake.

@@ -25,33 +25,47 @@ impl Scanner {
         if self.done {
             return;
         }
-        self.record.extend_from_slice(bytes);
+        // Nearly always a segment has whole records: they are read where they are.
+        let mut held = std::mem::take(&mut self.record);
+        let rest = if held.is_empty() {
+            &bytes[self.read(bytes, sink)..]
+        } else {
+            held.extend_from_slice(bytes);
+            let read = self.read(&held, sink);
+            held.drain(..read);
+            &[]
+        };
+        if self.done {
+            return self.close();
+        }
+        held.extend_from_slice(rest);
+        self.record = held;
+    }
+
+    /// Reads the whole records at the front; how many bytes they have.
+    fn read(&mut self, data: &[u8], sink: &mut impl FnMut(Message)) -> usize {
         let mut start = 0;
-        if !self.begun && is_version_2_hello(&self.record) {
-            let length = usize::from(u16_at(&self.record, 0).unwrap_or(0) & 0x7fff);
-            let Some(body) = self.record.get(2..2 + length) else { return };
+        if !self.begun && is_version_2_hello(data) {
+            let length = usize::from(u16_at(data, 0).unwrap_or(0) & 0x7fff);
+            let Some(body) = data.get(2..2 + length) else { return 0 };
             if let Some(hello) = ClientHello::parse_version_2(body) {
                 sink(Message::ClientHello(Box::new(hello)));
             }
             start = 2 + length;
         }
-        self.begun |= self.record.len() >= 4;
+        self.begun |= data.len() >= 4;
         while !self.done
-            && let Some((kind, length)) = header(&self.record[start..])
+            && let Some((kind, length)) = header(&data[start..])
         {
             if length > MAX_RECORD {
                 self.done = true;
                 break;
             }
-            let Some(body) = self.record.get(start + 5..start + 5 + length) else { break };
+            let Some(body) = data.get(start + 5..start + 5 + length) else { break };
             start += 5 + length;
             self.done = !read_record(kind, body, &mut self.message, &mut self.encrypted, sink);
         }
-        if self.done {
-            self.close();
-        } else {
-            self.record.drain(..start);
-        }
+        start
     }
 
     /// Ends the reading.
@@ -104,8 +118,14 @@ fn read_record(
             if *encrypted && message.is_empty() && body.first() != Some(&CLIENT_HELLO) && body.first() != Some(&2) {
                 return false;
             }
-            message.extend_from_slice(body);
-            return read_messages(message, sink).is_some();
+            if message.is_empty() {
+                let Some(read) = read_messages(body, sink) else { return false };
+                message.extend_from_slice(&body[read..]);
+            } else {
+                message.extend_from_slice(body);
+                let Some(read) = read_messages(message, sink) else { return false };
+                message.drain(..read);
+            }
         }
         // application_data, and whatever is not TLS
         _ => return false,
