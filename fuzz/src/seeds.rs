@@ -41,6 +41,8 @@ pub fn seeds(captures: &[PathBuf]) -> Seeds {
         frames_of(path, &mut seeds);
     }
     texts::add(&mut seeds);
+    // A priority of syslog beyond any number.
+    add(&mut seeds, "app", [&[0; 4][..], b"<18446744073709551615>1"].concat());
     batches(&mut seeds);
     for all in seeds.values_mut() {
         all.sort();

@@ -138,8 +138,9 @@ fn is_ike(bytes: &[u8]) -> bool {
 
 fn is_syslog(bytes: &[u8]) -> bool {
     let Some(rest) = bytes.strip_prefix(b"<") else { return false };
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let value = rest[..digits].iter().fold(0u32, |value, digit| value.saturating_mul(10) + u32::from(digit - b'0'));
+    // One more than a priority has, however many there are.
+    let digits = rest.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+    let value = rest[..digits].iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
     (1..=3).contains(&digits) && value <= 191 && rest.get(digits) == Some(&b'>') && rest.len() > digits + 1
 }
 

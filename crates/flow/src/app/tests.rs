@@ -123,6 +123,14 @@ fn what_says_nothing_is_unknown() {
     assert_eq!(of_single_datagram(1000, 2000, &[7; 30]), None);
 }
 
+#[test]
+fn a_priority_of_syslog_has_three_digits_at_most() {
+    assert_eq!(of_datagram(b"<191>1 - host"), Some("syslog"));
+    assert_eq!(of_datagram(b"<1000>1 - host"), None);
+    // More than any number holds.
+    assert_eq!(of_datagram(format!("<{}5>1 - host", u64::MAX).as_bytes()), None);
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..38, keep in 0usize..20) {
