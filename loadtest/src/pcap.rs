@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 mod agreement;
 mod bench;
+mod digest;
 mod frames;
 mod make;
 mod measure;
@@ -26,6 +27,8 @@ pub(crate) struct Options {
 enum Command {
     /// Write a capture of generated traffic
     Make(make::Options),
+    /// Print a hash of all that is said of captures: equal ones are of versions that say the same
+    Digest(digest::Options),
     /// Compare the marks of each TCP packet with tshark's
     Agreement(agreement::Options),
     /// Measure one thing in this process: what `bench` starts
@@ -37,6 +40,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     match &options.command {
         None => bench::run(&options.bench),
         Some(Command::Make(options)) => make::run(options),
+        Some(Command::Digest(options)) => digest::run(options),
         Some(Command::Agreement(options)) => agreement::run(options),
         Some(Command::Measure(options)) => measure::run(options),
     }
