@@ -219,7 +219,7 @@ fn policy(config: &Config) -> Policy {
     Policy {
         first: config.drain_ended.min(config.drain_active),
         active: config.drain_active,
-        // Longer than the last acknowledgement takes around the world.
+        // Half a second by default: longer than the last acknowledgement takes around the world.
         linger: config.drain_ended / 2,
         idle: Idle { tcp: config.idle_tcp, udp: config.idle_udp, icmp: config.idle_icmp, other: config.idle_other },
     }

@@ -137,9 +137,14 @@ impl KernelTable {
         self.facts.shorten(length);
         self.reported.iter_mut().for_each(|reported| reported.shorten(length));
         if length == self.bound {
-            let index = parts::index(self.max_flows())?;
-            self.replace_index(index, &mut || {})?;
-            self.carry_over(length, &mut || {})?;
+            match parts::index(self.max_flows()) {
+                Ok(index) => {
+                    self.replace_index(index, &mut || {})?;
+                    self.carry_over(length, &mut || {})?;
+                }
+                // Memory may be short just then. One that is larger than it need be serves as well.
+                Err(error) => tracing::warn!(%error, "the index of the flow table stays as large as it was"),
+            }
         }
         self.keep_sizes(true)?;
         Ok(true)
