@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Capture, Finding, Report};
+use crate::model::{Capture, Finding, Report, Tcp};
 
 /// Two reports side by side: the first is what was, the second what is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -88,15 +88,9 @@ const FIGURES: [Figure; 18] = [
     ("Duration", "s", Good::Neither, |report| Some(report.totals.duration_us as f64 / 1e6)),
     ("Throughput", "bit/s", Good::Neither, throughput),
     ("Flows", "", Good::Neither, |report| Some(report.flows.flows as f64)),
-    ("TCP retransmitted segments", "%", Good::Less, |report| {
-        report.tcp.as_ref().and_then(|tcp| share(tcp.retransmits, tcp.packets.saturating_sub(tcp.cut_packets)))
-    }),
-    ("TCP segments that were not captured", "%", Good::Less, |report| {
-        report.tcp.as_ref().and_then(|tcp| share(tcp.lost_segments, tcp.packets.saturating_sub(tcp.cut_packets)))
-    }),
-    ("TCP out of order", "%", Good::Less, |report| {
-        report.tcp.as_ref().and_then(|tcp| share(tcp.out_of_order, tcp.packets.saturating_sub(tcp.cut_packets)))
-    }),
+    ("TCP retransmitted segments", "%", Good::Less, |report| of_segments(report, |tcp| tcp.retransmits)),
+    ("TCP segments that were not captured", "%", Good::Less, |report| of_segments(report, |tcp| tcp.lost_segments)),
+    ("TCP out of order", "%", Good::Less, |report| of_segments(report, |tcp| tcp.out_of_order)),
     ("TCP connections reset", "%", Good::Less, |report| {
         report.tcp.as_ref().and_then(|tcp| share(tcp.resets, tcp.flows))
     }),
@@ -186,6 +180,12 @@ fn verdict(good: Good, before: f64, after: f64) -> Verdict {
         Good::Less if after < before => Verdict::Better,
         Good::More | Good::Less => Verdict::Worse,
     }
+}
+
+/// A count in percent of the segments whose headers are whole.
+fn of_segments(report: &Report, count: fn(&Tcp) -> u64) -> Option<f64> {
+    let tcp = report.tcp.as_ref()?;
+    share(count(tcp), tcp.packets.saturating_sub(tcp.cut_packets))
 }
 
 fn share(part: u64, whole: u64) -> Option<f64> {
