@@ -426,10 +426,26 @@ impl Analyzer {
 
     /// Turns what the tables finished into records.
     fn settle(&mut self) {
+        // After most packets there is nothing.
+        if self.fragments.has_given_up() {
+            self.settle_fragments();
+        }
+        if self.tracker.has_finished() {
+            self.settle_flows();
+        }
+        if self.exchanges.has_finished() {
+            self.settle_exchanges();
+        }
+    }
+
+    fn settle_fragments(&mut self) {
         self.notice_incomplete();
         for orphan in self.fragments.take_orphans() {
             self.count_orphan(&orphan);
         }
+    }
+
+    fn settle_flows(&mut self) {
         self.held_bytes = self.held_bytes.saturating_sub(self.tracker.take_released_bytes());
         for mut ended in self.tracker.take_ended() {
             let found = ended.state.finish();
@@ -442,6 +458,9 @@ impl Analyzer {
         }
         all.clear();
         self.finished = all;
+    }
+
+    fn settle_exchanges(&mut self) {
         for exchange in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
             self.watch.exchange(&exchange);

@@ -222,6 +222,12 @@ impl Fragments {
         }
     }
 
+    /// Whether there are packets that never became whole, or fragments without their first one, to be taken.
+    #[must_use]
+    pub const fn has_given_up(&self) -> bool {
+        !self.incomplete.is_empty() || !self.orphans.is_empty()
+    }
+
     /// Takes the packets that never became whole though their time is out: when they began, and what they are.
     pub fn take_incomplete(&mut self) -> Vec<(u64, Datagram)> {
         std::mem::take(&mut self.incomplete)

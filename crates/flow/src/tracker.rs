@@ -298,6 +298,12 @@ impl<S: State> Tracker<S> {
         !self.last.is_empty()
     }
 
+    /// Whether an interval has finished that was not taken.
+    #[must_use]
+    pub const fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     /// Takes the intervals that have finished, in the order in which they did, for an empty vector, whose room is used.
     pub fn take_finished(&mut self, into: &mut Vec<Finished>) {
         std::mem::swap(into, &mut self.finished);

@@ -145,6 +145,12 @@ impl Exchanges {
         }
     }
 
+    /// Whether a row is finished that was not taken.
+    #[must_use]
+    pub const fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     /// Takes the rows that are finished, in the order in which they were.
     pub fn take_finished(&mut self) -> Vec<Dns> {
         std::mem::take(&mut self.finished)

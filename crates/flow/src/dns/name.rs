@@ -15,7 +15,8 @@ const MAX_POINTERS: usize = 32;
 
 /// Reads the name at `offset`: lower case, without the final dot, and where it ends in the message.
 pub(super) fn read(message: &[u8], offset: usize) -> Result<(String, usize), Malformed> {
-    let mut text = String::new();
+    const USUAL: usize = 48;
+    let mut text = String::with_capacity(USUAL);
     let mut octets = 0;
     let mut at = offset;
     let mut end = None;
@@ -71,6 +72,14 @@ pub(super) fn skip(message: &[u8], mut offset: usize) -> Result<usize, Malformed
 fn push_label(text: &mut String, label: &[u8]) {
     if !text.is_empty() {
         text.push('.');
+    }
+    // Nearly all.
+    if let Ok(plain) = std::str::from_utf8(label)
+        && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    {
+        let start = text.len();
+        text.push_str(plain);
+        return text[start..].make_ascii_lowercase();
     }
     for &byte in label {
         match byte {

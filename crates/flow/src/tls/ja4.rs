@@ -22,21 +22,26 @@ pub enum Carrier {
 /// The JA4 fingerprint of a hello, for example `t13d1516h2_8daaf6152771_e5627efa2ab1`.
 #[must_use]
 pub fn ja4(hello: &ClientHello, carrier: Carrier) -> String {
+    const LENGTH: usize = 36;
     let (first, last) = alpn_characters(hello.alpn.first());
-    let carrier = match carrier {
+    let mut text = String::with_capacity(LENGTH);
+    text.push(match carrier {
         Carrier::Tcp => 't',
         Carrier::Quic => 'q',
         Carrier::Datagrams => 'd',
-    };
-    format!(
-        "{carrier}{}{}{:02}{:02}{first}{last}_{}_{}",
-        version(hello.version),
-        if hello.has_sni { 'd' } else { 'i' },
-        hello.ciphers.len().min(99),
-        hello.extensions.len().min(99),
-        hash_of_ciphers(hello),
-        hash_of_extensions(hello),
-    )
+    });
+    text.push_str(version(hello.version));
+    text.push(if hello.has_sni { 'd' } else { 'i' });
+    for count in [hello.ciphers.len(), hello.extensions.len()] {
+        let count = count.min(99) as u8;
+        text.extend([char::from(b'0' + count / 10), char::from(b'0' + count % 10)]);
+    }
+    text.extend([first, last]);
+    for list in [ciphers(hello), extensions(hello)] {
+        text.push('_');
+        push_truncated_hash(&mut text, &list);
+    }
+    text
 }
 
 fn version(number: u16) -> &'static str {
@@ -65,46 +70,53 @@ fn alpn_characters(protocol: Option<&Vec<u8>>) -> (char, char) {
     (digit(first >> 4), digit(last & 0x0f))
 }
 
-fn hash_of_ciphers(hello: &ClientHello) -> String {
+fn ciphers(hello: &ClientHello) -> Vec<u8> {
     let mut ciphers = hello.ciphers.clone();
     ciphers.sort_unstable();
-    truncated_hash(&list(&ciphers))
+    let mut text = Vec::new();
+    push_list(&mut text, &ciphers);
+    text
 }
 
-fn hash_of_extensions(hello: &ClientHello) -> String {
+fn extensions(hello: &ClientHello) -> Vec<u8> {
     let mut extensions: Vec<u16> =
         hello.extensions.iter().copied().filter(|kind| ![SERVER_NAME, ALPN].contains(kind)).collect();
     extensions.sort_unstable();
-    let mut text = list(&extensions);
+    let mut text = Vec::new();
+    push_list(&mut text, &extensions);
     if !hello.signature_algorithms.is_empty() {
-        text.push('_');
-        text.push_str(&list(&hello.signature_algorithms));
-    }
-    truncated_hash(&text)
-}
-
-/// Four hexadecimal digits each, with commas between.
-fn list(values: &[u16]) -> String {
-    let mut text = String::with_capacity(values.len() * 5);
-    for (index, value) in values.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        text.extend([12, 8, 4, 0].map(|shift| digit((value >> shift & 0xf) as u8)));
+        text.push(b'_');
+        push_list(&mut text, &hello.signature_algorithms);
     }
     text
 }
 
+/// Four hexadecimal digits each, with commas between.
+fn push_list(text: &mut Vec<u8>, values: &[u16]) {
+    text.reserve(values.len() * 5);
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            text.push(b',');
+        }
+        text.extend([12, 8, 4, 0].map(|shift| DIGITS[usize::from(value >> shift & 0xf)]));
+    }
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Of the lower four bits.
 fn digit(nibble: u8) -> char {
-    char::from_digit(u32::from(nibble), 16).unwrap_or('0')
+    char::from(DIGITS[usize::from(nibble & 0xf)])
 }
 
 /// The first twelve digits of the SHA-256; zeros for an empty list.
-fn truncated_hash(text: &str) -> String {
-    if text.is_empty() {
-        return "000000000000".to_owned();
+fn push_truncated_hash(to: &mut String, list: &[u8]) {
+    if list.is_empty() {
+        return to.push_str("000000000000");
     }
-    Sha256::digest(text).iter().take(6).flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
+    for byte in &Sha256::digest(list)[..6] {
+        to.extend([digit(byte >> 4), digit(*byte)]);
+    }
 }
 
 #[cfg(test)]
