@@ -6,7 +6,11 @@ use std::sync::{
 };
 
 use prost::Message as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    pin,
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 use weir_bus::{DecodeError, Message, RecordsReader, names};
 use weir_proto::Batch;
@@ -15,6 +19,7 @@ use weir_store::rows::{DeadLetterRow, Position};
 
 use crate::{
     block::{Block, Identity, Traced},
+    committer::Committer,
     config::Limits,
     cut::{self, Plan},
     error::Error,
@@ -27,6 +32,8 @@ use crate::{
 pub(crate) struct Former {
     reader: RecordsReader,
     limits: Limits,
+    /// Locked while a block is committed.
+    committer: Arc<Mutex<Committer>>,
     identities: Identities,
     windows: Windows,
     /// The block that was cut and perhaps not finished.
@@ -43,11 +50,12 @@ impl Former {
     pub(crate) fn new(
         reader: RecordsReader,
         limits: Limits,
+        committer: Arc<Mutex<Committer>>,
         identities: Identities,
         (plan, windows): (Option<Plan>, Windows),
         done: Arc<AtomicU64>,
     ) -> Self {
-        Self { reader, limits, identities, windows, plan, ahead: None, seen: 0, done }
+        Self { reader, limits, committer, identities, windows, plan, ahead: None, seen: 0, done }
     }
 
     /// The next block. First the one that was cut before, if any of its messages is left.
@@ -95,11 +103,17 @@ impl Former {
         Ok(Some(block))
     }
 
-    /// Collects new messages until the block is full or its first message has waited long enough.
+    /// Collects new messages until the block is full, or its first message has waited long enough and the block before is committed: one
+    /// that would wait for its turn takes more along instead.
     async fn fresh(&mut self, shutdown: &Shutdown) -> Result<Block, Error> {
         let mut block = Block::default();
         let mut message = self.read(shutdown).await?;
-        let deadline = Instant::now() + self.limits.wait;
+        let (deadline, committer) = (Instant::now() + self.limits.wait, self.committer.clone());
+        let due = async {
+            sleep_until(deadline).await;
+            drop(committer.lock().await);
+        };
+        pin!(due);
         loop {
             self.add(&mut block, message);
             if block.rows.len() >= self.limits.rows
@@ -108,11 +122,16 @@ impl Former {
             {
                 break;
             }
-            message = match timeout_at(deadline, self.read(shutdown)).await {
-                Ok(Ok(message)) => message,
+            let read = tokio::select! {
+                biased;
+                () = &mut due => break,
+                read = self.read(shutdown) => read,
+            };
+            message = match read {
+                Ok(message) => message,
                 // What was collected is finished before the process stops.
-                Err(_) | Ok(Err(Error::Stopped)) => break,
-                Ok(Err(error)) => return Err(error),
+                Err(Error::Stopped) => break,
+                Err(error) => return Err(error),
             };
         }
         self.finish(&mut block);

@@ -72,7 +72,7 @@ async fn session(
     info!(cut = cut.last, producers = memory.1.len(), "reading records");
     status.reading();
 
-    let mut former = Former::new(reader, limits, identities.clone(), memory, done);
+    let mut former = Former::new(reader, limits, committer.clone(), identities.clone(), memory, done);
     // At most one block; dropping the set ends what it does.
     let mut committing = JoinSet::new();
     loop {
@@ -89,8 +89,8 @@ async fn session(
             }
         };
         finished(committing.join_next().await)?;
-        let committer = committer.clone();
-        committing.spawn(async move { committer.lock().await.commit(block).await });
+        let mut committer = committer.clone().lock_owned().await;
+        committing.spawn(async move { committer.commit(block).await });
     }
 }
 
