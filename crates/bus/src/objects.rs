@@ -33,11 +33,14 @@ pub struct Objects {
 /// An object being read; its digest is checked at the end.
 pub type ObjectReader = object_store::Object;
 
-/// What was stored of an object: its size, and what describes it.
-struct Stored {
-    size: usize,
+/// What was stored of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes.
+    pub size: u64,
+    /// Of these bytes.
+    pub sha256: [u8; 32],
     chunks: usize,
-    digest: String,
 }
 
 impl Objects {
@@ -47,15 +50,15 @@ impl Objects {
     }
 
     /// Stores all that `input` gives, in pieces; the object exists only when all of it is stored. When it fails, what was stored of it
-    /// is removed ([`Error::Input`]: reading failed, [`Error::Full`]: there is no room). Returns its size.
+    /// is removed ([`Error::Input`]: reading failed, [`Error::Full`]: there is no room).
     ///
     /// A future that is dropped in its middle leaves pieces: let it run to its end. [`Objects::sweep`] finds them.
-    pub async fn put(&self, name: &str, input: &mut (impl AsyncRead + Unpin + Send)) -> Result<u64, Error> {
+    pub async fn put(&self, name: &str, input: &mut (impl AsyncRead + Unpin + Send)) -> Result<Stored, Error> {
         // The client's own `put` leaves the pieces of an object that it could not finish, and they fill the store for ever.
         let nuid = uuid::Uuid::new_v4().simple().to_string();
         let replaced = self.store.info(name).await.ok().map(|info| info.nuid);
         let stored = match self.put_chunks(name, &nuid, input).await {
-            Ok(stored) => self.put_info(name, &nuid, stored).await,
+            Ok(stored) => self.put_info(name, &nuid, &stored).await.map(|()| stored),
             Err(error) => Err(error),
         };
         let left_over = if stored.is_ok() { replaced.filter(|old| !old.is_empty()) } else { Some(nuid) };
@@ -115,7 +118,7 @@ impl Objects {
         input: &mut (impl AsyncRead + Unpin + Send),
     ) -> Result<Stored, Error> {
         let subject = self.chunks_subject(nuid);
-        let mut stored = Stored { size: 0, chunks: 0, digest: String::new() };
+        let (mut size, mut chunks) = (0, 0);
         let mut digest = Sha256::new();
         let mut in_flight: VecDeque<PublishAckFuture> = VecDeque::with_capacity(IN_FLIGHT);
         loop {
@@ -124,8 +127,8 @@ impl Objects {
                 break;
             }
             digest.update(&chunk);
-            stored.size += chunk.len();
-            stored.chunks += 1;
+            size += chunk.len() as u64;
+            chunks += 1;
             if in_flight.len() == IN_FLIGHT
                 && let Some(oldest) = in_flight.pop_front()
             {
@@ -137,19 +140,18 @@ impl Objects {
         for sent in in_flight {
             sent.await.map_err(|error| self.refused(name, error))?;
         }
-        stored.digest = format!("SHA-256={}", URL_SAFE.encode(digest.finalize()));
-        Ok(stored)
+        Ok(Stored { size, sha256: digest.finalize().into(), chunks })
     }
 
     /// Makes the object exist: its description replaces the one before it.
-    async fn put_info(&self, name: &str, nuid: &str, stored: Stored) -> Result<u64, Error> {
+    async fn put_info(&self, name: &str, nuid: &str, stored: &Stored) -> Result<(), Error> {
         let info = serde_json::json!({
             "name": name,
             "bucket": self.name,
             "nuid": nuid,
             "size": stored.size,
             "chunks": stored.chunks,
-            "digest": stored.digest,
+            "digest": format!("SHA-256={}", URL_SAFE.encode(stored.sha256)),
             "options": { "max_chunk_size": CHUNK_BYTES },
         });
         let mut headers = HeaderMap::new();
@@ -157,7 +159,7 @@ impl Objects {
         let subject = format!("$O.{}.M.{}", self.name, URL_SAFE.encode(name));
         let sent = self.jetstream.publish_with_headers(subject, headers, info.to_string().into()).await;
         sent.map_err(|error| self.refused(name, error))?.await.map_err(|error| self.refused(name, error))?;
-        Ok(stored.size as u64)
+        Ok(())
     }
 
     async fn purge(&self, nuid: &str) -> Result<(), Error> {

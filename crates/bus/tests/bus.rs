@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::StreamExt as _;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use weir_bus::{Bucket, Bus, Error, Options, Publisher, RecordsReader, names};
 use weir_engines::testing::Nats;
@@ -194,7 +195,8 @@ async fn an_object_comes_back_as_it_was_stored() {
     let bus = connect(&nats).await;
     let objects = bus.objects(names::UPLOADS).await.unwrap();
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
-    assert_eq!(objects.put("a", &mut bytes.as_slice()).await.unwrap(), 3_000_000);
+    let stored = objects.put("a", &mut bytes.as_slice()).await.unwrap();
+    assert_eq!((stored.size, stored.sha256), (3_000_000, Sha256::digest(&bytes).into()));
     let mut back = Vec::new();
     objects.get("a").await.unwrap().read_to_end(&mut back).await.unwrap();
     assert!(back == bytes);

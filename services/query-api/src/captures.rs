@@ -133,12 +133,12 @@ async fn store(
 ) -> Result<(Capture, bool), Error> {
     let id = Uuid::now_v7();
     let uploads = app.objects(names::UPLOADS).await?;
-    let size_bytes = match uploads.put(&id.to_string(), input).await {
-        Ok(0) => {
+    let stored = match uploads.put(&id.to_string(), input).await {
+        Ok(stored) if stored.size == 0 => {
             uploads.delete(&id.to_string()).await?;
             return Err(Error::EmptyUpload);
         }
-        Ok(size) => size,
+        Ok(stored) => stored,
         Err(BusError::Input(_)) => return Err(stopped(app, progress)),
         Err(error @ BusError::Full { .. }) => return Err(Error::StoreFull(error)),
         Err(error) => return Err(error.into()),
@@ -149,8 +149,8 @@ async fn store(
         expires_at,
         capture_id: id.as_bytes().to_vec(),
         name: name.to_owned(),
-        sha256: progress.sha256().to_vec(),
-        size_bytes,
+        sha256: stored.sha256.to_vec(),
+        size_bytes: stored.size,
         state: State::Queued.into(),
         uploaded_at: now(),
         observed_at: now(),

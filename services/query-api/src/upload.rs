@@ -1,4 +1,4 @@
-//! The bytes of an upload on their way into the object store: counted, hashed, and stopped where they must be.
+//! The bytes of an upload on their way into the object store: counted, and stopped where they must be.
 
 use std::{
     io,
@@ -10,7 +10,6 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use futures::Stream;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncRead, ReadBuf},
     time::{Instant, Sleep},
@@ -39,7 +38,6 @@ pub(crate) struct Progress(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     bytes: u64,
-    digest: Sha256,
     stopped: Option<Stopped>,
 }
 
@@ -52,11 +50,6 @@ impl Progress {
     /// Why it was stopped, if it was.
     pub(crate) fn stopped(&self) -> Option<Stopped> {
         self.with(|state| state.stopped.clone())
-    }
-
-    /// The SHA-256 of all that came.
-    pub(crate) fn sha256(&self) -> [u8; 32] {
-        self.with(|state| state.digest.clone().finalize().into())
     }
 
     fn with<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
@@ -124,7 +117,6 @@ where
     fn take(&mut self, bytes: &Bytes) -> io::Result<()> {
         let total = self.progress.with(|state| {
             state.bytes += bytes.len() as u64;
-            state.digest.update(bytes);
             state.bytes
         });
         if total > self.limit {
@@ -207,11 +199,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_is_counted_and_hashed() {
+    async fn what_is_read_is_counted() {
         let (read, progress) = read(&[&PCAP[..1], &PCAP[1..], b"", b"rest"], 8).await;
         assert_eq!(read.unwrap(), [&PCAP[..], b"rest"].concat());
         assert_eq!(progress.bytes(), 8);
-        assert_eq!(progress.sha256(), <[u8; 32]>::from(Sha256::digest([&PCAP[..], b"rest"].concat())));
     }
 
     #[tokio::test]

@@ -219,8 +219,8 @@ async fn taken(app: &App, capture: &Capture, answer: Answer, first: Bytes) -> Re
         ..capture.clone()
     };
     let outcome = match (ended?, stored) {
-        (Ended::Whole, Ok(_)) => {
-            return complete(app, &told(capture), progress.sha256()).await.map(|()| ("recorded", bytes));
+        (Ended::Whole, Ok(stored)) => {
+            return complete(app, &told(capture), stored.sha256).await.map(|()| ("recorded", bytes));
         }
         (Ended::Cancelled, _) => fail(app, &told(capture), "cancelled", "cancelled").await.map(|()| "cancelled"),
         (Ended::Deleted, stored) => {
