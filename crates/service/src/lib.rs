@@ -2,6 +2,7 @@
 //!
 //! A service's `main` is one call of [`main`]; the rest is its own `run(config, context)`.
 
+pub mod allocator;
 mod health;
 pub mod http;
 mod probe;
