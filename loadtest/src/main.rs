@@ -16,7 +16,6 @@ mod process;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use weir_service::allocator::{self, Allocator};
 
 /// Publishes known records and checks that the tables hold exactly them.
 #[derive(Debug, clap::Parser)]
@@ -45,13 +44,10 @@ enum Command {
     Pcap(pcap::Options),
 }
 
-/// As in pcap-worker, whose analysis is measured here.
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
+weir_service::allocator!();
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    allocator::keep_freed_memory();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

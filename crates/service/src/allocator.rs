@@ -1,21 +1,38 @@
-//! The allocator of the services that make and drop many small things: rows, names, flows.
-//!
-//! It takes a fifth off the time of an analysis. Where it runs into a limit of memory, an allocation fails as any other.
+//! The allocator of the services that make and drop many small things: rows, names, flows. It takes a fifth off the time of an analysis.
 
 use std::ffi::c_long;
 
 use libmimalloc_sys::{mi_option_set, mi_option_t};
-/// For `#[global_allocator]` of a program.
-pub use mimalloc::MiMalloc as Allocator;
+#[doc(hidden)]
+pub use mimalloc::MiMalloc;
 
-/// `mi_option_purge_delay` of `mimalloc.h`, which the bindings do not name.
+/// What is set: options of `mimalloc.h` that the bindings do not name.
+const OPTIONS: [(mi_option_t, c_long); 2] = [(PURGE_DELAY, 500), (ARENA_RESERVE, 0)];
+/// Milliseconds before freed memory goes back to the system. With the 10 of the library, what a batch leaves is gone when the next one
+/// needs it.
 const PURGE_DELAY: mi_option_t = 15;
-/// Milliseconds.
-const KEPT: c_long = 500;
+/// KiB that are taken from the system at once. The gibibyte of the library would be taken before a limit of memory is set, and be beyond it.
+const ARENA_RESERVE: mi_option_t = 23;
 
-/// Keeps memory that was freed for half a second before the system gets it back, and not for 10 ms: what a table or a batch leaves, the
-/// next one takes. For the beginning of `main`.
-pub fn keep_freed_memory() {
-    // SAFETY: it writes a number into a table of options, whatever else goes on.
-    unsafe { mi_option_set(PURGE_DELAY, KEPT) }
+/// Sets the options. They count from the first allocation on, which is before `main`.
+#[doc(hidden)]
+pub extern "C" fn set_options() {
+    for (option, value) in OPTIONS {
+        // SAFETY: it writes a number into a table, whatever else goes on.
+        unsafe { mi_option_set(option, value) }
+    }
+}
+
+/// Makes it the allocator of a program; for its `main.rs`.
+#[macro_export]
+macro_rules! allocator {
+    () => {
+        #[global_allocator]
+        static ALLOCATOR: $crate::allocator::MiMalloc = $crate::allocator::MiMalloc;
+
+        // SAFETY: the section holds functions of this kind, which the loader calls before `main`; this one needs nothing that is not there yet.
+        #[used]
+        #[unsafe(link_section = ".init_array")]
+        static OPTIONS_OF_THE_ALLOCATOR: extern "C" fn() = $crate::allocator::set_options;
+    };
 }

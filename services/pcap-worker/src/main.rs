@@ -3,14 +3,10 @@
 use std::process::ExitCode;
 
 use weir_pcap_worker::{Config, check_sandbox, read_confined, run};
-use weir_service::allocator::{self, Allocator};
 
-/// Most of what an analysis keeps are small things for a flow or a record.
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
+weir_service::allocator!();
 
 fn main() -> ExitCode {
-    allocator::keep_freed_memory();
     let config: Config = weir_service::parse();
     if config.check_sandbox {
         return if check_sandbox(&config) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
