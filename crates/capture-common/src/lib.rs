@@ -127,4 +127,6 @@ pub mod names {
     pub const LAYOUT: &str = "LAYOUT";
     /// Constant: the cookie of the network namespace that is captured in.
     pub const HOME: &str = "HOME";
+    /// Constant: whether the kernel tells of which MPTCP socket a TCP socket is a part.
+    pub const MPTCP: &str = "MPTCP";
 }

@@ -118,6 +118,8 @@ pub(super) struct Types {
     pub(super) resets: BTreeMap<u32, String>,
     /// BTF of the iterator over open files, where sockets can be followed from there.
     pub(super) task_file: Option<Vec<u8>>,
+    /// Whether TCP sockets tell to which one of MPTCP they belong.
+    pub(super) mptcp: bool,
     missing: Option<String>,
     missing_sockets: Option<String>,
 }
@@ -157,6 +159,7 @@ impl Types {
             reasons: reasons(btf, "skb_drop_reason", "SKB_DROP_REASON_"),
             resets: reasons(btf, "sk_rst_reason", "SK_RST_REASON_"),
             task_file: if follows { btf.only_function("bpf_iter_task_file") } else { None },
+            mptcp: btf.has_function("bpf_skc_to_mptcp_sock") && btf.offset("mptcp_sock", "token").is_some(),
             missing: None,
             missing_sockets: sockets.is_none().then(|| "this kernel's sockets are not known".to_owned()),
         })

@@ -33,7 +33,7 @@ fn a_flow_that_goes_on_is_told_every_second_unless_somebody_says_how_often() {
     });
     let of_flow = |flow: &&Flow| flow.protocol == 17 && flow.dst_port == 9;
     // Every 5 s it would take longer than is waited.
-    by_default.wait_for("six records of one flow", |flows| flows.iter().filter(of_flow).count() >= 6);
+    by_default.wait_for("five records of one flow", |flows| flows.iter().filter(of_flow).count() >= 5);
     drop(enough);
     sending.join().unwrap();
     let (by_default, as_told) = (by_default.stop(), as_told.stop());
