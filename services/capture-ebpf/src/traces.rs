@@ -40,6 +40,10 @@ static LAYOUT: Layout = Layout {
     net_cookie: 0,
 };
 
+/// The reason for which the kernel frees what still lies in a queue that goes (`SKB_DROP_REASON_QUEUE_PURGE`); 0 = it has no such reason.
+#[unsafe(no_mangle)]
+static QUEUE_PURGE: u32 = 0;
+
 const AF_INET: u16 = 2;
 
 /// In `network_header`: not set.
@@ -65,6 +69,12 @@ pub fn packet_dropped(context: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn attribute(skb: u64, reason: u32) -> Option<()> {
     let (key, _) = of_packet(skb)?;
+    // SAFETY: a constant that is set before the program is loaded.
+    let purged = unsafe { (&raw const QUEUE_PURGE).read_volatile() };
+    if key.protocol() == TCP && reason == purged {
+        // What a connection has taken and acknowledged, and nobody reads any more: at the end of most the other end's FIN.
+        return None;
+    }
     let facts = sockets::find(&key)?;
     // SAFETY: a pointer into the array of facts.
     unsafe {

@@ -142,6 +142,11 @@ impl Types {
         }
     }
 
+    /// Number of the reason for which the kernel empties a queue; 0 = it has no name for that.
+    pub(super) fn queue_purge(&self) -> u32 {
+        self.reasons.iter().find(|(_, name)| *name == "QUEUE_PURGE").map_or(0, |(number, _)| *number)
+    }
+
     fn from(btf: &Btf) -> Option<Self> {
         let mut layout = Layout {
             skb_head: btf.offset("sk_buff", "head")?,

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use weir_proto::{Flow, ResetBy};
+use weir_proto::{EndReason, Flow, ResetBy};
 
 use crate::{
     exact::{pair, up, v4},
@@ -103,6 +103,51 @@ fn retransmits_drops_and_the_handshake_are_what_the_sockets_say() {
     }
 }
 
+#[test]
+fn a_connection_that_ends_in_order_has_lost_nothing() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    let listener = b.run(|| TcpListener::bind((v4(2), 0)).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    // Each end is the first to close once; the FIN of the other one comes when nobody reads any more.
+    for client_first in [true, false] {
+        let listener = listener.try_clone().unwrap();
+        let (closed, wait) = channel();
+        let close = closed.clone();
+        let serving = b.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"hello").unwrap();
+            if client_first {
+                assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+            } else {
+                drop(stream);
+                close.send(()).unwrap();
+            }
+        });
+        a.run(move || {
+            let mut stream = TcpStream::connect((v4(2), port)).unwrap();
+            stream.read_exact(&mut [0; 5]).unwrap();
+            if !client_first {
+                wait.recv().unwrap();
+                assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+            }
+        });
+        serving.join().unwrap();
+        drop(closed);
+    }
+    for (where_, mut capturing) in [("a", at_a), ("b", at_b)] {
+        let ended = |flow: &&Flow| flow.dst_port == u32::from(port) && flow.end_reason() == EndReason::Fin;
+        capturing.wait_for("end of both", |flows| flows.iter().filter(ended).count() == 2);
+        let flows = capturing.stop().flows;
+        let drops = sum(&flows, port, |flow| flow.drops);
+        assert!(matches!(drops, None | Some(0)), "{where_}: {flows:#?}");
+    }
+}
+
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
@@ -176,11 +221,14 @@ fn a_reset_is_told_with_who_sent_it_and_why() {
     let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
     up(&a, &b);
     let (ready, port) = channel();
+    let (connected, wait) = channel();
     let serving = b.spawn(move || {
         let listener = TcpListener::bind((v4(2), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         ready.send(port).unwrap();
         let (stream, _) = listener.accept().unwrap();
+        // A reset that comes before connect(2) has returned would be its error.
+        wait.recv().unwrap();
         // Given up instead of closed.
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let size = size_of::<libc::linger>() as u32;
@@ -193,6 +241,7 @@ fn a_reset_is_told_with_who_sent_it_and_why() {
     let given_up = port.recv().unwrap();
     let nobody = a.run(move || {
         let mut stream = TcpStream::connect((v4(2), given_up)).unwrap();
+        connected.send(()).unwrap();
         let error = stream.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         let refused = TcpStream::connect((v4(2), 9)).unwrap_err();
