@@ -129,6 +129,6 @@ pub mod names {
     pub const HOME: &str = "HOME";
     /// Constant: whether the kernel tells of which MPTCP socket a TCP socket is a part.
     pub const MPTCP: &str = "MPTCP";
-    /// Constant: the number of the reason for which the kernel empties a queue.
-    pub const QUEUE_PURGE: &str = "QUEUE_PURGE";
+    /// Constant: reasons for which the kernel frees what is no loss, as [`Harmless`](crate::socket::Harmless).
+    pub const HARMLESS: &str = "HARMLESS";
 }

@@ -3,6 +3,7 @@
 use crate::{
     facts::Local,
     flow::{Address, Side},
+    initiator::TCP,
 };
 
 /// Kept with each socket (`BPF_MAP_TYPE_SK_STORAGE`); a connection that is accepted starts with a copy of its listening socket's.
@@ -95,6 +96,28 @@ pub const REASONS: u32 = 256;
 pub const CONSUMED: u32 = 1;
 /// It was dropped, and nobody says why: `SKB_DROP_REASON_NOT_SPECIFIED`.
 pub const NOT_SPECIFIED: u32 = 2;
+
+/// Numbers of reasons for drops that say nothing of the flow; 0 = the running kernel does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Harmless {
+    /// `SKB_DROP_REASON_QUEUE_PURGE`: a queue goes with what lies in it. Of TCP that was taken and acknowledged: at the end of most connections it is
+    /// the other end's FIN, which nobody reads.
+    pub queue_purge: u32,
+    /// `SKB_DROP_REASON_OTHERHOST`: a stack has seen what was sent to another one, as on a bridge that does not know where that is.
+    pub other_host: u32,
+    /// `SKB_DROP_REASON_PACKET_SOCK_ERROR`: who listens to the interface does not keep up, and misses its copy.
+    pub packet_socket: u32,
+}
+
+impl Harmless {
+    /// Whether a reason is one of them, for a packet of this protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(&self, reason: u32, protocol: u8) -> bool {
+        reason == self.other_host || reason == self.packet_socket || (reason == self.queue_purge && protocol == TCP)
+    }
+}
 
 /// Whether an address is a loopback address: every network namespace has it.
 #[inline(always)]

@@ -12,7 +12,7 @@ use weir_capture_common::{
     facts::reset,
     flow::{Address, FlowKey, Side},
     initiator::TCP,
-    socket::{CONSUMED, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
+    socket::{CONSUMED, Harmless, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
 };
 
 use crate::{
@@ -40,9 +40,9 @@ static LAYOUT: Layout = Layout {
     net_cookie: 0,
 };
 
-/// The reason for which the kernel frees what still lies in a queue that goes (`SKB_DROP_REASON_QUEUE_PURGE`); 0 = it has no such reason.
+/// Numbers of reasons for which the kernel frees packets that are no loss.
 #[unsafe(no_mangle)]
-static QUEUE_PURGE: u32 = 0;
+static HARMLESS: Harmless = Harmless { queue_purge: 0, other_host: 0, packet_socket: 0 };
 
 const AF_INET: u16 = 2;
 
@@ -70,9 +70,8 @@ pub fn packet_dropped(context: RawTracePointContext) -> i32 {
 fn attribute(skb: u64, reason: u32) -> Option<()> {
     let (key, _) = of_packet(skb)?;
     // SAFETY: a constant that is set before the program is loaded.
-    let purged = unsafe { (&raw const QUEUE_PURGE).read_volatile() };
-    if key.protocol() == TCP && reason == purged {
-        // What a connection has taken and acknowledged, and nobody reads any more: at the end of most the other end's FIN.
+    let harmless = unsafe { (&raw const HARMLESS).read_volatile() };
+    if harmless.has(reason, key.protocol()) {
         return None;
     }
     let facts = sockets::find(&key)?;

@@ -16,7 +16,7 @@ use aya::{
 use tracing::{info, warn};
 use weir_capture_common::{
     names,
-    socket::{Layout, SOCKET_SK},
+    socket::{Harmless, Layout, SOCKET_SK},
 };
 
 use super::{btf::Btf, earlier};
@@ -132,6 +132,14 @@ pub(super) struct LayoutValue(Layout);
 // SAFETY: integers only, without padding.
 unsafe impl Pod for LayoutValue {}
 
+/// As the programs read it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct HarmlessValue(Harmless);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for HarmlessValue {}
+
 impl Types {
     pub(super) fn read() -> Self {
         let found = Btf::of_kernel().map_err(|error| format!("no types of this kernel: {error}"));
@@ -142,9 +150,15 @@ impl Types {
         }
     }
 
-    /// Number of the reason for which the kernel empties a queue; 0 = it has no name for that.
-    pub(super) fn queue_purge(&self) -> u32 {
-        self.reasons.iter().find(|(_, name)| *name == "QUEUE_PURGE").map_or(0, |(number, _)| *number)
+    /// Which reasons for drops are no loss.
+    pub(super) fn harmless(&self) -> HarmlessValue {
+        let number =
+            |wanted: &str| self.reasons.iter().find(|(_, name)| *name == wanted).map_or(0, |(number, _)| *number);
+        HarmlessValue(Harmless {
+            queue_purge: number("QUEUE_PURGE"),
+            other_host: number("OTHERHOST"),
+            packet_socket: number("PACKET_SOCK_ERROR"),
+        })
     }
 
     fn from(btf: &Btf) -> Option<Self> {

@@ -3,11 +3,12 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::mpsc::channel,
     time::Instant,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use weir_proto::{EndReason, Flow, ResetBy};
 
 use crate::{
@@ -103,6 +104,36 @@ fn retransmits_drops_and_the_handshake_are_what_the_sockets_say() {
     }
 }
 
+/// Listens to all interfaces, with room for next to nothing, and does not read.
+fn too_slow_listener() -> OwnedFd {
+    let protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: a descriptor that nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    setsockopt(&socket, sockopt::RcvBuf, &1).unwrap();
+    socket
+}
+
+/// Packets for which it had no room (`PACKET_STATISTICS`).
+fn missed(listener: &OwnedFd) -> u32 {
+    let mut statistics = [0u32; 2];
+    let mut length = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: `struct tpacket_stats` is two words, alive during the call.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            statistics.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    statistics[1]
+}
+
 #[test]
 fn a_connection_that_ends_in_order_has_lost_nothing() {
     if skipped() {
@@ -113,6 +144,7 @@ fn a_connection_that_ends_in_order_has_lost_nothing() {
     up(&a, &b);
     let listener = b.run(|| TcpListener::bind((v4(2), 0)).unwrap());
     let port = listener.local_addr().unwrap().port();
+    let overhears = b.run(too_slow_listener);
     // Each end is the first to close once; the FIN of the other one comes when nobody reads any more.
     for client_first in [true, false] {
         let listener = listener.try_clone().unwrap();
@@ -120,7 +152,7 @@ fn a_connection_that_ends_in_order_has_lost_nothing() {
         let close = closed.clone();
         let serving = b.spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(b"hello").unwrap();
+            stream.write_all(&vec![7; 100_000]).unwrap();
             if client_first {
                 assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
             } else {
@@ -130,7 +162,7 @@ fn a_connection_that_ends_in_order_has_lost_nothing() {
         });
         a.run(move || {
             let mut stream = TcpStream::connect((v4(2), port)).unwrap();
-            stream.read_exact(&mut [0; 5]).unwrap();
+            stream.read_exact(&mut vec![0; 100_000]).unwrap();
             if !client_first {
                 wait.recv().unwrap();
                 assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
@@ -139,6 +171,7 @@ fn a_connection_that_ends_in_order_has_lost_nothing() {
         serving.join().unwrap();
         drop(closed);
     }
+    assert!(missed(&overhears) > 0);
     for (where_, mut capturing) in [("a", at_a), ("b", at_b)] {
         let ended = |flow: &&Flow| flow.dst_port == u32::from(port) && flow.end_reason() == EndReason::Fin;
         capturing.wait_for("end of both", |flows| flows.iter().filter(ended).count() == 2);
@@ -197,6 +230,8 @@ fn a_conversation_of_strangers_is_told_from_its_sequence_numbers() {
     let flow = result.flows.iter().find(|flow| flow.dst_port == 2000).expect("the flow is there");
     assert_eq!((src(flow).to_string(), flow.tx_packets, flow.rx_packets), ("192.0.2.1".to_owned(), 6, 5));
     assert_eq!(flow.syn_retransmits, Some(1));
+    // The frames are for none of the stacks that see them.
+    assert!(matches!(flow.drops, None | Some(0)), "{flow:#?}");
     // The SYN was sent again. The other one came late, unless this machine took more than 3 ms to send it.
     assert!(
         matches!((flow.tx_retransmits, flow.tx_out_of_order), (Some(1), Some(1)) | (Some(2), Some(0))),
