@@ -158,6 +158,8 @@ impl Types {
             queue_purge: number("QUEUE_PURGE"),
             other_host: number("OTHERHOST"),
             packet_socket: number("PACKET_SOCK_ERROR"),
+            no_socket: number("NO_SOCKET"),
+            old_sequence: number("TCP_OLD_SEQUENCE"),
         })
     }
 

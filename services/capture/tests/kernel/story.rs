@@ -12,12 +12,12 @@ use nix::sys::socket::{setsockopt, sockopt};
 use weir_proto::{EndReason, Flow, ResetBy};
 
 use crate::{
-    exact::{pair, up, v4},
+    exact::{pair, up, v4, v6},
     frames::send,
     support::{
         capturing::{Capturing, DEADLINE, src},
         skipped,
-        traffic::libc_tcp,
+        traffic::{self, libc_tcp},
     },
 };
 
@@ -179,6 +179,43 @@ fn a_connection_that_ends_in_order_has_lost_nothing() {
         let drops = sum(&flows, port, |flow| flow.drops);
         assert!(matches!(drops, None | Some(0)), "{where_}: {flows:#?}");
     }
+}
+
+#[test]
+fn answers_to_pings_and_keep_alives_are_no_drops() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let mut at_a = Capturing::on(&a, &["a0"], &["--drain-ended", "50ms", "--drain-active", "100ms"]);
+    up(&a, &b);
+    for address in [v4(2), v6(2)] {
+        traffic::ping(&a, address, 3, 56);
+    }
+    let listener = b.run(|| TcpListener::bind((v4(2), 0)).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let stream = a.run(move || {
+        let stream = TcpStream::connect((v4(2), port)).unwrap();
+        setsockopt(&stream, sockopt::TcpKeepIdle, &1).unwrap();
+        setsockopt(&stream, sockopt::TcpKeepInterval, &1).unwrap();
+        setsockopt(&stream, sockopt::KeepAlive, &true).unwrap();
+        stream
+    });
+    let count = |flows: &[Flow], pick: fn(&Flow) -> u64| {
+        flows.iter().filter(|flow| flow.dst_port == u32::from(port)).map(pick).sum::<u64>()
+    };
+    // Behind the three packets of the handshake.
+    at_a.wait_for("a keep-alive and its answer", |flows| {
+        count(flows, |flow| flow.tx_packets) >= 3 && count(flows, |flow| flow.rx_packets) >= 2
+    });
+    let flows = at_a.stop().flows;
+    drop((stream, listener));
+    let is_ping = |flow: &Flow| matches!((flow.protocol, flow.src_port), (1, 8) | (58, 128));
+    assert_eq!(flows.iter().filter(|flow| is_ping(flow)).map(|flow| flow.rx_packets).sum::<u64>(), 6);
+    let dropped: Vec<_> = (flows.iter())
+        .filter(|flow| (is_ping(flow) || flow.dst_port == u32::from(port)) && flow.drops.is_some_and(|drops| drops > 0))
+        .collect();
+    assert!(dropped.is_empty(), "{dropped:#?}");
 }
 
 const SYN: u8 = 2;
