@@ -44,9 +44,9 @@ pub(crate) struct Options {
     /// Seconds that the flow goes on
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     seconds: u64,
-    /// How often capture reports flows that go on
-    #[arg(long, value_name = "DURATION", default_value = "5s")]
-    drain_active: String,
+    /// How often capture reports flows that go on [default: capture's own]
+    #[arg(long, value_name = "DURATION")]
+    drain_active: Option<String>,
     /// The program of capture [default: weir-capture beside this one]
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
@@ -80,14 +80,16 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let ended = connections(options, &wire, &reader).await?;
     report("connections, from the last packet to the row", ended);
     let going_on = going_on(options, &wire, &reader).await?;
-    report(&format!("packets of a flow that goes on, to a row (--drain-active {})", options.drain_active), going_on);
+    let pace = options.drain_active.as_ref().map(|interval| format!(" (--drain-active {interval})"));
+    report(&format!("packets of a flow that goes on, to a row{}", pace.unwrap_or_default()), going_on);
     Ok(())
 }
 
 fn capture(options: &Options, wire: &Wire, nats: &Nats, dir: &Path) -> anyhow::Result<tokio::process::Command> {
     let mut command = tokio::process::Command::new(ingest::program(options.capture.as_ref(), "weir-capture")?);
     command.env("WEIR_NATS_URL", nats.url());
-    command.args(["--interface", &wire.here, "--drain-active", &options.drain_active, "--data-dir"]).arg(dir);
+    command.args(["--interface", &wire.here, "--data-dir"]).arg(dir);
+    command.args(options.drain_active.iter().flat_map(|interval| ["--drain-active", interval]));
     Ok(command)
 }
 

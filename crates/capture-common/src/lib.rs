@@ -127,4 +127,8 @@ pub mod names {
     pub const LAYOUT: &str = "LAYOUT";
     /// Constant: the cookie of the network namespace that is captured in.
     pub const HOME: &str = "HOME";
+    /// Constant: whether the kernel tells of which MPTCP socket a TCP socket is a part.
+    pub const MPTCP: &str = "MPTCP";
+    /// Constant: reasons for which the kernel frees what is no loss, as [`Harmless`](crate::socket::Harmless).
+    pub const HARMLESS: &str = "HARMLESS";
 }

@@ -26,7 +26,7 @@ pub enum Kind {
     Dns = 1,
     /// A TLS handshake record begins.
     Tls = 2,
-    /// The rest of one.
+    /// The rest of one, or of what comes first in an HTTP/2 connection.
     Continued = 3,
     /// An HTTP request or response begins.
     Http = 4,
@@ -78,7 +78,7 @@ pub struct Pick {
     pub data: [u8; SNAP],
 }
 
-/// The key under which the rest of a TLS record is waited for.
+/// The key under which the rest of a TLS record, or of the first packets of an HTTP/2 connection, is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Continued {
@@ -147,6 +147,16 @@ fn is_quic(start: [u8; 8]) -> bool {
     start[0] & 0xc0 == 0xc0 && (version == 1 || version == 0x6b33_43cf || version >> 8 == 0x00ff_0000)
 }
 
+/// What is waited for of each direction of an HTTP/2 connection: all that is looked at of it.
+pub const HTTP2_REST: u32 = 1 << 30;
+
+/// Whether a payload begins the preface of an HTTP/2 client (RFC 9113 section 3.4).
+#[inline(always)]
+#[must_use]
+pub fn is_http2_preface(start: [u8; 8]) -> bool {
+    u64::from_be_bytes(start) == u64::from_be_bytes(*b"PRI * HT")
+}
+
 /// Bytes of the TLS record that begins with `start` that are not in a payload of this length; 0 = it is whole.
 #[inline(always)]
 #[must_use]
@@ -176,6 +186,12 @@ mod tests {
         assert_eq!(look(&headers(UDP, 443, 1200), 0), Look::Payload);
         assert_eq!(look(&headers(UDP, 443, 64), 0), Look::No);
         assert_eq!(look(&headers(132, 443, 500), 0), Look::No);
+    }
+
+    #[test]
+    fn the_preface_of_http2_is_known() {
+        assert!(is_http2_preface(*b"PRI * HT") && begins(TCP, *b"PRI * HT") == Some(Kind::Http));
+        assert!(!is_http2_preface(*b"PRI /x H") && !is_http2_preface(*b"GET / HT"));
     }
 
     #[test]

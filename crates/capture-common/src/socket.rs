@@ -3,6 +3,8 @@
 use crate::{
     facts::Local,
     flow::{Address, Side},
+    icmp,
+    initiator::TCP,
 };
 
 /// Kept with each socket (`BPF_MAP_TYPE_SK_STORAGE`); a connection that is accepted starts with a copy of its listening socket's.
@@ -96,6 +98,37 @@ pub const CONSUMED: u32 = 1;
 /// It was dropped, and nobody says why: `SKB_DROP_REASON_NOT_SPECIFIED`.
 pub const NOT_SPECIFIED: u32 = 2;
 
+/// Numbers of reasons for drops that say nothing of the flow; 0 = the running kernel does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Harmless {
+    /// `SKB_DROP_REASON_QUEUE_PURGE`: a queue goes with what lies in it. Of TCP that was taken and acknowledged: at the end of most connections it is
+    /// the other end's FIN, which nobody reads.
+    pub queue_purge: u32,
+    /// `SKB_DROP_REASON_OTHERHOST`: a stack has seen what was sent to another one, as on a bridge that does not know where that is.
+    pub other_host: u32,
+    /// `SKB_DROP_REASON_PACKET_SOCK_ERROR`: who listens to the interface does not keep up, and misses its copy.
+    pub packet_socket: u32,
+    /// `SKB_DROP_REASON_NO_SOCKET`. Of ICMP: the answer to a ping is offered to sockets for pings alone after raw sockets have got it.
+    pub no_socket: u32,
+    /// `SKB_DROP_REASON_TCP_OLD_SEQUENCE`: keep-alives and probes of a window are made to be refused, and answered (RFC 9293 section 3.8.4).
+    pub old_sequence: u32,
+}
+
+impl Harmless {
+    /// Whether a reason is one of them, for a packet of this protocol with so much payload.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(&self, reason: u32, protocol: u8, payload: u32) -> bool {
+        let of_protocol = match protocol {
+            TCP => reason == self.queue_purge || (reason == self.old_sequence && payload <= 1),
+            icmp::ICMP | icmp::ICMPV6 => reason == self.no_socket,
+            _ => false,
+        };
+        of_protocol || reason == self.other_host || reason == self.packet_socket
+    }
+}
+
 /// Whether an address is a loopback address: every network namespace has it.
 #[inline(always)]
 #[must_use]
@@ -115,6 +148,15 @@ mod tests {
         assert!(is_loopback(Address { high: 0, low: 1 }));
         assert!(!is_loopback(Address::from_v4(0x0a00_0001)));
         assert!(!is_loopback(Address { high: 1, low: 1 }));
+    }
+
+    #[test]
+    fn a_refused_keep_alive_is_no_loss_and_refused_data_is() {
+        let reasons = Harmless { queue_purge: 2, other_host: 3, packet_socket: 4, no_socket: 5, old_sequence: 6 };
+        assert!(reasons.has(6, TCP, 0) && reasons.has(6, TCP, 1) && !reasons.has(6, TCP, 2) && !reasons.has(6, 17, 0));
+        assert!(reasons.has(2, TCP, 100) && !reasons.has(2, 17, 100));
+        assert!(reasons.has(5, 1, 56) && reasons.has(5, 58, 56) && !reasons.has(5, 17, 56) && !reasons.has(5, TCP, 0));
+        assert!(reasons.has(3, 17, 9) && reasons.has(4, TCP, 9) && !reasons.has(7, TCP, 9));
     }
 
     #[test]

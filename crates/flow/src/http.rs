@@ -137,6 +137,12 @@ impl Connection {
         }
     }
 
+    /// Whether it is HTTP/2, whose requests wait for their responses side by side.
+    #[must_use]
+    pub const fn is_two(&self) -> bool {
+        matches!(self.0, Version::Two(_))
+    }
+
     /// Whether client and server are in the middle of a body or chunk whose length is known; of HTTP/2 that is not said.
     #[must_use]
     pub const fn midway(&self) -> [bool; 2] {

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use weir_capture_common::{
     dissect::{Fragment, Frame as _, Headers, Link},
     flow::{FlowKey, Side},
-    picks::{Continued, Head, Kind, Look, Pick, SNAP, begins, look, missing},
+    picks::{Continued, HTTP2_REST, Head, Kind, Look, Pick, SNAP, begins, is_http2_preface, look, missing},
 };
 
 use crate::frame::SkBuff;
@@ -30,7 +30,7 @@ static PICK_COUNTS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static PICK_SCRATCH: PerCpuArray<Pick> = PerCpuArray::with_max_entries(1, 0);
 
-/// Bytes that are missing of TLS records.
+/// Bytes that are missing of TLS records, and of HTTP/2 connections.
 #[map]
 static CONTINUED: LruHashMap<Continued, u32> = LruHashMap::with_max_entries(4096, 0);
 
@@ -80,11 +80,16 @@ fn of_payload(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side) -> O
     }
     let payload = headers.ip_bytes.saturating_sub(headers.header_bytes);
     let waiting = Continued { key: *key, side: side as u64 };
-    // What is shorter than this names nothing.
-    let start = frame.load::<[u8; 8]>(headers.payload_at)?;
+    let start = start(frame, headers.payload_at);
     if let Some(kind) = begins(headers.protocol, start) {
         if kind == Kind::Tls && missing(start, payload) > 0 {
             let _ = CONTINUED.insert(&waiting, &missing(start, payload), 0);
+        }
+        if is_http2_preface(start) {
+            // Its frames say nothing alone: both directions from their beginning on.
+            let back = Continued { key: *key, side: side.other() as u64 };
+            let _ = CONTINUED.insert(&waiting, &HTTP2_REST, 0);
+            let _ = CONTINUED.insert(&back, &HTTP2_REST, 0);
         }
         return Some(kind);
     }
@@ -96,6 +101,17 @@ fn of_payload(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side) -> O
         let _ = CONTINUED.insert(&waiting, &(rest - payload), 0);
     }
     Some(Kind::Continued)
+}
+
+/// The first eight bytes of a payload. Of a shorter one five, as many as the header of a TLS record that is sent alone; what is shorter still begins
+/// nothing, but may end something.
+#[inline(always)]
+fn start(frame: &SkBuff, at: u32) -> [u8; 8] {
+    if let Some(start) = frame.load::<[u8; 8]>(at) {
+        return start;
+    }
+    let [a, b, c, d, e] = frame.load::<[u8; 5]>(at).unwrap_or_default();
+    [a, b, c, d, e, 0, 0, 0]
 }
 
 #[inline(always)]

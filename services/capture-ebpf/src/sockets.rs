@@ -7,7 +7,8 @@ use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::generated::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_netns_cookie, bpf_get_socket_cookie,
-        bpf_ktime_get_boot_ns, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get, bpf_tcp_sock,
+        bpf_ktime_get_boot_ns, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+        bpf_tcp_sock,
     },
     macros::{cgroup_skb, cgroup_sock},
     programs::{SkBuffContext, SockContext},
@@ -29,6 +30,10 @@ use crate::{
 /// The cookie of the network namespace that is captured in.
 #[unsafe(no_mangle)]
 static HOME: u64 = 0;
+
+/// Whether this kernel tells which MPTCP socket a TCP socket belongs to (5.19).
+#[unsafe(no_mangle)]
+static MPTCP: u32 = 0;
 
 /// `SK_PASS` of these program types.
 const ALLOW: i32 = 1;
@@ -121,12 +126,15 @@ fn look(context: &SkBuffContext, egress: bool) -> Option<()> {
             return None;
         }
         let (key, side) = key(context, egress)?;
-        let peer = (key.a.low ^ key.b.low) as u32 ^ u32::from(key.a_port) << 16 ^ u32::from(key.b_port);
+        let peer = key.spread();
         if local.marks == 0 && !listens && peer == (*owner).peer && now < (*owner).due {
             return None;
         }
         (*owner).peer = peer;
         (*owner).due = now + again;
+        if (*owner).pid == 0 && (*sk).protocol == u32::from(TCP) {
+            inherit(owner, sk);
+        }
         if !identify(&mut local, owner, sk, context, &key) {
             return None;
         }
@@ -138,6 +146,29 @@ fn look(context: &SkBuffContext, egress: bool) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The kernel itself opens the TCP sockets of an MPTCP socket: who has opened that one has opened them. A listening one hands it on to each
+/// connection, also to those of plain TCP.
+#[inline(always)]
+unsafe fn inherit(owner: *mut Owner, sk: *mut bpf_sock) {
+    // SAFETY: helpers that the verifier knows to give a pointer or null; a constant that is set before the program is loaded.
+    unsafe {
+        if (&raw const MPTCP).read_volatile() == 0 {
+            return;
+        }
+        let whole = bpf_skc_to_mptcp_sock(sk.cast());
+        if whole.is_null() {
+            return;
+        }
+        let opened: *const Owner =
+            bpf_sk_storage_get(OWNERS.as_ptr(), whole.cast(), core::ptr::null_mut(), 0).cast_const().cast();
+        if !opened.is_null() {
+            (*owner).pid = (*opened).pid;
+            (*owner).comm = (*opened).comm;
+            (*owner).netns = (*opened).netns;
+        }
+    }
 }
 
 /// The flow of a packet, and the side of this socket.

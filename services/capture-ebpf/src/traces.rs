@@ -12,7 +12,7 @@ use weir_capture_common::{
     facts::reset,
     flow::{Address, FlowKey, Side},
     initiator::TCP,
-    socket::{CONSUMED, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
+    socket::{CONSUMED, Harmless, Layout, NOT_SPECIFIED, PATH, REASONS, is_loopback},
 };
 
 use crate::{
@@ -40,6 +40,10 @@ static LAYOUT: Layout = Layout {
     net_cookie: 0,
 };
 
+/// Numbers of reasons for which the kernel frees packets that are no loss.
+#[unsafe(no_mangle)]
+static HARMLESS: Harmless = Harmless { queue_purge: 0, other_host: 0, packet_socket: 0, no_socket: 0, old_sequence: 0 };
+
 const AF_INET: u16 = 2;
 
 /// In `network_header`: not set.
@@ -64,7 +68,13 @@ pub fn packet_dropped(context: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn attribute(skb: u64, reason: u32) -> Option<()> {
-    let (key, _) = of_packet(skb)?;
+    let headers = headers(skb)?;
+    // SAFETY: a constant that is set before the program is loaded.
+    let harmless = unsafe { (&raw const HARMLESS).read_volatile() };
+    if harmless.has(reason, headers.protocol, headers.segment.payload) {
+        return None;
+    }
+    let (key, _) = FlowKey::new(&headers);
     let facts = sockets::find(&key)?;
     // SAFETY: a pointer into the array of facts.
     unsafe {
@@ -106,6 +116,12 @@ pub fn reset_received(context: RawTracePointContext) -> i32 {
 /// The flow of a packet in the kernel, and who sent it.
 #[inline(always)]
 fn of_packet(skb: u64) -> Option<(FlowKey, Side)> {
+    headers(skb).map(|headers| FlowKey::new(&headers))
+}
+
+/// The headers of a packet in the kernel, if they tell which flow it belongs to.
+#[inline(always)]
+fn headers(skb: u64) -> Option<Headers> {
     let layout = layout();
     let header: u16 = read(skb + u64::from(layout.skb_network_header))?;
     let head: u64 = read(skb + u64::from(layout.skb_head))?;
@@ -120,7 +136,7 @@ fn of_packet(skb: u64) -> Option<(FlowKey, Side)> {
     if headers.fragment == Fragment::Later || is_loopback(headers.src) || is_loopback(headers.dst) {
         return None;
     }
-    Some(FlowKey::new(&headers))
+    Some(headers)
 }
 
 /// The flow of a TCP socket, and the side that the socket is at.

@@ -111,8 +111,9 @@ impl Capture {
         }
         kernel.hand_on(&life, std::iter::empty())?;
         let seed = life.seed;
-        let spilled = Spilled::new(config.drain_active, config.drain_ended);
-        let (tick, every) = (config.drain_ended.min(config.drain_active), config.drain_active);
+        let every = config.pace().longest;
+        let spilled = Spilled::new(every, config.drain_ended);
+        let tick = config.drain_ended.min(every);
         let (with_nat, nat) = (config.nat, Nat::new());
         let nat_of_rows = nat.clone();
         let sizing = Sizing::of(config);
@@ -217,8 +218,8 @@ impl Capture {
 
 fn policy(config: &Config) -> Policy {
     Policy {
-        first: config.drain_ended.min(config.drain_active),
-        active: config.drain_active,
+        first: config.drain_ended.min(config.pace().longest),
+        active: config.pace(),
         // Half a second by default: longer than the last acknowledgement takes around the world.
         linger: config.drain_ended / 2,
         idle: Idle { tcp: config.idle_tcp, udp: config.idle_udp, icmp: config.idle_icmp, other: config.idle_other },

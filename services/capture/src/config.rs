@@ -10,6 +10,7 @@ use weir_filter::PacketFilter;
 
 use crate::{
     Error,
+    drain::Pace,
     select::{self, Plan},
 };
 
@@ -44,8 +45,9 @@ pub struct Config {
     #[arg(long, env = "WEIR_CAPTURE_DRAIN_ENDED", value_name = "DURATION", default_value = "1s", value_parser = drain_interval)]
     pub drain_ended: Duration,
     /// How often flows that go on are reported from then on
-    #[arg(long, env = "WEIR_CAPTURE_DRAIN_ACTIVE", value_name = "DURATION", default_value = "5s", value_parser = drain_interval)]
-    pub drain_active: Duration,
+    /// [default: every second while that makes at most 50 records a second, and less often where more flows go on, but at least every 5 s]
+    #[arg(long, env = "WEIR_CAPTURE_DRAIN_ACTIVE", value_name = "DURATION", value_parser = drain_interval)]
+    pub drain_active: Option<Duration>,
     /// A TCP flow without packets for this long has ended
     #[arg(long, env = "WEIR_CAPTURE_IDLE_TCP", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub idle_tcp: Duration,
@@ -150,7 +152,16 @@ pub enum Output {
 /// How far a table of the usual size grows: four times a 256th of the memory.
 const GROWTH: u32 = 4;
 
+/// How often flows that go on are reported if nobody says it.
+const PACE: Pace = Pace { shortest: Duration::from_secs(1), longest: Duration::from_secs(5) };
+
 impl Config {
+    /// How often flows that go on are reported.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.drain_active.map_or(PACE, Pace::steady)
+    }
+
     /// What is to be counted, compiled.
     pub fn plan(&self) -> Result<Plan, Error> {
         Ok(Plan::new(self.filter()?, self.sample).with_names(self.names))

@@ -129,7 +129,7 @@ pub(crate) fn start(
         network,
         name: config.service.host.as_str().into(),
         interfaces: config.interfaces.clone().into(),
-        patience: config.drain_active.max(config.drain_ended) + BEHIND,
+        patience: config.pace().longest.max(config.drain_ended) + BEHIND,
         shutdown: shutdown.clone(),
     };
     Demand { answering: tokio::spawn(answer(host)), shutdown }

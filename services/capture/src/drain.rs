@@ -20,7 +20,7 @@ use weir_proto::EndReason;
 
 use crate::kernel::WORDS;
 
-pub use policy::{Idle, Policy};
+pub use policy::{Idle, Pace, Policy};
 pub use spilled::Spilled;
 pub use story::{Story, Stream, Tcp};
 
@@ -116,6 +116,8 @@ pub struct Drain {
     /// Unlinked, but a program may still know them.
     ending: Vec<(u32, EndReason)>,
     live: u64,
+    /// A flow that goes on waits this long for its next report: what the last round has found to be right.
+    wait: Duration,
     /// Reported, and not remembered yet.
     unsettled: Vec<u32>,
 }
@@ -144,7 +146,8 @@ impl Drain {
     /// Starts with an empty table.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, reported: Vec::new(), ending: Vec::new(), live: 0, unsettled: Vec::new() }
+        let wait = policy.active.longest;
+        Self { policy, reported: Vec::new(), ending: Vec::new(), live: 0, wait, unsettled: Vec::new() }
     }
 
     /// Takes over a table that another life has left; returns the packets in it that are not reported.
@@ -195,7 +198,7 @@ impl Drain {
         self.free_ending(table, now, report)?;
         self.live = 0;
         let mut quiet = Vec::new();
-        let mut unused = 0;
+        let (mut unused, mut going_on) = (0, 0);
         for number in 0..table.capacity() {
             let Some(slot) = table.read(number) else {
                 unused += u32::from(number as usize >= self.reported.len());
@@ -209,6 +212,7 @@ impl Drain {
                 continue;
             }
             self.live += 1;
+            going_on += u64::from(self.goes_on(number, &slot, now));
             match self.decide(number, &slot, now) {
                 // The table was resized, and its packets count in another slot now.
                 Decision::Keep | Decision::Report if slot.state == ENDING => {
@@ -224,6 +228,7 @@ impl Drain {
                 quiet.push((slot.last_seen(), number));
             }
         }
+        self.wait = self.policy.active.among(going_on);
         self.make_room(table, quiet)?;
         if !self.ending.is_empty() && table.wait_for_writers() {
             self.free_ending(table, now, report)?;
@@ -275,12 +280,21 @@ impl Drain {
         let since = if reported.at == 0 { slot.first_seen } else { reported.at };
         let wait = match (ended, reported.at) {
             // The end is near and will bring the rest, unless the packets do not stop.
-            (Some(_), _) => self.policy.active * 2,
+            (Some(_), _) => self.policy.active.longest * 2,
             (None, 0) => self.policy.first,
-            (None, _) => self.policy.active,
+            (None, _) => self.wait,
         };
         let due = Duration::from_nanos(now.saturating_sub(since)) >= wait;
         if due && reported.differs(slot) { Decision::Report } else { Decision::Keep }
+    }
+
+    /// Whether a flow may be reported again and again. What is asked is the traffic, not what has been reported of it: so the pace that follows
+    /// from the number of such flows does not change that number.
+    fn goes_on(&self, number: u32, slot: &Slot, now: u64) -> bool {
+        let lasted = Duration::from_nanos(slot.last_seen().saturating_sub(slot.first_seen));
+        let quiet_for = Duration::from_nanos(now.saturating_sub(slot.last_seen()));
+        // By half of it, those that are about to be reported for the first time count already.
+        lasted >= self.policy.first / 2 && quiet_for < self.policy.active.longest && self.ended(number, slot).is_none()
     }
 
     /// Whether TCP says that the conversation is over.

@@ -180,6 +180,8 @@ impl Kernel {
         // The kernel's types as the library holds them are some 50 MB, and nothing in the object refers to them.
         loader.btf(None);
         loader.override_global(names::LAYOUT, &types.layout, true).override_global(names::HOME, &home, true);
+        let (mptcp, harmless) = (u32::from(types.mptcp), types.harmless());
+        loader.override_global(names::MPTCP, &mptcp, true).override_global(names::HARMLESS, &harmless, true);
         plan.configure(&mut loader);
         let recent = pins.as_ref().and_then(Pins::recent).unwrap_or_else(|| max_flows.next_power_of_two());
         let recent_mask = recent - 1;

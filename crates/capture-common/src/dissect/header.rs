@@ -86,6 +86,6 @@ unsafe impl Plain for TcpHeader {}
 // SAFETY: as above.
 unsafe impl Plain for IcmpHeader {}
 // SAFETY: bytes.
-unsafe impl Plain for [u8; 8] {}
+unsafe impl<const LENGTH: usize> Plain for [u8; LENGTH] {}
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}

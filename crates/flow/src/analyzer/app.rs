@@ -402,6 +402,8 @@ impl Stream {
         match &mut self.talk {
             // A hello may be followed by another one.
             Talk::Tls(connection) => connection.finish(&mut found.sessions),
+            // Several requests are under way, and each finds its response.
+            Talk::Http { connection, .. } if connection.is_two() => {}
             Talk::Http { .. } => self.finish(found),
             Talk::Unknown | Talk::Dns(_) | Talk::Done => {}
         }

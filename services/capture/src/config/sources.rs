@@ -178,7 +178,7 @@ mod tests {
         let text = "interface: [eth0, 'veth*']\nmax_flows: 500\ndrain-active: 2s\nsample: 4\n";
         let config = with_file(text, &["--sample", "8"]).unwrap().config;
         assert_eq!(config.interfaces, ["eth0", "veth*"]);
-        assert_eq!((config.max_flows, config.sample, config.drain_active.as_secs()), (500, 8, 2));
+        assert_eq!((config.max_flows, config.sample, config.pace().longest.as_secs()), (500, 8, 2));
         assert_eq!(config.drain_ended.as_secs(), 1);
     }
 

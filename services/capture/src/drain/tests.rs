@@ -175,7 +175,7 @@ fn policy() -> Policy {
     let idle = Duration::from_secs(10);
     Policy {
         first: Duration::from_secs(5),
-        active: Duration::from_secs(5),
+        active: Pace::steady(Duration::from_secs(5)),
         linger: Duration::from_secs(1),
         idle: Idle { tcp: idle, udp: idle, icmp: idle, other: idle },
     }
@@ -243,6 +243,44 @@ fn a_new_flow_is_told_before_one_that_goes_on() {
         let told = run(&mut drain, &mut table);
         let of_flow = told.iter().filter(|interval| interval.key == key(50000).0).count();
         assert_eq!(of_flow, usize::from(seconds % 5 == 0), "after {seconds} s more");
+    }
+}
+
+#[test]
+fn a_flow_that_goes_on_is_told_every_second_as_long_as_few_do() {
+    let pace = Pace { shortest: Duration::from_secs(1), longest: Duration::from_secs(5) };
+    let policy = || Policy { first: Duration::from_secs(1), active: pace, ..policy() };
+    for (flows, quiet, every) in [(1, 0, 1), (50, 1000, 1), (51, 0, 2), (100, 0, 2), (200, 0, 4), (1000, 0, 5)] {
+        let (mut table, mut drain) = (Model::new(4000), Drain::new(policy()));
+        // Those that are silent do not count, nor what is over after a packet.
+        (0..quiet).for_each(|flow| table.packet(Packet { flow: 10_000 + flow, ..there(ACK) }));
+        let mut told = Vec::new();
+        for second in 0..60 {
+            (0..flows).for_each(|flow| table.packet(Packet { flow, ..there(ACK) }));
+            table.packet(Packet { flow: 20_000 + second, ..there(ACK) });
+            table.now += SECOND;
+            let records = run(&mut drain, &mut table);
+            told.push(records.iter().filter(|interval| interval.key.a_port < 10_000).count());
+        }
+        let steady: usize = told[20..].iter().sum();
+        assert_eq!(steady, usize::from(flows) * 40 / every, "{flows} flows: {told:?}");
+        assert!(every == 5 || steady <= 40 * 50, "more records than are allowed: {told:?}");
+    }
+}
+
+#[test]
+fn a_flow_that_says_little_is_told_at_once_however_many_there_are() {
+    let pace = Pace { shortest: Duration::from_secs(1), longest: Duration::from_secs(5) };
+    let (mut table, mut drain) =
+        (Model::new(4000), Drain::new(Policy { first: Duration::from_secs(1), active: pace, ..policy() }));
+    for second in 0..30 {
+        (0..1000).for_each(|flow| table.packet(Packet { flow, ..there(ACK) }));
+        if second % 6 == 0 {
+            table.packet(there(ACK));
+        }
+        table.now += SECOND;
+        let told = run(&mut drain, &mut table).iter().filter(|interval| interval.key == key(50_000).0).count();
+        assert_eq!(told, usize::from(second % 6 == 0), "after {second} s");
     }
 }
 

@@ -80,6 +80,11 @@ impl Btf {
         Some(MAGIC.to_le_bytes().into_iter().chain([1, 0]).chain(header).chain(types).chain(strings).collect())
     }
 
+    /// Whether there is such a function.
+    pub(super) fn has_function(&self, name: &str) -> bool {
+        self.find(FUNCTION, name).is_some()
+    }
+
     fn find(&self, kind: u32, name: &str) -> Option<usize> {
         (1..self.types.len()).find(|&number| {
             let at = self.types[number];

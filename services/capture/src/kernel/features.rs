@@ -16,7 +16,7 @@ use aya::{
 use tracing::{info, warn};
 use weir_capture_common::{
     names,
-    socket::{Layout, SOCKET_SK},
+    socket::{Harmless, Layout, SOCKET_SK},
 };
 
 use super::{btf::Btf, earlier};
@@ -118,6 +118,8 @@ pub(super) struct Types {
     pub(super) resets: BTreeMap<u32, String>,
     /// BTF of the iterator over open files, where sockets can be followed from there.
     pub(super) task_file: Option<Vec<u8>>,
+    /// Whether TCP sockets tell to which one of MPTCP they belong.
+    pub(super) mptcp: bool,
     missing: Option<String>,
     missing_sockets: Option<String>,
 }
@@ -130,6 +132,14 @@ pub(super) struct LayoutValue(Layout);
 // SAFETY: integers only, without padding.
 unsafe impl Pod for LayoutValue {}
 
+/// As the programs read it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct HarmlessValue(Harmless);
+
+// SAFETY: integers only, without padding.
+unsafe impl Pod for HarmlessValue {}
+
 impl Types {
     pub(super) fn read() -> Self {
         let found = Btf::of_kernel().map_err(|error| format!("no types of this kernel: {error}"));
@@ -138,6 +148,19 @@ impl Types {
             Ok(types) => types,
             Err(reason) => Self { missing: Some(reason), ..Self::default() },
         }
+    }
+
+    /// Which reasons for drops are no loss.
+    pub(super) fn harmless(&self) -> HarmlessValue {
+        let number =
+            |wanted: &str| self.reasons.iter().find(|(_, name)| *name == wanted).map_or(0, |(number, _)| *number);
+        HarmlessValue(Harmless {
+            queue_purge: number("QUEUE_PURGE"),
+            other_host: number("OTHERHOST"),
+            packet_socket: number("PACKET_SOCK_ERROR"),
+            no_socket: number("NO_SOCKET"),
+            old_sequence: number("TCP_OLD_SEQUENCE"),
+        })
     }
 
     fn from(btf: &Btf) -> Option<Self> {
@@ -157,6 +180,7 @@ impl Types {
             reasons: reasons(btf, "skb_drop_reason", "SKB_DROP_REASON_"),
             resets: reasons(btf, "sk_rst_reason", "SK_RST_REASON_"),
             task_file: if follows { btf.only_function("bpf_iter_task_file") } else { None },
+            mptcp: btf.has_function("bpf_skc_to_mptcp_sock") && btf.offset("mptcp_sock", "token").is_some(),
             missing: None,
             missing_sockets: sockets.is_none().then(|| "this kernel's sockets are not known".to_owned()),
         })

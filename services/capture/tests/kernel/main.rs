@@ -12,6 +12,7 @@ mod killed;
 mod ledger;
 mod names;
 mod nat;
+mod pace;
 mod pin;
 mod publishing;
 mod resize;

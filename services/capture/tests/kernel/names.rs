@@ -170,6 +170,63 @@ pub(crate) fn hello(server_name: &str, padding: usize) -> Vec<u8> {
     [&[0x16, 3, 1][..], &prefixed(&message)].concat()
 }
 
+/// The first two datagrams of a QUIC client, whose hello is too large for one; returns the server's port.
+fn greet_quic(client: &Host, server: &Host) -> u16 {
+    /// By another implementation, with the server name `quic.example`; each of the two has 1200 bytes.
+    const DATAGRAMS: &[u8] = include_bytes!("testdata/quic-hello.bin");
+    let server = server.run(|| UdpSocket::bind((v4(2), 0)).unwrap());
+    let port = server.local_addr().unwrap().port();
+    client.run(move || {
+        let socket = UdpSocket::bind((v4(1), 0)).unwrap();
+        for datagram in DATAGRAMS.chunks(1200) {
+            socket.send_to(datagram, (v4(2), port)).unwrap();
+            assert_eq!(server.recv(&mut [0; 2000]).unwrap(), 1200);
+        }
+    });
+    port
+}
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn http2_frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes()[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[test]
+fn the_first_requests_of_an_http2_connection_are_rows_with_their_responses() {
+    /// `SETTINGS` and `HEADERS`, and in those that they end the headers and the stream.
+    const SETTINGS: u8 = 4;
+    const HEADERS: u8 = 1;
+    const WHOLE: u8 = 5;
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let reading = Reading::on(&b, "b0");
+    up(&a, &b);
+    let settings = || http2_frame(SETTINGS, 0, 0, &[]);
+    // Entries of HPACK's static table (RFC 7541 appendix A): GET, http, and names of literals: path, authority.
+    let request = |stream: u8, path: &str| {
+        let block = [&[0x82, 0x86, 0x04, path.len() as u8][..], path.as_bytes(), b"\x01\x0ah2.example"].concat();
+        http2_frame(HEADERS, WHOLE, stream, &block)
+    };
+    // 200 and 404.
+    let responses =
+        [settings(), http2_frame(HEADERS, WHOLE, 1, &[0x88]), http2_frame(HEADERS, WHOLE, 3, &[0x8d])].concat();
+    // As many clients do, the preface alone, and a request when there is one.
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings()].concat();
+    let port = say(&a, &b, v4(2), 0, vec![preface, request(1, "/one"), request(3, "/two")], responses);
+    let (flows, rows) = reading.stop();
+    let told: Vec<_> = (rows.http.iter())
+        .map(|row| {
+            (row.method.as_str(), row.authority.as_str(), row.path.as_str(), row.status, row.latency_us.is_some())
+        })
+        .collect();
+    let expected = [("GET", "h2.example", "/one", Some(200), true), ("GET", "h2.example", "/two", Some(404), true)];
+    assert_eq!(told, expected);
+    let flow = flows.iter().rfind(|flow| flow.dst_port == u32::from(port)).unwrap();
+    assert!(flow.app == "http" && rows.http.iter().all(|row| row.flow_id == flow.flow_id), "{flow:#?}");
+}
+
 #[test]
 fn exchanges_and_hellos_are_rows_with_the_ids_of_their_flows() {
     if skipped() {
@@ -188,6 +245,13 @@ fn exchanges_and_hellos_are_rows_with_the_ids_of_their_flows() {
     let whole = hello("split.example", 3000);
     let pieces = whole.chunks(700).map(<[u8]>::to_vec).collect();
     let split = say(&a, &b, v4(2), 0, pieces, vec![]);
+    // The header of the record alone, and less than that at the end.
+    let whole = hello("header.example", 300);
+    let header = say(&a, &b, v4(2), 0, vec![whole[..5].to_vec(), whole[5..].to_vec()], vec![]);
+    let whole = hello("tail.example", 300);
+    let (most, rest) = whole.split_at(whole.len() - 3);
+    let tail = say(&a, &b, v4(2), 0, vec![most.to_vec(), rest.to_vec()], vec![]);
+    let quic = greet_quic(&a, &b);
     let http = say(
         &a,
         &b,
@@ -206,12 +270,21 @@ fn exchanges_and_hellos_are_rows_with_the_ids_of_their_flows() {
     let named: Vec<_> = rows.tls.iter().map(|row| (row.sni.as_str(), row.dst_port)).collect();
     assert_eq!(
         named,
-        [("small.example", small.into()), ("large.example", large.into()), ("split.example", split.into())]
+        [
+            ("small.example", small.into()),
+            ("large.example", large.into()),
+            ("split.example", split.into()),
+            ("header.example", header.into()),
+            ("tail.example", tail.into()),
+            ("quic.example", quic.into()),
+        ]
     );
-    let of = |id: u64| flows.iter().find(|flow| flow.flow_id == id).unwrap_or_else(|| panic!("no flow {id}"));
+    // The last record: one before the hello was there has no name.
+    let of = |id: u64| flows.iter().rfind(|flow| flow.flow_id == id).unwrap_or_else(|| panic!("no flow {id}"));
     for row in &rows.tls {
         let flow = of(row.flow_id);
-        assert_eq!((flow.app.as_str(), &flow.dst_name, flow.src_port), ("tls", &row.sni, row.src_port));
+        let app = if row.protocol == 17 { "quic" } else { "tls" };
+        assert_eq!((flow.app.as_str(), &flow.dst_name, flow.src_port), (app, &row.sni, row.src_port));
     }
     for row in &rows.dns {
         let flow = of(row.flow_id);
@@ -224,6 +297,6 @@ fn exchanges_and_hellos_are_rows_with_the_ids_of_their_flows() {
         .collect();
     assert_eq!(requests, [("GET", "h.example", "/x", Some(204), true)]);
     assert_eq!(of(rows.http[0].flow_id).dst_port, u32::from(http));
-    let app = |port: u16| flows.iter().find(|flow| flow.dst_port == u32::from(port)).map(|flow| flow.app.as_str());
+    let app = |port: u16| flows.iter().rfind(|flow| flow.dst_port == u32::from(port)).map(|flow| flow.app.as_str());
     assert_eq!((app(http), app(ssh), app(other)), (Some("http"), Some("ssh"), Some("")));
 }

@@ -3,20 +3,21 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::mpsc::channel,
     time::Instant,
 };
 
-use weir_proto::{Flow, ResetBy};
+use nix::sys::socket::{setsockopt, sockopt};
+use weir_proto::{EndReason, Flow, ResetBy};
 
 use crate::{
-    exact::{pair, up, v4},
+    exact::{pair, up, v4, v6},
     frames::send,
     support::{
         capturing::{Capturing, DEADLINE, src},
         skipped,
-        traffic::libc_tcp,
+        traffic::{self, libc_tcp},
     },
 };
 
@@ -103,6 +104,120 @@ fn retransmits_drops_and_the_handshake_are_what_the_sockets_say() {
     }
 }
 
+/// Listens to all interfaces, with room for next to nothing, and does not read.
+fn too_slow_listener() -> OwnedFd {
+    let protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+    assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: a descriptor that nobody else has.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    setsockopt(&socket, sockopt::RcvBuf, &1).unwrap();
+    socket
+}
+
+/// Packets for which it had no room (`PACKET_STATISTICS`).
+fn missed(listener: &OwnedFd) -> u32 {
+    let mut statistics = [0u32; 2];
+    let mut length = size_of_val(&statistics) as libc::socklen_t;
+    // SAFETY: `struct tpacket_stats` is two words, alive during the call.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            statistics.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    statistics[1]
+}
+
+#[test]
+fn a_connection_that_ends_in_order_has_lost_nothing() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    let listener = b.run(|| TcpListener::bind((v4(2), 0)).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let overhears = b.run(too_slow_listener);
+    // Each end is the first to close once; the FIN of the other one comes when nobody reads any more.
+    for client_first in [true, false] {
+        let listener = listener.try_clone().unwrap();
+        let (closed, wait) = channel();
+        let close = closed.clone();
+        let serving = b.spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&vec![7; 100_000]).unwrap();
+            if client_first {
+                assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+            } else {
+                drop(stream);
+                close.send(()).unwrap();
+            }
+        });
+        a.run(move || {
+            let mut stream = TcpStream::connect((v4(2), port)).unwrap();
+            stream.read_exact(&mut vec![0; 100_000]).unwrap();
+            if !client_first {
+                wait.recv().unwrap();
+                assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+            }
+        });
+        serving.join().unwrap();
+        drop(closed);
+    }
+    assert!(missed(&overhears) > 0);
+    for (where_, mut capturing) in [("a", at_a), ("b", at_b)] {
+        let ended = |flow: &&Flow| flow.dst_port == u32::from(port) && flow.end_reason() == EndReason::Fin;
+        capturing.wait_for("end of both", |flows| flows.iter().filter(ended).count() == 2);
+        let flows = capturing.stop().flows;
+        let drops = sum(&flows, port, |flow| flow.drops);
+        assert!(matches!(drops, None | Some(0)), "{where_}: {flows:#?}");
+    }
+}
+
+#[test]
+fn answers_to_pings_and_keep_alives_are_no_drops() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let mut at_a = Capturing::on(&a, &["a0"], &["--drain-ended", "50ms", "--drain-active", "100ms"]);
+    up(&a, &b);
+    for address in [v4(2), v6(2)] {
+        traffic::ping(&a, address, 3, 56);
+    }
+    let listener = b.run(|| TcpListener::bind((v4(2), 0)).unwrap());
+    let port = listener.local_addr().unwrap().port();
+    let stream = a.run(move || {
+        let stream = TcpStream::connect((v4(2), port)).unwrap();
+        setsockopt(&stream, sockopt::TcpKeepIdle, &1).unwrap();
+        setsockopt(&stream, sockopt::TcpKeepInterval, &1).unwrap();
+        setsockopt(&stream, sockopt::KeepAlive, &true).unwrap();
+        stream
+    });
+    let count = |flows: &[Flow], pick: fn(&Flow) -> u64| {
+        flows.iter().filter(|flow| flow.dst_port == u32::from(port)).map(pick).sum::<u64>()
+    };
+    // Behind the three packets of the handshake.
+    at_a.wait_for("a keep-alive and its answer", |flows| {
+        count(flows, |flow| flow.tx_packets) >= 3 && count(flows, |flow| flow.rx_packets) >= 2
+    });
+    let flows = at_a.stop().flows;
+    drop((stream, listener));
+    let is_ping = |flow: &Flow| matches!((flow.protocol, flow.src_port), (1, 8) | (58, 128));
+    assert_eq!(flows.iter().filter(|flow| is_ping(flow)).map(|flow| flow.rx_packets).sum::<u64>(), 6);
+    let dropped: Vec<_> = (flows.iter())
+        .filter(|flow| (is_ping(flow) || flow.dst_port == u32::from(port)) && flow.drops.is_some_and(|drops| drops > 0))
+        .collect();
+    assert!(dropped.is_empty(), "{dropped:#?}");
+}
+
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
@@ -152,6 +267,8 @@ fn a_conversation_of_strangers_is_told_from_its_sequence_numbers() {
     let flow = result.flows.iter().find(|flow| flow.dst_port == 2000).expect("the flow is there");
     assert_eq!((src(flow).to_string(), flow.tx_packets, flow.rx_packets), ("192.0.2.1".to_owned(), 6, 5));
     assert_eq!(flow.syn_retransmits, Some(1));
+    // The frames are for none of the stacks that see them.
+    assert!(matches!(flow.drops, None | Some(0)), "{flow:#?}");
     // The SYN was sent again. The other one came late, unless this machine took more than 3 ms to send it.
     assert!(
         matches!((flow.tx_retransmits, flow.tx_out_of_order), (Some(1), Some(1)) | (Some(2), Some(0))),
@@ -176,11 +293,14 @@ fn a_reset_is_told_with_who_sent_it_and_why() {
     let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
     up(&a, &b);
     let (ready, port) = channel();
+    let (connected, wait) = channel();
     let serving = b.spawn(move || {
         let listener = TcpListener::bind((v4(2), 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         ready.send(port).unwrap();
         let (stream, _) = listener.accept().unwrap();
+        // A reset that comes before connect(2) has returned would be its error.
+        wait.recv().unwrap();
         // Given up instead of closed.
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let size = size_of::<libc::linger>() as u32;
@@ -193,6 +313,7 @@ fn a_reset_is_told_with_who_sent_it_and_why() {
     let given_up = port.recv().unwrap();
     let nobody = a.run(move || {
         let mut stream = TcpStream::connect((v4(2), given_up)).unwrap();
+        connected.send(()).unwrap();
         let error = stream.read(&mut [0; 1]).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         let refused = TcpStream::connect((v4(2), 9)).unwrap_err();

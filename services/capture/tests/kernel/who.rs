@@ -4,11 +4,16 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::{fs::MetadataExt as _, process::CommandExt as _},
+    },
     path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc::channel,
 };
+
+use nix::sys::socket::{Backlog, SockaddrIn, bind, connect, listen};
 
 use crate::{
     exact::{pair, up, v4},
@@ -134,6 +139,85 @@ fn loopback_addresses_of_other_namespaces_are_nobody_here() {
     let flows: Vec<_> = result.flows.iter().filter(|flow| flow.protocol == 6).collect();
     assert!(flows.iter().all(|flow| flow.dst_port == u32::from(sent.port)), "{flows:#?}");
     assert!(flows.iter().all(|flow| flow.src_pid == std::process::id() && flow.dst_pid == flow.src_pid), "{flows:#?}");
+}
+
+/// An MPTCP socket (`IPPROTO_MPTCP`, RFC 8684); `None` = this kernel has none.
+fn mptcp_socket() -> Option<OwnedFd> {
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 262) };
+    // SAFETY: a descriptor that nobody else has.
+    (socket >= 0).then(|| unsafe { OwnedFd::from_raw_fd(socket) })
+}
+
+#[test]
+fn sockets_that_the_kernel_opens_for_mptcp_have_the_process_behind_them() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let Some(listener) = b.run(mptcp_socket) else {
+        eprintln!("skipped: this kernel has no MPTCP");
+        return;
+    };
+    let (at_a, at_b) = (Capturing::on(&a, &["a0"], &[]), Capturing::on(&b, &["b0"], &[]));
+    up(&a, &b);
+    // It was open before; the clients' sockets come later.
+    let listener = b.run(move || {
+        bind(listener.as_raw_fd(), &SockaddrIn::new(10, 77, 0, 2, 0)).unwrap();
+        listen(&listener, Backlog::MAXCONN).unwrap();
+        TcpListener::from(listener)
+    });
+    let port = listener.local_addr().unwrap().port();
+    let serving = b.spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"hello").unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+    });
+    let ports = a.run(move || {
+        let plain = TcpStream::connect((v4(2), port)).unwrap();
+        let several = mptcp_socket().unwrap();
+        connect(several.as_raw_fd(), &SockaddrIn::new(10, 77, 0, 2, port)).unwrap();
+        [plain, TcpStream::from(several)].map(|mut stream| {
+            stream.read_exact(&mut [0; 5]).unwrap();
+            stream.local_addr().unwrap().port()
+        })
+    });
+    serving.join().unwrap();
+    for (where_, result) in [("a", at_a.stop()), ("b", at_b.stop())] {
+        for port in ports {
+            let flow = result.flows.iter().find(|flow| flow.src_port == u32::from(port));
+            let flow = flow.unwrap_or_else(|| panic!("{where_}: {:#?}", result.flows));
+            let own = std::process::id();
+            assert_eq!((flow.src_pid, flow.dst_pid), (own, own), "{where_}: {flow:#?}");
+            assert!(!flow.src_process.is_empty() && !flow.dst_process.is_empty(), "{where_}: {flow:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_speaks_with_both_families_at_once_is_known_in_both() {
+    if skipped() {
+        return;
+    }
+    let (a, b) = pair();
+    let at_a = Capturing::on(&a, &["a0"], &[]);
+    up(&a, &b);
+    let receiver = b.run(|| UdpSocket::bind("[::]:0").unwrap());
+    let port = receiver.local_addr().unwrap().port();
+    // The last bits of these addresses differ in the same way.
+    a.run(move || {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        for address in ["::ffff:10.77.0.2", "fd77::2"] {
+            socket.send_to(b"hello", (address, port)).unwrap();
+        }
+    });
+    b.run(move || (0..2).for_each(|_| assert_eq!(receiver.recv(&mut [0; 100]).unwrap(), 5)));
+    let result = at_a.stop();
+    let pids: Vec<_> =
+        result.flows.iter().filter(|flow| flow.dst_port == u32::from(port)).map(|flow| flow.src_pid).collect();
+    assert_eq!(pids, [std::process::id(); 2], "{:#?}", result.flows);
 }
 
 #[test]
