@@ -44,7 +44,9 @@ impl Reading {
         let known = Arc::new(Known::default());
         let rows_of = Box::new(move |batch| publish.send(batch).is_ok());
         let buffer = capture.take_picks().expect("names are on");
-        let picks = Picks::start(buffer, capture.seed(), capture.nat(), Arc::clone(&known), rows_of).unwrap();
+        let picks =
+            Picks::start(buffer, capture.seed(), capture.nat(), capture.known_inside(), Arc::clone(&known), rows_of)
+                .unwrap();
         let (publish, flows) = channel();
         let names = picks.catch_up();
         let health = Health::default();
