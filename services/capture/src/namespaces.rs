@@ -23,7 +23,10 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    time::{ClockId, clock_gettime},
+};
 use tracing::{debug, error, info, warn};
 use weir_capture_common::{
     contained::{CONTAINED, Here, MAX_CONTAINED, Spot},
@@ -45,8 +48,9 @@ pub use known::{Inside, Known};
 const MAX_NAMESPACES: usize = 256;
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_secs(1);
-/// Of the time, at most one part in so many is spent on looking.
+/// At most one part in so many of a CPU is spent on looking, but it is looked at least so often.
 const SHARE: u32 = 50;
+const AT_LEAST: Duration = Duration::from_secs(10);
 /// Orders that may wait for the thread.
 const ORDERS: usize = 8;
 const PROC: &str = "/proc";
@@ -188,16 +192,16 @@ impl Entering {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            let started = Instant::now();
+            let (started, used) = (Instant::now(), cpu_time());
             if let Err(end) = self.look() {
                 let error = &end as &dyn std::error::Error;
                 error!(error, "no network namespace of a container is captured in any more");
                 crate::metrics::feature(FEATURE, false);
                 return;
             }
-            let took = started.elapsed();
-            metrics::histogram!("weir_capture_container_namespaces_seconds").record(took.as_secs_f64());
-            next = started + BETWEEN.max(took * SHARE);
+            let used = cpu_time().saturating_sub(used);
+            metrics::histogram!("weir_capture_container_namespaces_cpu_seconds").record(used.as_secs_f64());
+            next = started + (used * SHARE).clamp(BETWEEN, AT_LEAST);
         }
     }
 
@@ -385,6 +389,11 @@ impl Entering {
         }
         *self.masks.entry(scope).or_insert_with(|| uuid::Uuid::new_v4().as_u64_pair().1.max(1))
     }
+}
+
+/// What this thread has used.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 
 /// Does something in a network namespace, and returns. `Err(End)` if the way back fails: nothing that this thread does then would be right.

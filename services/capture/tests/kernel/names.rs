@@ -38,7 +38,11 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn on(host: &Host, interface: &str) -> Self {
-        let config = config(&["--drain-ended", "100ms"]);
+        Self::on_with(host, interface, &[])
+    }
+
+    pub(crate) fn on_with(host: &Host, interface: &str, options: &[&str]) -> Self {
+        let config = config(&[&["--drain-ended", "100ms"], options].concat());
         let mut capture = host.run(move || Capture::load(&config, &Processes::read()).unwrap());
         let (publish, rows) = channel();
         let known = Arc::new(Known::default());
