@@ -156,6 +156,8 @@ struct Wanted {
 /// A namespace as it is at this moment, held open.
 struct Visited {
     namespace: OwnedFd,
+    /// What its engine calls one of the containers in it.
+    container: String,
     wanted: Vec<(Spot, Wanted)>,
 }
 
@@ -258,7 +260,7 @@ impl Entering {
         match seen {
             Ok((cookie, Ok(devices))) if cookie != 0 => {
                 let wanted = devices.iter().filter_map(|device| self.want(device, cookie, found.inode)).collect();
-                Ok(Some(Visited { namespace, wanted }))
+                Ok(Some(Visited { namespace, container: found.container.clone(), wanted }))
             }
             Ok((_, Err(error))) => {
                 counter!("weir_capture_container_namespaces_failures_total").increment(1);
@@ -334,7 +336,7 @@ impl Entering {
             };
             match inside(&self.home, &visited.namespace, attach)?.flatten() {
                 Ok(inside) => {
-                    info!(interface = wanted.name, "attached");
+                    info!(interface = wanted.name, container = visited.container, "attached");
                     self.said.remove(&spot);
                     self.attached.insert(spot, Attached { wanted: wanted.clone(), number: here.number, inside });
                 }
