@@ -309,7 +309,7 @@ impl Thread {
                 }
                 Ok(Order::Contained(interfaces, done)) => {
                     let now = self.keep_books()?;
-                    self.attachments.contain(&mut self.kernel, &mut self.table, &interfaces)?;
+                    self.attachments.contain(&mut self.kernel, &mut self.table, &interfaces);
                     self.books.open(&named(interfaces), now);
                     // Who waits for it may be gone.
                     let _gone = done.try_send(());

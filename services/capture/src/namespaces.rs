@@ -46,6 +46,8 @@ pub use known::{Inside, Known};
 
 /// Namespaces that are entered, at most.
 const MAX_NAMESPACES: usize = 256;
+/// Interfaces of one of them that are attached to, at most: no container takes the room of all.
+const MAX_IN_ONE: usize = 64;
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_secs(1);
 /// At most one part in so many of a CPU is spent on looking, but it is looked at least so often.
@@ -132,6 +134,8 @@ struct Entering {
     masks: BTreeMap<Scope, u64>,
     /// What was said of what cannot be done, so that it is said once.
     said: BTreeMap<Spot, String>,
+    /// Namespaces whose interfaces cannot be read: that is said once, too.
+    unread: BTreeSet<u64>,
     next: u32,
     beyond: usize,
 }
@@ -180,6 +184,7 @@ impl Entering {
             attached: BTreeMap::new(),
             masks: BTreeMap::new(),
             said: BTreeMap::new(),
+            unread: BTreeSet::new(),
             // The table may hold flows of a life before, whose numbers must not be another's now.
             next: uuid::Uuid::new_v4().as_u64_pair().0 as u32 >> 4,
             beyond: 0,
@@ -212,16 +217,21 @@ impl Entering {
         let mut found = find::containers(Path::new(PROC), self.home_inode);
         let known: BTreeSet<u64> = self.attached.values().map(|attached| attached.wanted.namespace).collect();
         found.sort_by_key(|found| !known.contains(&found.inode));
+        let inodes: BTreeSet<u64> = found.iter().map(|found| found.inode).collect();
+        self.unread.retain(|inode| inodes.contains(inode));
         self.note_beyond(found.len().saturating_sub(MAX_NAMESPACES));
         let mut visited = Vec::new();
         for found in found.iter().take(MAX_NAMESPACES) {
             visited.extend(self.visit(found)?);
         }
-        let mut room = MAX_CONTAINED as usize;
+        let (mut room, mut without) = (MAX_CONTAINED as usize, 0);
         for visited in &mut visited {
-            visited.wanted.truncate(room);
+            let before = visited.wanted.len();
+            visited.wanted.truncate(room.min(MAX_IN_ONE));
             room -= visited.wanted.len();
+            without += before - visited.wanted.len();
         }
+        gauge!("weir_capture_container_interfaces_beyond").set(without as f64);
         let changed = self.let_go(&visited);
         let attached = self.attach_all(&visited)?;
         if changed && !attached {
@@ -264,11 +274,10 @@ impl Entering {
             }
             Ok((_, Err(error))) => {
                 counter!("weir_capture_container_namespaces_failures_total").increment(1);
-                warn!(
-                    error = &error as &dyn std::error::Error,
-                    container = found.container,
-                    "cannot read the network interfaces of a container"
-                );
+                if self.unread.insert(found.inode) {
+                    let error = &error as &dyn std::error::Error;
+                    warn!(error, container = found.container, "cannot read the network interfaces of a container");
+                }
                 Ok(None)
             }
             Ok(_) => Ok(None),

@@ -9,7 +9,7 @@ use weir_service::Health;
 
 use crate::{
     interfaces::{Interface, Selection},
-    kernel::{self, Attachment, Kernel, KernelTable},
+    kernel::{Attachment, Kernel, KernelTable},
     metrics,
     namespaces::{Inside, Known},
 };
@@ -83,23 +83,20 @@ impl Attachments {
     }
 
     /// Interfaces in containers, number and name, are about to be attached to, or are; what is not among them any more is detached.
-    pub(super) fn contain(
-        &mut self,
-        kernel: &mut Kernel,
-        table: &mut KernelTable,
-        interfaces: &[(u32, String)],
-    ) -> Result<(), kernel::Error> {
+    pub(super) fn contain(&mut self, kernel: &mut Kernel, table: &mut KernelTable, interfaces: &[(u32, String)]) {
         let now: BTreeSet<u32> = interfaces.iter().map(|(number, _)| *number).collect();
         let gone: Vec<u32> = self.contained.difference(&now).copied().collect();
         if !gone.is_empty() {
             table.disown(&gone);
         }
         for (number, name) in interfaces.iter().filter(|(number, _)| !self.contained.contains(number)) {
-            kernel.learn(*number, name)?;
+            if let Err(error) = kernel.learn(*number, name) {
+                // Then no filter that asks for its name accepts it.
+                warn!(error = &error as &dyn std::error::Error, interface = name, "cannot answer for this interface");
+            }
         }
         kernel.forget(&gone);
         self.contained = now;
-        Ok(())
     }
 
     /// Detaches from everything.
