@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 /// Nanoseconds per packet of a flow that is known.
 fn cost() -> anyhow::Result<()> {
     let (mut kernel, _table) =
-        Kernel::load(Room { max_flows: 1024, overflow_buffer: 1 << 20, pin: None }, &Plan::default())?;
+        Kernel::load(Room { max_flows: 1024, overflow_buffer: 1 << 20, ..Room::default() }, &Plan::default())?;
     println!("kernel, per packet of a known TCP flow (best of {ROUNDS} rounds of {REPEAT}, all features on)");
     for (what, payload) in [("acknowledgement", 0), ("1448 bytes", 1448)] {
         let cost = kernel.cost(&traffic::segment(payload), REPEAT, ROUNDS)?;

@@ -257,6 +257,9 @@ pub struct Flow {
     /// Why the TCP of this host has sent it, as its kernel names it; empty = not known.
     #[prost(string, tag = "243")]
     pub reset_reason: ::prost::alloc::string::String,
+    /// Number (inode) of the network namespace of a container whose addresses these are; 0 = the host's, or whatever capture runs in.
+    #[prost(uint64, tag = "300")]
+    pub network_namespace: u64,
 }
 /// What became of packets that came to a capture's hooks in an interval: seen = accounted + ignored + lost.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -139,6 +139,13 @@ impl FlowKey {
         self
     }
 
+    /// The key of the same flow where addresses are apart from the same ones elsewhere: `mask` is a secret that each such place has of its own, so no two
+    /// flows of different places have one key but by chance (1 in 2^64). Done twice it does nothing, and with 0 too.
+    #[inline(always)]
+    pub fn apart(&mut self, mask: u64) {
+        self.b.high ^= mask;
+    }
+
     /// Turns the first bit of one address or both, which makes addresses in ranges that are not assigned to anybody; done twice it does nothing.
     #[inline(always)]
     fn mark(&mut self, kind: u32) {
@@ -228,6 +235,12 @@ impl FragmentKey {
         let protocol_vlan = u32::from(headers.protocol) << 24 | headers.vlan;
         Self { src: headers.src, dst: headers.dst, id, protocol_vlan }
     }
+
+    /// As [`FlowKey::apart`].
+    #[inline(always)]
+    pub fn apart(&mut self, mask: u64) {
+        self.dst.high ^= mask;
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +300,19 @@ mod tests {
             prop_assert_eq!(inside.end(side), (packet.src, packet.src_port));
             prop_assert_eq!(inside.end(side.other()), (packet.dst, packet.dst_port));
             prop_assert_eq!((inside.protocol(), inside.vlan()), (packet.protocol, 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn places_apart_have_other_keys_and_give_the_flow_back(packet in headers(), masks in (any::<u64>(), any::<u64>())) {
+            let (key, side) = FlowKey::new(&packet);
+            let masked = |mask| { let mut key = key; key.apart(mask); key };
+            prop_assert_eq!(masked(masks.0) == masked(masks.1), masks.0 == masks.1);
+            let mut back = masked(masks.0);
+            back.apart(masks.0);
+            prop_assert_eq!(back.end(side), (packet.src, packet.src_port));
+            prop_assert_eq!(masked(0), key);
         }
     }
 

@@ -1,15 +1,34 @@
 //! The loss ledger: each packet that a hook sees is counted once as seen and once as what became of it.
 
-use crate::wire::Size;
+use crate::{
+    contained::{MAX_CONTAINED, is_contained},
+    wire::Size,
+};
 
 /// Ledgers of one CPU. Interfaces whose indexes differ by a multiple of it share one.
 pub const LEDGERS: u32 = 1024;
 
-/// Which of them counts what passes an interface.
+/// The same with those of interfaces in containers.
+pub const ALL_LEDGERS: u32 = LEDGERS + MAX_CONTAINED;
+
+/// Which of them counts what passes an interface with this number.
+#[must_use]
+pub fn place(number: u32) -> u32 {
+    if is_contained(number) { place_in_container(number) } else { place_here(number) }
+}
+
+/// The same of one in the namespace that is captured in.
 #[inline(always)]
 #[must_use]
-pub fn place(ifindex: u32) -> u32 {
+pub fn place_here(ifindex: u32) -> u32 {
     ifindex % LEDGERS
+}
+
+/// The same of one in a container.
+#[inline(always)]
+#[must_use]
+pub fn place_in_container(number: u32) -> u32 {
+    LEDGERS + number % MAX_CONTAINED
 }
 
 /// What became of a packet.

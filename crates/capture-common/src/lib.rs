@@ -25,6 +25,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod contained;
 pub mod dissect;
 pub mod facts;
 pub mod flow;
@@ -103,6 +104,22 @@ pub mod names {
     pub const IP_INGRESS: &str = "ip_ingress";
     /// As above: what goes out.
     pub const IP_EGRESS: &str = "ip_egress";
+    /// As the four above, for interfaces in the network namespaces of containers, each of which has a small program that calls one of these.
+    pub const CONTAINED_ETHERNET_INGRESS: &str = "contained_ethernet_ingress";
+    /// As above: what goes out.
+    pub const CONTAINED_ETHERNET_EGRESS: &str = "contained_ethernet_egress";
+    /// As above, of frames that start with the IP header: what comes in.
+    pub const CONTAINED_IP_INGRESS: &str = "contained_ip_ingress";
+    /// As above: what goes out.
+    pub const CONTAINED_IP_EGRESS: &str = "contained_ip_egress";
+    /// Array of these programs, by [place](crate::contained::places).
+    pub const CONTAINED_PROGRAMS: &str = "CONTAINED_PROGRAMS";
+    /// Per-CPU array of one [`Here`](crate::contained::Here): where the packet at hand is.
+    pub const HERE: &str = "HERE";
+    /// Hash: [`Spot`](crate::contained::Spot) to the mask of flows that are seen there.
+    pub const MASKS: &str = "MASKS";
+    /// Constant: 1 = there may be something in it.
+    pub const MASKS_ON: &str = "MASKS_ON";
     /// The least that a program that counts flows does; for the benchmark.
     pub const MINIMAL: &str = "minimal";
     /// Program at cgroups: a process opens a socket.

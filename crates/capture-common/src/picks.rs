@@ -56,7 +56,7 @@ pub struct Head {
     pub first_seen: u64,
     /// The same of this packet.
     pub now: u64,
-    /// Index of the interface.
+    /// Number of the interface: its index, or that of one in a container.
     pub ifindex: u32,
     /// Bytes that follow.
     pub captured: u32,

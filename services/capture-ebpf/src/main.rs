@@ -13,6 +13,7 @@ mod frame;
 mod maps;
 mod minimal;
 mod picks;
+mod place;
 mod select;
 mod sockets;
 mod spill;
@@ -29,42 +30,69 @@ use weir_capture_common::{
     dissect::{Fragment, Frame, Headers, Link, Reject, enter, may_carry, outer, plain},
     flow::{FlowKey, FragmentKey},
     initiator,
-    ledger::{self, Ledger, Outcome},
+    ledger::{Ledger, Outcome},
     slot,
     wire::{self, Size},
 };
 
-use crate::frame::{Linear, SkBuff};
+use crate::{
+    frame::{Linear, SkBuff},
+    place::Place,
+};
 
 #[classifier]
 pub fn ethernet_ingress(context: TcContext) -> i32 {
-    count(&context, Link::Ethernet, false)
+    count(&context, Link::Ethernet, false, false)
 }
 
 #[classifier]
 pub fn ethernet_egress(context: TcContext) -> i32 {
-    count(&context, Link::Ethernet, true)
+    count(&context, Link::Ethernet, true, false)
 }
 
 #[classifier]
 pub fn ip_ingress(context: TcContext) -> i32 {
-    count(&context, Link::Ip, false)
+    count(&context, Link::Ip, false, false)
 }
 
 #[classifier]
 pub fn ip_egress(context: TcContext) -> i32 {
-    count(&context, Link::Ip, true)
+    count(&context, Link::Ip, true, false)
 }
 
-/// Counts a packet and leaves it to the next program.
+#[classifier]
+pub fn contained_ethernet_ingress(context: TcContext) -> i32 {
+    count(&context, Link::Ethernet, false, true)
+}
+
+#[classifier]
+pub fn contained_ethernet_egress(context: TcContext) -> i32 {
+    count(&context, Link::Ethernet, true, true)
+}
+
+#[classifier]
+pub fn contained_ip_ingress(context: TcContext) -> i32 {
+    count(&context, Link::Ip, false, true)
+}
+
+#[classifier]
+pub fn contained_ip_egress(context: TcContext) -> i32 {
+    count(&context, Link::Ip, true, true)
+}
+
+/// Counts a packet and leaves it to the next program; `contained` = it is in a container.
 #[inline(always)]
-fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
-    if continues(context, link, egress).is_none() {
-        match (link, egress) {
-            (Link::Ethernet, false) => count_any::<0>(context.skb.skb),
-            (Link::Ethernet, true) => count_any::<1>(context.skb.skb),
-            (Link::Ip, false) => count_any::<2>(context.skb.skb),
-            (Link::Ip, true) => count_any::<3>(context.skb.skb),
+fn count(context: &TcContext, link: Link, egress: bool, contained: bool) -> i32 {
+    if continues(context, link, egress, contained).is_none() {
+        match (link, egress, contained) {
+            (Link::Ethernet, false, false) => count_any::<0>(context.skb.skb),
+            (Link::Ethernet, true, false) => count_any::<1>(context.skb.skb),
+            (Link::Ip, false, false) => count_any::<2>(context.skb.skb),
+            (Link::Ip, true, false) => count_any::<3>(context.skb.skb),
+            (Link::Ethernet, false, true) => count_any::<4>(context.skb.skb),
+            (Link::Ethernet, true, true) => count_any::<5>(context.skb.skb),
+            (Link::Ip, false, true) => count_any::<6>(context.skb.skb),
+            (Link::Ip, true, true) => count_any::<7>(context.skb.skb),
         }
     }
     TCX_NEXT
@@ -72,19 +100,21 @@ fn count(context: &TcContext, link: Link, egress: bool) -> i32 {
 
 /// The short way: counts a plain packet of a recent flow, without a call of the kernel but for the time. `None` = it has counted nothing.
 #[inline(always)]
-fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
+fn continues(context: &TcContext, link: Link, egress: bool, contained: bool) -> Option<()> {
     if !select::is_of_flows() {
         return None;
     }
     let frame = SkBuff::new(&context.skb);
     let headers = plain(&Linear::new(&context.skb), link)?;
+    let place = place::of(&frame, contained)?;
     let (mut key, side) = FlowKey::new(&headers);
+    key.apart(place.mask);
     let (slot, number) = table::find_recent(&key)?;
     if !table::is_steady(slot, side, &headers) {
         return None;
     }
     // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
-    let ledger = unsafe { &mut *maps::LEDGER.get_ptr_mut(ledger::place(frame.ifindex()))? };
+    let ledger = unsafe { &mut *maps::LEDGER.get_ptr_mut(place.ledger)? };
     let segment_size = frame.segment_size();
     if segment_size > 0 {
         ledger.super_packets += 1;
@@ -98,7 +128,7 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
         initiator: side,
         own: egress && frame.is_own(),
         size,
-        hook: slot::hook(frame.ifindex(), egress),
+        hook: slot::hook(place.number, egress),
         // SAFETY: a helper without arguments.
         now: unsafe { bpf_ktime_get_boot_ns() },
     };
@@ -111,20 +141,22 @@ fn continues(context: &TcContext, link: Link, egress: bool) -> Option<()> {
 #[inline(never)]
 fn count_any<const HOOK: u32>(skb: *mut __sk_buff) {
     let context = TcContext::new(skb);
-    let (link, egress) = (if HOOK < 2 { Link::Ethernet } else { Link::Ip }, HOOK & 1 == 1);
+    let (link, egress, contained) =
+        (if HOOK & 2 == 0 { Link::Ethernet } else { Link::Ip }, HOOK & 1 == 1, HOOK & 4 == 4);
     let frame = SkBuff::new(&context.skb);
     // The places of a per-CPU array are always there.
-    if let Some(ledger) = maps::LEDGER.get_ptr_mut(ledger::place(frame.ifindex())) {
+    if let Some(place) = place::of(&frame, contained)
+        && let Some(ledger) = maps::LEDGER.get_ptr_mut(place.ledger)
+    {
         // SAFETY: this CPU's own element; classifiers run with bottom halves disabled, so none interrupts another on one CPU.
         let ledger = unsafe { &mut *ledger };
-        let hook = slot::hook(frame.ifindex(), egress);
-        let (outcome, size) = account(&frame, link, hook, egress && frame.is_own(), ledger);
+        let (outcome, size) = account(&frame, link, &place, egress, ledger);
         ledger.record(outcome, size);
     }
 }
 
 #[inline(always)]
-fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut Ledger) -> (Outcome, Size) {
+fn account(frame: &SkBuff, link: Link, place: &Place, egress: bool, ledger: &mut Ledger) -> (Outcome, Size) {
     let Some(scratch) = maps::SCRATCH.get_ptr_mut(0) else {
         return (Outcome::TableBusy, wire::size(frame.length(), 0, 0, 0));
     };
@@ -146,10 +178,11 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
         ledger.super_packets += 1;
     }
     let size = wire::size(headers.ip_bytes, headers.header_bytes, frame.segments(), segment_size);
-    follow_fragments(headers, ledger);
+    follow_fragments(headers, place.mask, ledger);
     let side;
     (*key, side) = FlowKey::new(headers);
-    if let Some(outcome) = select::ignored(key, headers, frame.ifindex()) {
+    key.apart(place.mask);
+    if let Some(outcome) = select::ignored(key, headers, place.number) {
         return (outcome, size);
     }
     let headers = &*headers;
@@ -159,16 +192,17 @@ fn account(frame: &SkBuff, link: Link, hook: slot::Hook, own: bool, ledger: &mut
         key,
         side,
         initiator: initiator::of_first_packet(headers, side),
-        own,
+        own: egress && frame.is_own(),
         size,
-        hook,
+        hook: slot::hook(place.number, egress),
         // SAFETY: a helper without arguments.
         now: unsafe { bpf_ktime_get_boot_ns() },
     };
     let mut seen = picks::Seen { first_seen: packet.now, before: 0 };
     let outcome = table::add(&mut packet, &mut seen, ledger);
     if outcome == Outcome::Accounted && packet.room == table::Room::Own {
-        picks::look_at(frame, headers, packet.key, side, &seen, link, packet.now);
+        let of = picks::Of { key: packet.key, side, seen: &seen, link, interface: place.number };
+        picks::look_at(frame, headers, &of, packet.now);
     }
     (outcome, size)
 }
@@ -182,11 +216,12 @@ fn forget() {
 
 /// Gives a later fragment the ports of the first one.
 #[inline(always)]
-fn follow_fragments(headers: &mut Headers, ledger: &mut Ledger) {
+fn follow_fragments(headers: &mut Headers, mask: u64, ledger: &mut Ledger) {
     if headers.fragment == Fragment::Whole {
         return;
     }
-    let key = FragmentKey::new(headers, headers.fragment_id);
+    let mut key = FragmentKey::new(headers, headers.fragment_id);
+    key.apart(mask);
     if headers.fragment == Fragment::First {
         let ports = maps::Ports { src: headers.src_port, dst: headers.dst_port };
         // Without it the later fragments are accounted without ports, and counted as such.

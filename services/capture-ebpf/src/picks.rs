@@ -49,9 +49,20 @@ pub fn may_want(headers: &Headers, before: u64) -> bool {
     unsafe { (&raw const PICKS_ON).read_volatile() != 0 && look(headers, before) != Look::No }
 }
 
+/// Whose a packet is, and where.
+pub struct Of<'a> {
+    pub key: &'a FlowKey,
+    pub side: Side,
+    pub seen: &'a Seen,
+    pub link: Link,
+    /// Number of the interface.
+    pub interface: u32,
+}
+
 /// Looks at a packet that was counted.
 #[inline(always)]
-pub fn look_at(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side, seen: &Seen, link: Link, now: u64) {
+pub fn look_at(frame: &SkBuff, headers: &Headers, of: &Of, now: u64) {
+    let Of { key, side, seen, link, interface } = *of;
     // SAFETY: a constant that is set before the program is loaded.
     if unsafe { (&raw const PICKS_ON).read_volatile() } == 0 {
         return;
@@ -69,8 +80,8 @@ pub fn look_at(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side, see
         Link::Ip => 1,
     };
     let link = link | u64::from(headers.tunnel.kind) << 8;
-    let (first_seen, ifindex, original, kind) = (seen.first_seen, frame.ifindex(), frame.length(), kind as u32);
-    pick(frame, &Head { key: *key, first_seen, now, ifindex, original, kind, link, captured: 0 });
+    let (first_seen, original, kind) = (seen.first_seen, frame.length(), kind as u32);
+    pick(frame, &Head { key: *key, first_seen, now, ifindex: interface, original, kind, link, captured: 0 });
 }
 
 #[inline(always)]

@@ -24,7 +24,7 @@ use weir_capture_common::{
 use crate::{
     frame::SkBuff,
     maps::{OWNERS, WAITING},
-    table,
+    place, table,
 };
 
 /// The cookie of the network namespace that is captured in.
@@ -125,7 +125,7 @@ fn look(context: &SkBuffContext, egress: bool) -> Option<()> {
         } else if (*sk).dst_port != 0 && now < (*owner).due {
             return None;
         }
-        let (key, side) = key(context, egress)?;
+        let (mut key, side) = key(context, egress)?;
         let peer = key.spread();
         if local.marks == 0 && !listens && peer == (*owner).peer && now < (*owner).due {
             return None;
@@ -135,9 +135,8 @@ fn look(context: &SkBuffContext, egress: bool) -> Option<()> {
         if (*owner).pid == 0 && (*sk).protocol == u32::from(TCP) {
             inherit(owner, sk);
         }
-        if !identify(&mut local, owner, sk, context, &key) {
-            return None;
-        }
+        key.apart(mask_of(owner, context, &key)?);
+        identify(&mut local, owner, sk, context);
         if let Some(facts) = find(&key) {
             tell(facts, side, &local);
         } else if egress {
@@ -183,20 +182,27 @@ fn key(context: &SkBuffContext, egress: bool) -> Option<(FlowKey, Side)> {
     Some((key, if egress { sender } else { sender.other() }))
 }
 
-/// Writes down whose socket it is; false = it may be of another network namespace that has the same addresses.
+/// What keeps the flow apart from the same addresses elsewhere; `None` = it may be of another network namespace that has the same addresses.
 #[inline(always)]
-unsafe fn identify(
-    local: &mut Local,
-    owner: *mut Owner,
-    sk: *mut bpf_sock,
-    context: &SkBuffContext,
-    key: &FlowKey,
-) -> bool {
+unsafe fn mask_of(owner: *const Owner, context: &SkBuffContext, key: &FlowKey) -> Option<u64> {
     // SAFETY: as the caller says; HOME is a constant that is set before the program is loaded.
     unsafe {
-        if is_loopback(key.a) && (*owner).netns != (&raw const HOME).read_volatile() {
-            return false;
+        let netns = (*owner).netns;
+        if netns == (&raw const HOME).read_volatile() {
+            return Some(0);
         }
+        match place::mask(netns, (*context.skb.skb).ifindex) {
+            None if is_loopback(key.a) => None,
+            mask => Some(mask.unwrap_or(0)),
+        }
+    }
+}
+
+/// Writes down whose socket it is.
+#[inline(always)]
+unsafe fn identify(local: &mut Local, owner: *mut Owner, sk: *mut bpf_sock, context: &SkBuffContext) {
+    // SAFETY: as the caller says.
+    unsafe {
         local.cgroup = bpf_sk_cgroup_id(sk.cast());
         local.cookie = bpf_get_socket_cookie(context.skb.skb.cast());
         local.marks |= SOCKET;
@@ -206,7 +212,6 @@ unsafe fn identify(
             local.marks |= PROCESS;
         }
     }
-    true
 }
 
 /// The facts of a flow that is in the table.

@@ -29,6 +29,7 @@ use crate::{
     interfaces::Selection,
     kernel::{Feature, Kernel, KernelTable, Life, Room, Share},
     metrics::{self, Sums},
+    namespaces::{self, Known, Namespaces},
     nat::Nat,
     picks::{Buffer, Rows},
     privileges,
@@ -58,6 +59,10 @@ pub struct Capture {
     recorder: Option<Recorder>,
     seed: u64,
     nat: Nat,
+    namespaces: Option<Namespaces>,
+    /// Why namespaces that are wanted cannot be entered.
+    shut: Option<String>,
+    known: Known,
 }
 
 /// What was counted in one life, when all of it is reported: `seen = accounted + ignored + lost` and `accounted = reported`.
@@ -73,6 +78,8 @@ enum Order {
     Start(Sink, Health, Option<PathBuf>),
     Books(Rows),
     Select(Selection),
+    /// Interfaces in containers, number and name: those that are attached to, and those that will be as soon as this is answered.
+    Contained(Vec<(u32, String)>, SyncSender<()>),
     Resize(Sizing),
     Stop,
 }
@@ -87,7 +94,12 @@ impl Capture {
     /// that are there already it is told `before`.
     pub fn load(config: &Config, before: &Processes) -> Result<Self, Error> {
         let (mut kernel, mut table) = Kernel::load(
-            Room { max_flows: config.max_flows, overflow_buffer: config.overflow_buffer, pin: config.pin.clone() },
+            Room {
+                max_flows: config.max_flows,
+                overflow_buffer: config.overflow_buffer,
+                pin: config.pin.clone(),
+                contained: config.container_namespaces,
+            },
             &config.plan()?,
         )?;
         kernel.learn_executables(before);
@@ -118,12 +130,21 @@ impl Capture {
         let nat_of_rows = nat.clone();
         let sizing = Sizing::of(config);
         let (orders, inbox) = sync_channel(ORDERS);
+        let known = Known::default();
+        let (namespaces, shut) = match kernel.take_contained(config.hook, config.tcx_order) {
+            Ok(contained) => {
+                let start = |contained| Namespaces::start(contained, known.clone(), tell(orders.clone()));
+                (contained.map(start).transpose()?, None)
+            }
+            Err(reason) => (None, Some(reason)),
+        };
+        let known_inside = known.clone();
         let thread = std::thread::Builder::new()
             .name("weir-capture".into())
             .spawn(move || {
                 privileges::keep_for_capturing()?;
                 let Ok(Order::Start(sink, health, path)) = inbox.recv() else { return Ok(Totals::default()) };
-                let attachments = Attachments::new(health);
+                let attachments = Attachments::new(health, known_inside);
                 let mut checkpoint = path.map(Checkpoint::open);
                 if let (Some(_), Some(checkpoint)) = (earlier, &mut checkpoint) {
                     // The programs have counted meanwhile.
@@ -154,11 +175,15 @@ impl Capture {
                 .run(&inbox, tick)
             })
             .map_err(|source| Error::System { what: "start a thread", source })?;
-        Ok(Self { orders, thread, picks, recorder, seed, nat: nat_of_rows })
+        Ok(Self { orders, thread, picks, recorder, seed, nat: nat_of_rows, namespaces, shut, known })
     }
 
     /// Begins to report; `health` is told whether anything is captured on; the file `checkpoint` tells the next life how far this one got.
     pub fn start(&self, sink: Sink, health: Health, checkpoint: Option<PathBuf>) -> Result<(), Ended> {
+        if let Some(reason) = &self.shut {
+            metrics::feature(namespaces::FEATURE, false);
+            warn!(feature = namespaces::FEATURE, hook = "tcx", reason, "not available: records do not tell it");
+        }
         self.orders.send(Order::Start(sink, health, checkpoint)).map_err(|_| Ended)
     }
 
@@ -189,8 +214,17 @@ impl Capture {
         self.nat.clone()
     }
 
-    /// Attaches to these interfaces, and to no others.
+    /// What is known of interfaces in containers.
+    #[must_use]
+    pub fn known_inside(&self) -> Known {
+        self.known.clone()
+    }
+
+    /// Attaches to these interfaces, and to no others but those in containers.
     pub fn select(&self, selection: Selection) -> Result<(), Ended> {
+        if let Some(namespaces) = &self.namespaces {
+            namespaces.captured(selection.present.iter().map(|interface| interface.index).collect());
+        }
         self.orders.send(Order::Select(selection)).map_err(|_| Ended)
     }
 
@@ -207,6 +241,10 @@ impl Capture {
 
     /// Detaches, reports what the table holds, and returns the totals. Blocks for some milliseconds.
     pub fn stop(self) -> Result<Totals, Error> {
+        // First, because it waits for the other one.
+        if let Some(namespaces) = self.namespaces {
+            namespaces.stop();
+        }
         // A thread that has ended needs no order.
         let _ended = self.orders.send(Order::Stop);
         self.thread.join().map_err(|_| Error::System {
@@ -214,6 +252,14 @@ impl Capture {
             source: std::io::Error::other("panic"),
         })?
     }
+}
+
+/// Tells the capturing thread of interfaces in containers, and waits until it knows them.
+fn tell(orders: SyncSender<Order>) -> namespaces::Tell {
+    Box::new(move |interfaces| {
+        let (done, told) = sync_channel(1);
+        orders.send(Order::Contained(interfaces, done)).is_ok() && told.recv().is_ok()
+    })
 }
 
 fn policy(config: &Config) -> Policy {
@@ -261,6 +307,13 @@ impl Thread {
                     self.attachments.follow(&mut self.kernel, &mut self.table, selection);
                     self.books.open(&self.attachments.current(), now);
                     self.look_back();
+                }
+                Ok(Order::Contained(interfaces, done)) => {
+                    let now = self.keep_books()?;
+                    self.attachments.contain(&mut self.kernel, &mut self.table, &interfaces);
+                    self.books.open(&named(interfaces), now);
+                    // Who waits for it may be gone.
+                    let _gone = done.try_send(());
                 }
                 Ok(Order::Resize(sizing)) => {
                     self.sizing = sizing;
@@ -409,6 +462,7 @@ impl Thread {
             clock,
             seed: self.seed,
             interface: &|index| attachments.name(index),
+            inside: &|number| attachments.inside(number),
             executable: &|pid| kernel.executable(pid),
             drop_reason: kernel.features().has(Feature::Drops).then_some(&drop_reason),
             reset_reason: &|reason| kernel.reset_reason(reason),
@@ -476,6 +530,10 @@ impl Batch<'_> {
             self.books.unpublished(sums);
         }
     }
+}
+
+fn named(interfaces: Vec<(u32, String)>) -> Vec<(String, u32)> {
+    interfaces.into_iter().map(|(number, name)| (name, number)).collect()
 }
 
 fn utc_us() -> Result<u64, Error> {

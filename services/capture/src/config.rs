@@ -84,6 +84,10 @@ pub struct Config {
     /// Place among the programs of others: what the first one sees may still be dropped by another, the last one sees what is left
     #[arg(long, env = "WEIR_CAPTURE_TCX_ORDER", value_name = "ORDER", default_value = "first")]
     pub tcx_order: Order,
+    /// Whether to capture in the network namespaces of this host's containers, too: on what no interface here shows, their loopback and
+    /// devices that were moved into them. Needs `CAP_SYS_ADMIN`, `CAP_SYS_PTRACE`, TCX (Linux 6.6), and to see the host's processes
+    #[arg(long, env = "WEIR_CAPTURE_CONTAINER_NAMESPACES", value_name = "BOOL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
+    pub container_namespaces: bool,
     /// Whether packets may be recorded when query-api asks for it: `POST /api/v1/captures/live`. Needs `CAP_NET_RAW` and NATS
     #[arg(long, env = "WEIR_CAPTURE_ON_DEMAND", value_name = "BOOL", default_value_t = false, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set)]
     pub on_demand: bool,

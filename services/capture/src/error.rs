@@ -15,6 +15,11 @@ pub enum Error {
         "--on-demand needs the capability CAP_NET_RAW too: run as root, or `setcap cap_bpf,cap_net_admin,cap_perfmon,cap_net_raw+ep` on weir-capture"
     )]
     MissingRightToRecord,
+    /// The network namespaces of containers cannot be entered.
+    #[error(
+        "--container-namespaces needs the capability {0} too: run as root, or `setcap cap_bpf,cap_net_admin,cap_perfmon,cap_sys_admin,cap_sys_ptrace+ep` on weir-capture"
+    )]
+    MissingRightToEnter(&'static str),
     /// The kernel lacks what the programs need.
     #[error("capturing needs Linux 5.15 or later, this is {0}")]
     KernelTooOld(String),
@@ -54,6 +59,9 @@ impl Error {
     /// Whether this host cannot capture at all, as opposed to a failure while it did.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::MissingRight(_) | Self::MissingRightToRecord | Self::KernelTooOld(_))
+        matches!(
+            self,
+            Self::MissingRight(_) | Self::MissingRightToRecord | Self::MissingRightToEnter(_) | Self::KernelTooOld(_)
+        )
     }
 }

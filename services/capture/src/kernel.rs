@@ -1,6 +1,7 @@
 //! The kernel's side: loads the programs, attaches them to interfaces, and gives access to what they count.
 
 mod btf;
+mod contained;
 mod cost;
 mod earlier;
 mod features;
@@ -29,14 +30,16 @@ use weir_capture_common::{
     spill::Spill,
 };
 
+pub use contained::{Contained, Inside};
 pub use cost::Cost;
+pub(crate) use features::network_namespace;
 pub use features::{Feature, Features};
 pub use pins::{Life, Share, WORDS};
 pub use table::{KernelTable, Next, Sizes};
 
 use pins::{HandedOn, Pins};
 
-use nested::Nested;
+use nested::{Attributes, Nested, bpf};
 use place::Place;
 use table::Places;
 
@@ -122,6 +125,7 @@ pub struct Kernel {
     place: Place,
     reasons: BTreeMap<u32, String>,
     resets: BTreeMap<u32, String>,
+    contained: Option<Contained>,
     handed_on: Option<HandedOn>,
     pins: Option<Pins>,
 }
@@ -135,6 +139,8 @@ pub struct Room {
     pub overflow_buffer: u32,
     /// Directory of a BPF file system for what outlives the process.
     pub pin: Option<PathBuf>,
+    /// Whether interfaces in the network namespaces of containers are captured on, too.
+    pub contained: bool,
 }
 
 /// A program on both directions of one interface; detached when dropped.
@@ -168,10 +174,10 @@ unsafe impl Pod for LedgerValue {}
 impl Kernel {
     /// Loads the programs with room for flows that `plan` accepts, and returns them with the flow table.
     pub fn load(room: Room, plan: &Plan) -> Result<(Self, KernelTable), Error> {
-        let Room { max_flows, overflow_buffer, pin } = room;
+        let Room { max_flows, overflow_buffer, pin, contained } = room;
         let sizes = Sizes::of(max_flows);
-        let (types, home) = (features::Types::read(), features::network_namespace());
-        let kind = (OBJECT, overflow_buffer, plan.names(), home);
+        let (types, home) = (features::Types::read(), network_namespace());
+        let kind = (OBJECT, overflow_buffer, plan.names(), home, contained);
         let pins = pin.map(|base| Pins::open(&base, kind)).transpose()?;
         let mut loader = EbpfLoader::new();
         for (name, path) in pins.iter().flat_map(Pins::maps) {
@@ -188,6 +194,11 @@ impl Kernel {
         loader.override_global(names::RECENT_MASK, &recent_mask, true);
         let spill_on = u32::from(overflow_buffer > 0);
         loader.override_global(names::SPILL_ON, &spill_on, true);
+        let (masks_on, ledgers) = if contained { (1u32, ledger::ALL_LEDGERS) } else { (0, ledger::LEDGERS) };
+        loader.override_global(names::MASKS_ON, &masks_on, true).map_max_entries(names::LEDGER, ledgers);
+        if !contained {
+            loader.map_max_entries(names::MASKS, 1);
+        }
         if overflow_buffer > 0 {
             loader.map_max_entries(names::SPILLED, overflow_buffer);
         }
@@ -215,6 +226,7 @@ impl Kernel {
         for program in [names::ETHERNET_INGRESS, names::ETHERNET_EGRESS, names::IP_INGRESS, names::IP_EGRESS] {
             classifier(&mut object, program)?.load().map_err(|source| Error::Program { program, source })?;
         }
+        let contained = contained.then(|| Contained::load(&mut object)).transpose()?;
         let features = features::attach(&mut object, &types);
         let kernel = Self {
             object,
@@ -230,6 +242,7 @@ impl Kernel {
             place: Place::new(Hook::Auto, Order::First),
             reasons: types.reasons,
             resets: types.resets,
+            contained,
             handed_on,
             pins,
         };
@@ -256,7 +269,7 @@ impl Kernel {
         };
         let shares = handed_on.shares()?;
         // What is counted there belongs into the sums, also where nothing is attached any more.
-        self.places.extend(0..ledger::LEDGERS);
+        self.places.extend(0..if self.contained.is_some() { ledger::ALL_LEDGERS } else { ledger::LEDGERS });
         let counted = self.ledgers()?;
         self.places =
             counted.iter().filter(|(_, ledger)| *ledger != Ledger::default()).map(|(place, _)| *place).collect();
@@ -276,10 +289,28 @@ impl Kernel {
         self.place = Place::new(hook, order);
     }
 
+    /// What attaches in other network namespaces, once, at such a place as here; `None` = nobody wants it, or the reason why it cannot be done.
+    pub(crate) fn take_contained(&mut self, hook: Hook, order: Order) -> Result<Option<Contained>, String> {
+        let Some(mut contained) = self.contained.take() else { return Ok(None) };
+        contained.stand(hook, order).map(|()| Some(contained))
+    }
+
+    /// These interfaces are not attached to any more, and never will be again.
+    pub(crate) fn forget(&mut self, gone: &[u32]) {
+        for number in gone {
+            self.interfaces.forget(*number);
+        }
+    }
+
+    /// Makes an interface known that another thread is about to attach to.
+    pub(crate) fn learn(&mut self, number: u32, name: &str) -> Result<(), Error> {
+        self.places.insert(ledger::place(number));
+        self.interfaces.learn(number, name)
+    }
+
     /// Attaches to both directions of an interface, named as it is at this moment in the network namespace of the calling thread.
     pub fn attach(&mut self, interface: &str, index: u32, link: Link) -> Result<Attachment, Error> {
-        self.interfaces.learn(index, interface)?;
-        self.places.insert(ledger::place(index));
+        self.learn(index, interface)?;
         let (ingress, egress) = match link {
             Link::Ethernet => (names::ETHERNET_INGRESS, names::ETHERNET_EGRESS),
             Link::Ip => (names::IP_INGRESS, names::IP_EGRESS),

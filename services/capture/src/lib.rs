@@ -14,6 +14,8 @@
 //! Beside that the kernel picks packets that may name what a flow is about; [`picks`] dissects them into rows of their own, and into the names of
 //! flows.
 //!
+//! What stays inside a container its own network namespace shows: where the operator allows it, [`namespaces`] attaches there, too.
+//!
 //! Packets themselves leave the host only where the operator allows it and somebody asks: [`demand`] records them for a while.
 //!
 //! What became of all packets is told as records, too (`books`). A packet is lost where the ledger says so (the table is full), where the spool says so (it is full), or with the process: when it is
@@ -32,6 +34,7 @@ pub mod interfaces;
 pub mod kernel;
 pub mod live;
 pub mod metrics;
+pub mod namespaces;
 mod nat;
 mod output;
 pub mod picks;
@@ -50,13 +53,14 @@ use capture::Capture;
 
 /// Loads the kernel program and gives up every right that is not needed any more. Call it before the process has threads.
 pub fn prepare(config: &Config) -> Result<Capture, Error> {
-    privileges::check(config.on_demand)?;
+    let more = privileges::More::of(config);
+    privileges::check(more)?;
     // What others execute is not shown any more without the rights that go.
     let before = processes::Processes::read();
-    privileges::keep_for_loading(config.on_demand)?;
+    privileges::keep_for_loading(more)?;
     let capture = Capture::load(config, &before)?;
     privileges::keep_nothing()?;
-    privileges::forbid_the_rest()?;
+    privileges::forbid_the_rest(more)?;
     Ok(capture)
 }
 
@@ -65,7 +69,7 @@ const LOOPBACK: u32 = 1;
 
 /// Whether capturing can work here: loads the program into the kernel and attaches it to the loopback interface for a moment.
 pub fn check() -> Result<(), Error> {
-    privileges::check(false)?;
+    privileges::check(privileges::More::default())?;
     let (mut kernel, _table) =
         kernel::Kernel::load(kernel::Room { max_flows: 1, ..kernel::Room::default() }, &select::Plan::default())?;
     let _attached = kernel.attach("lo", LOOPBACK, weir_capture_common::dissect::Link::Ethernet)?;

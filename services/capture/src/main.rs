@@ -10,7 +10,9 @@ const UNAVAILABLE: u8 = 69;
 fn main() -> ExitCode {
     let config = config::load();
     if config.check {
-        return match weir_capture::privileges::check(config.on_demand).and_then(|()| weir_capture::check()) {
+        return match weir_capture::privileges::check(weir_capture::privileges::More::of(&config))
+            .and_then(|()| weir_capture::check())
+        {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(error, UNAVAILABLE),
         };

@@ -87,7 +87,8 @@ impl Nat {
     pub(crate) fn tell(&self, flows: &mut [Flow], clock: Clock) {
         let mut known = self.lock();
         known.catch_up(true);
-        for flow in flows {
+        // Those with addresses of a container are not of this conntrack.
+        for flow in flows.iter_mut().filter(|flow| flow.network_namespace == 0) {
             known.name(flow, clock);
         }
     }

@@ -43,7 +43,16 @@ pub async fn run_told(config: Config, mut capture: Capture, context: Context, to
     let checkpoint = destination.is_nats().then(|| config.service.data_dir.join("capture.checkpoint"));
     let known = Arc::new(Known::default());
     let picks = capture.take_picks();
-    let start = |buffer| Picks::start(buffer, capture.seed(), capture.nat(), Arc::clone(&known), destination.rows());
+    let start = |buffer| {
+        Picks::start(
+            buffer,
+            capture.seed(),
+            capture.nat(),
+            capture.known_inside(),
+            Arc::clone(&known),
+            destination.rows(),
+        )
+    };
     let picks = picks.map(start);
     let picks = picks.transpose().context("cannot start a thread")?;
     let who = Arc::new(Who::default());

@@ -1,10 +1,14 @@
 //! Capabilities: checked before they are needed, given up as soon as they are not.
 
+use std::collections::BTreeMap;
+
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::utsname::uname;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
-use crate::Error;
+use crate::{Config, Error};
 
 /// What loading needs: maps and programs, attaching, and reading kernel memory through the context.
 const LOADING: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
@@ -55,8 +59,29 @@ const FIRST_KERNEL: (u32, u32) = (5, 15);
 /// What the thread that records on demand needs for ever: to open packet sockets.
 const RECORDING: Capability = Capability::CAP_NET_RAW;
 
-/// Whether this process may capture on this kernel, as far as that can be told without trying; `on_demand` = and record packets.
-pub fn check(on_demand: bool) -> Result<(), Error> {
+/// What the thread that enters the network namespaces of containers needs for ever: to enter them, to look for them below `/proc`, and to attach.
+const ENTERING: [Capability; 4] =
+    [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE, Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+
+/// What some want beside capturing on this host's interfaces, each of which needs more rights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct More {
+    /// To record packets.
+    pub recording: bool,
+    /// To enter the network namespaces of containers.
+    pub entering: bool,
+}
+
+impl More {
+    /// As the options say.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self { recording: config.on_demand, entering: config.container_namespaces }
+    }
+}
+
+/// Whether this process may capture on this kernel, as far as that can be told without trying; and what else is wanted.
+pub fn check(more: More) -> Result<(), Error> {
     let release = uname().map_err(|error| system("read the kernel's version", error.into()))?;
     let release = release.release().to_string_lossy();
     if version(&release).is_some_and(|version| version < FIRST_KERNEL) {
@@ -71,15 +96,20 @@ pub fn check(on_demand: bool) -> Result<(), Error> {
             return Err(Error::MissingRight(name));
         }
     }
-    if on_demand && !held.contains(&RECORDING) {
+    if more.recording && !held.contains(&RECORDING) {
         return Err(Error::MissingRightToRecord);
+    }
+    for (capability, name) in ENTERING.iter().zip(["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]) {
+        if more.entering && !held.contains(capability) {
+            return Err(Error::MissingRightToEnter(name));
+        }
     }
     Ok(())
 }
 
-/// Gives up everything but what loading needs, for this thread and those that it starts from now on; `on_demand` = and what the thread
-/// that records needs, which takes it over.
-pub fn keep_for_loading(on_demand: bool) -> Result<(), Error> {
+/// Gives up everything but what loading needs, for this thread and those that it starts from now on; and what the threads for `more` need, which
+/// take it over.
+pub fn keep_for_loading(more: More) -> Result<(), Error> {
     // Without it a program that this process starts could get rights that it has not.
     // SAFETY: no pointers.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
@@ -96,8 +126,11 @@ pub fn keep_for_loading(on_demand: bool) -> Result<(), Error> {
         // An older way to hold the same rights.
         keep.insert(Capability::CAP_SYS_ADMIN);
     }
-    if on_demand {
+    if more.recording {
         keep.insert(RECORDING);
+    }
+    if more.entering {
+        keep.extend(ENTERING);
     }
     shrink(&keep)
 }
@@ -105,6 +138,11 @@ pub fn keep_for_loading(on_demand: bool) -> Result<(), Error> {
 /// As [`keep_for_loading`], down to what recording needs.
 pub fn keep_for_recording() -> Result<(), Error> {
     shrink(&CapsHashSet::from([RECORDING]))
+}
+
+/// As [`keep_for_loading`], down to what entering namespaces needs.
+pub fn keep_for_entering() -> Result<(), Error> {
+    shrink(&CapsHashSet::from(ENTERING))
 }
 
 /// As [`keep_for_loading`], down to what capturing needs.
@@ -123,9 +161,15 @@ pub fn keep_nothing() -> Result<(), Error> {
 }
 
 /// Forbids what no part of the service ever does and who takes it over would like to: to start programs, to look into other processes, to
-/// change mounts, namespaces, clocks and the kernel itself. For all threads, for ever.
-pub fn forbid_the_rest() -> Result<(), Error> {
-    let rules = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+/// change mounts, namespaces, clocks and the kernel itself. For all threads, for ever. With [`More::entering`] a thread that has the right to may
+/// enter network namespaces, and no others.
+pub fn forbid_the_rest(more: More) -> Result<(), Error> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    if more.entering {
+        let network = u64::from(libc::CLONE_NEWNET.cast_unsigned());
+        let other = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, network).map_err(seccomp)?;
+        rules.insert(libc::SYS_setns, vec![SeccompRule::new(vec![other]).map_err(seccomp)?]);
+    }
     let architecture = std::env::consts::ARCH.try_into().map_err(seccomp)?;
     let refusal = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refusal, architecture).map_err(seccomp)?;

@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use weir_capture_common::{
+    contained::is_contained,
     facts::{Local, PROCESS, Tunnel, reset, tunnel},
     flow::Address,
     flow::FlowKey,
@@ -13,6 +14,7 @@ use weir_proto::{Flow, ResetBy};
 use crate::{
     clock::Clock,
     drain::{Interval, Story},
+    namespaces::Inside,
 };
 
 /// What a record needs beside the interval.
@@ -23,6 +25,8 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Name of an interface by its index; empty = not known any more.
     pub interface: &'a dyn Fn(u32) -> String,
+    /// What keeps the flows of a [contained](weir_capture_common::contained) interface apart, by its number; `None` = not known any more.
+    pub inside: &'a dyn Fn(u32) -> Option<Inside>,
     /// Path of what a process executes; empty = not known.
     pub executable: &'a dyn Fn(u32) -> String,
     /// The kernel's name for a reason to drop a packet; `None` = this kernel does not tell what it drops.
@@ -34,11 +38,17 @@ pub struct Context<'a> {
 /// Makes the record.
 #[must_use]
 pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
-    let key = interval.key.inside(interval.story.tunnel.kind);
+    let mut key = interval.key;
+    let inside =
+        if is_contained(interval.ifindex) { (context.inside)(interval.ifindex) } else { Some(Inside::default()) };
+    let Inside { mask, namespace } = inside.unwrap_or_default();
+    // All that had no room, by protocol and port; and what a life before has left of a container: nobody knows its addresses.
+    let nameless = key.is_overflow() || inside.is_none();
+    key.apart(mask);
+    let key = key.inside(interval.story.tunnel.kind);
     let (mut src, src_port) = key.end(interval.initiator);
     let (mut dst, dst_port) = key.end(interval.initiator.other());
-    if key.is_overflow() {
-        // All that had no room, by protocol and port.
+    if nameless {
         (src, dst) = (Address::default(), Address::default());
     }
     let protocol = key.protocol();
@@ -62,6 +72,7 @@ pub fn flow(interval: &Interval, context: &Context<'_>) -> Flow {
         tcp_flags_tx: u32::from(interval.tx.tcp_flags),
         tcp_flags_rx: u32::from(interval.rx.tcp_flags),
         end_reason: interval.end_reason.into(),
+        network_namespace: if mask == 0 { 0 } else { namespace },
         ..Flow::default()
     };
     tell(&mut flow, &interval.story, context);
@@ -161,6 +172,7 @@ pub fn flow_id(key: &FlowKey, flow_start: u64, seed: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use weir_capture_common::{
+        contained::CONTAINED,
         dissect::Headers,
         flow::{Address, FlowKey},
     };
@@ -190,6 +202,7 @@ mod tests {
             clock: Clock::sample().unwrap(),
             seed: 1,
             interface: &|index| format!("if{index}"),
+            inside: &|number| (number % 2 == 0).then_some(Inside { mask: 0x5eed, namespace: 4_026_532_281 }),
             executable: &|pid| format!("/bin/{pid}"),
             drop_reason: Some(&|reason| format!("R{reason}")),
             reset_reason: &|reason| format!("S{reason}"),
@@ -237,6 +250,21 @@ mod tests {
         assert_eq!(told(2, 20, reset::taken(src)), (ResetBy::Dst, true, String::new()));
         assert_eq!(told(2, 20, reset::sent(dst) | reset::taken(src)), (ResetBy::Dst, true, "S9".to_owned()));
         assert_eq!(told(4, 4, reset::sent(dst)), (ResetBy::Both, true, "S9".to_owned()));
+    }
+
+    #[test]
+    fn a_flow_inside_a_container_has_its_own_addresses_back() {
+        let mut inside = interval(headers(6, 50000, 443), 10, 10);
+        let known = record(&inside);
+        inside.ifindex = CONTAINED;
+        inside.key.apart(0x5eed);
+        let apart = record(&inside);
+        assert_eq!((apart.src_ip_high, apart.dst_ip_high), (known.src_ip_high, known.dst_ip_high));
+        assert_eq!((apart.network_namespace, known.network_namespace), (4_026_532_281, 0));
+        assert_ne!(apart.flow_id, known.flow_id);
+        inside.ifindex = CONTAINED | 1;
+        let forgotten = record(&inside);
+        assert_eq!((forgotten.src_ip_high, forgotten.dst_ip_high, forgotten.tx_packets), (0, 0, 2));
     }
 
     fn headers(protocol: u8, src_port: u16, dst_port: u16) -> Headers {

@@ -187,6 +187,14 @@ impl InterfaceAnswers {
             .fold(0_u64, |answers, (bit, question)| answers | u64::from(Atom::names(question, name)) << bit);
         self.map.insert(index, answers, 0).map_err(refused(names::SELECT_INTERFACES))
     }
+
+    /// An interface is gone, and its number with it.
+    pub(crate) fn forget(&mut self, number: u32) {
+        if !self.questions.is_empty() {
+            // It fails where it was never learned.
+            let _unknown = self.map.remove(&number);
+        }
+    }
 }
 
 /// The filter that three options make together: one that includes, one that excludes, and addresses of which one must be an end.

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::net::if_::if_nametoindex;
 use tracing::{info, warn};
+use weir_capture_common::contained::is_contained;
 use weir_service::Health;
 
 use crate::{
     interfaces::{Interface, Selection},
     kernel::{Attachment, Kernel, KernelTable},
     metrics,
+    namespaces::{Inside, Known},
 };
 
 /// Condition of readiness: something is captured on.
@@ -24,16 +26,21 @@ pub(super) struct Attachments {
     waiting: BTreeMap<u32, (Interface, String)>,
     missing: BTreeSet<String>,
     names: BTreeMap<u32, String>,
+    /// In containers: another thread attaches to them.
+    contained: BTreeSet<u32>,
+    inside: Known,
 }
 
 impl Attachments {
-    pub(super) fn new(health: Health) -> Self {
+    pub(super) fn new(health: Health, inside: Known) -> Self {
         let mut this = Self {
             health,
             attached: BTreeMap::new(),
             waiting: BTreeMap::new(),
             missing: BTreeSet::new(),
             names: BTreeMap::new(),
+            contained: BTreeSet::new(),
+            inside,
         };
         this.tell();
         this
@@ -75,6 +82,23 @@ impl Attachments {
         true
     }
 
+    /// Interfaces in containers, number and name, are about to be attached to, or are; what is not among them any more is detached.
+    pub(super) fn contain(&mut self, kernel: &mut Kernel, table: &mut KernelTable, interfaces: &[(u32, String)]) {
+        let now: BTreeSet<u32> = interfaces.iter().map(|(number, _)| *number).collect();
+        let gone: Vec<u32> = self.contained.difference(&now).copied().collect();
+        if !gone.is_empty() {
+            table.disown(&gone);
+        }
+        for (number, name) in interfaces.iter().filter(|(number, _)| !self.contained.contains(number)) {
+            if let Err(error) = kernel.learn(*number, name) {
+                // Then no filter that asks for its name accepts it.
+                warn!(error = &error as &dyn std::error::Error, interface = name, "cannot answer for this interface");
+            }
+        }
+        kernel.forget(&gone);
+        self.contained = now;
+    }
+
     /// Detaches from everything.
     pub(super) fn clear(&mut self) {
         for (_, (interface, _)) in std::mem::take(&mut self.attached) {
@@ -87,8 +111,16 @@ impl Attachments {
         self.attached.iter().map(|(index, (interface, _))| (interface.name.clone(), *index)).collect()
     }
 
+    /// What keeps the flows of an interface in a container apart; `None` = not known.
+    pub(super) fn inside(&self, number: u32) -> Option<Inside> {
+        self.inside.inside(number)
+    }
+
     /// The interface's name, or its last one; empty = never known.
     pub(super) fn name(&self, index: u32) -> String {
+        if is_contained(index) {
+            return self.inside.name(index);
+        }
         self.names.get(&index).cloned().unwrap_or_default()
     }
 

@@ -76,7 +76,8 @@ impl Who {
             return;
         }
         let mut state = self.state();
-        for flow in flows {
+        // What has addresses of a container is not seen where packets are recorded.
+        for flow in flows.iter().filter(|flow| flow.network_namespace == 0) {
             let local = |process: &str, pid, cgroup| Local { process: named(process).into(), pid, cgroup };
             let src = local(&flow.src_process, flow.src_pid, flow.src_cgroup);
             let dst = local(&flow.dst_process, flow.dst_pid, flow.dst_cgroup);

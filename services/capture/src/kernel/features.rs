@@ -210,7 +210,7 @@ fn reasons(btf: &Btf, enumeration: &str, prefix: &str) -> BTreeMap<u32, String> 
 }
 
 /// Cookie of the network namespace of the calling thread; 0 = not known.
-pub(super) fn network_namespace() -> u64 {
+pub(crate) fn network_namespace() -> u64 {
     /// `SO_NETNS_COOKIE` (asm-generic/socket.h).
     const NETNS_COOKIE: libc::c_int = 71;
     let (mut cookie, mut length) = (0u64, size_of::<u64>() as libc::socklen_t);

@@ -31,7 +31,7 @@ pub(super) enum Kind {
 }
 
 /// `union bpf_attr`, as far as it is used here: commands give its first bytes a meaning each.
-type Attributes = [u64; 16];
+pub(super) type Attributes = [u64; 16];
 
 /// An array of maps. Programs look into it for the map that they use; after each change the kernel waits until none uses what was there before.
 pub(super) struct Nested {
@@ -128,7 +128,7 @@ fn address(word: &u32) -> u64 {
 /// # Safety
 ///
 /// The addresses in `attributes` are valid for what the command does with them.
-unsafe fn bpf(command: libc::c_int, attributes: &Attributes) -> io::Result<libc::c_int> {
+pub(super) unsafe fn bpf(command: libc::c_int, attributes: &Attributes) -> io::Result<libc::c_int> {
     // SAFETY: the kernel reads as many bytes as it is told of.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of::<Attributes>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }

@@ -23,7 +23,7 @@ use aya::{
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::{info, warn};
 use weir_capture_common::{
-    ledger::{Entry, LEDGERS, Outcome},
+    ledger::{ALL_LEDGERS, Entry, Outcome},
     names,
 };
 
@@ -94,7 +94,7 @@ impl HandedOn {
     /// Those that are not empty.
     pub(super) fn shares(&self) -> Result<Vec<(u32, Share)>, Error> {
         let mut shares = Vec::new();
-        for place in 0..LEDGERS {
+        for place in 0..ALL_LEDGERS {
             let words = self.shares.get(&place, 0).map_err(|source| Error::Map { map: SHARES, source })?;
             if words.iter().any(|word| *word != 0) {
                 shares.push((place, Share::from_words(&words)));
@@ -166,7 +166,7 @@ impl Pins {
     /// The maps of what this life hands on.
     pub(super) fn handed_on(&self) -> Result<HandedOn, Error> {
         let life = self.array::<[u64; LIFE_WORDS]>(LIFE, 1, 0)?;
-        let shares = self.array::<[u64; SHARE_WORDS]>(SHARES, LEDGERS, 0)?;
+        let shares = self.array::<[u64; SHARE_WORDS]>(SHARES, ALL_LEDGERS, 0)?;
         Ok(HandedOn { life: as_array(life, LIFE)?, shares: as_array(shares, SHARES)? })
     }
 

@@ -90,7 +90,7 @@ fn code(error: &TcError) -> Option<i32> {
     None
 }
 
-fn has_tcx() -> bool {
+pub(super) fn has_tcx() -> bool {
     let release = uname().map(|release| release.release().to_string_lossy().into_owned()).unwrap_or_default();
     crate::privileges::version(&release).is_none_or(|version| version >= FIRST_WITH_TCX)
 }

@@ -30,6 +30,8 @@ pub(super) struct Dissector {
     analyzer: Analyzer,
     packets: u64,
     seed: u64,
+    /// What keeps its flows apart in their keys; 0 = nothing: they are the host's.
+    mask: u64,
     known: Arc<Known>,
     flow_ids: Generations<Tuple, u64>,
     exchanges: Exchanges,
@@ -39,18 +41,18 @@ pub(super) struct Dissector {
 }
 
 impl Dissector {
-    pub(super) fn new(seed: u64, known: Arc<Known>) -> Self {
+    pub(super) fn new(seed: u64, mask: u64, known: Arc<Known>) -> Self {
         let flow_ids = Generations::new(MAX_FLOWS, Duration::from_mins(5));
         let (dns, tls, http) = (Vec::new(), Vec::new(), Vec::new());
         let exchanges = Exchanges::default();
-        Self { analyzer: analyzer(), packets: 0, seed, known, flow_ids, exchanges, dns, tls, http }
+        Self { analyzer: analyzer(), packets: 0, seed, mask, known, flow_ids, exchanges, dns, tls, http }
     }
 
     /// Takes a packet.
     pub(super) fn packet(&mut self, head: &Head, frame: &[u8], clock: Clock) {
         let now = clock.to_utc_us(head.now);
         let flow_id = record::flow_id(&head.key, head.first_seen, self.seed);
-        self.flow_ids.insert(tuple(head), flow_id, now);
+        self.flow_ids.insert(tuple(head, self.mask), flow_id, now);
         let app = match Kind::from_number(head.kind) {
             Some(Kind::Http) => "http",
             Some(Kind::Ssh) => "ssh",
@@ -65,7 +67,7 @@ impl Dissector {
         if head.kind == Kind::Http as u32
             && let Some(segment) = exchanges::segment(link_type, frame, original_length, head.link >> 8 != 0)
         {
-            self.exchanges.message(tuple(head), flow_id, now, &segment);
+            self.exchanges.message(tuple(head, self.mask), flow_id, now, &segment);
         }
         self.analyzer.packet(&Frame { time_us: now, link_type, data: frame, original_length, interface: 0 });
         self.packets += 1;
@@ -139,7 +141,8 @@ impl Dissector {
         );
         self.known.app(row.flow_id, "dns", now);
         let client = weir_proto::Ip::new(row.src_ip_high, row.src_ip_low).into();
-        for address in row.answers.iter().filter_map(|answer| known::address(answer)) {
+        // Of addresses that are apart nobody else should learn a name.
+        for address in row.answers.iter().filter(|_| self.mask == 0).filter_map(|answer| known::address(answer)) {
             self.known.address(client, address, &row.qname, now);
         }
         self.dns.push(row);
@@ -184,8 +187,10 @@ impl Dissector {
 const TCP: u32 = 6;
 const UDP: u32 = 17;
 
-fn tuple(head: &Head) -> Tuple {
-    let key = head.key.inside((head.link >> 8) as u32);
+fn tuple(head: &Head, mask: u64) -> Tuple {
+    let mut key = head.key;
+    key.apart(mask);
+    let key = key.inside((head.link >> 8) as u32);
     let end = |side| {
         let (Address { high, low }, port) = key.end(side);
         (high, low, port)
@@ -260,7 +265,7 @@ mod tests {
     #[test]
     fn an_exchange_is_a_row_of_the_kernels_flow_and_names_the_address() {
         let known = Arc::new(Known::default());
-        let mut dissector = Dissector::new(3, Arc::clone(&known));
+        let mut dissector = Dissector::new(3, 0, Arc::clone(&known));
         let clock = Clock::sample().unwrap();
         let (client, server) = ((CLIENT, 40_000), (SERVER, 53));
         let [query, response] = messages();
@@ -290,7 +295,7 @@ mod tests {
             packets in proptest::collection::vec(
                 (proptest::collection::vec(any::<u8>(), 0..80), 0..9u32, 0..3u64, 0..5u64, any::<u32>(), any::<bool>()), 0..30),
         ) {
-            let mut dissector = Dissector::new(3, Arc::default());
+            let mut dissector = Dissector::new(3, 0, Arc::default());
             let clock = Clock::sample().unwrap();
             let (client, server) = ((CLIENT, 40_000), (SERVER, 53));
             for (noise, kind, link, tunnel, original, back) in packets {
@@ -307,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_question_that_nobody_answers_is_a_row_in_the_end() {
-        let mut dissector = Dissector::new(3, Arc::default());
+        let mut dissector = Dissector::new(3, 0, Arc::default());
         let clock = Clock::sample().unwrap();
         let (client, server) = ((CLIENT, 40_000), (SERVER, 53));
         let question = head(client, server, Kind::Dns);

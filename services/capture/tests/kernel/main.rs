@@ -4,6 +4,7 @@
 
 mod alone;
 mod coexist;
+mod contained;
 mod demand;
 mod exact;
 mod frames;

@@ -38,13 +38,19 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn on(host: &Host, interface: &str) -> Self {
-        let config = config(&["--drain-ended", "100ms"]);
+        Self::on_with(host, interface, &[])
+    }
+
+    pub(crate) fn on_with(host: &Host, interface: &str, options: &[&str]) -> Self {
+        let config = config(&[&["--drain-ended", "100ms"], options].concat());
         let mut capture = host.run(move || Capture::load(&config, &Processes::read()).unwrap());
         let (publish, rows) = channel();
         let known = Arc::new(Known::default());
         let rows_of = Box::new(move |batch| publish.send(batch).is_ok());
         let buffer = capture.take_picks().expect("names are on");
-        let picks = Picks::start(buffer, capture.seed(), capture.nat(), Arc::clone(&known), rows_of).unwrap();
+        let picks =
+            Picks::start(buffer, capture.seed(), capture.nat(), capture.known_inside(), Arc::clone(&known), rows_of)
+                .unwrap();
         let (publish, flows) = channel();
         let names = picks.catch_up();
         let health = Health::default();

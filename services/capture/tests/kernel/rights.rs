@@ -9,7 +9,10 @@ use caps::{CapSet, Capability};
 
 use crate::{
     exact::pair,
-    support::{service::Service, skipped},
+    support::{
+        service::{Service, wait_for_metric},
+        skipped,
+    },
 };
 
 fn capture_without(right: Option<Capability>) -> Output {
@@ -126,6 +129,47 @@ fn with_packets_on_demand_one_thread_more_has_one_right() {
     let mut expected = [capturing, Capability::CAP_NET_RAW.bitmask()];
     expected.sort_unstable();
     assert_eq!(rights(&service), expected);
+    service.kill();
+}
+
+#[test]
+fn entering_containers_needs_two_rights_more_and_says_so() {
+    if skipped() {
+        return;
+    }
+    for (right, name) in [(Capability::CAP_SYS_ADMIN, "CAP_SYS_ADMIN"), (Capability::CAP_SYS_PTRACE, "CAP_SYS_PTRACE")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-capture"));
+        command.args(["--check", "--container-namespaces"]).env_clear();
+        // SAFETY: as above.
+        unsafe {
+            command.pre_exec(move || caps::drop(None, CapSet::Bounding, right).map_err(std::io::Error::other));
+        }
+        let output = command.output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(69), "{message}");
+        assert!(message.contains(name) && message.contains("setcap"), "{message}");
+    }
+}
+
+#[test]
+fn with_containers_namespaces_one_thread_more_has_what_it_takes_to_enter_them() {
+    if skipped() {
+        return;
+    }
+    let (a, _b) = pair();
+    let directory = tempfile::tempdir().unwrap();
+    let (service, address) = Service::start_with(&a, directory.path(), &["--container-namespaces"]);
+    // It has given up the rest before it does anything.
+    wait_for_metric(
+        &a,
+        &address,
+        "weir_capture_feature{feature=\"container_namespaces\",state=\"available\"} ",
+        |on| on == 1,
+    );
+    let capturing = CAPTURING.iter().map(Capability::bitmask).sum::<u64>();
+    let entering = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_PTRACE].iter().map(Capability::bitmask).sum::<u64>();
+    assert_eq!(rights(&service), [capturing, capturing | entering]);
     service.kill();
 }
 
