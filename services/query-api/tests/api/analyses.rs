@@ -157,6 +157,9 @@ async fn the_packets_of_a_filter_are_asked_for_by_its_flows() {
     let path = format!("/api/v1/captures/{id}/packets");
     let nobody = weir.get(&format!("{path}?flow_id=7")).send().await.unwrap();
     assert_eq!(problem(nobody).await, (503, "no-worker".into()));
+    let backwards =
+        weir.get(&format!("{path}?from=2024-01-02T00:00:00Z&to=2024-01-01T00:00:00Z")).send().await.unwrap();
+    assert_eq!(problem(backwards).await, (400, "invalid-parameter".into()));
 
     let mut questions = bus.questions(names::CARVE).await.unwrap();
     let worker = tokio::spawn(async move {
