@@ -444,7 +444,7 @@ impl Analyzer {
         self.finished = all;
         for exchange in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
-            self.watch.exchange(&exchange);
+            self.watch.exchange(self.summary.frames.packets, &exchange);
             self.records.push(Record::Dns(exchange));
         }
     }
