@@ -1,5 +1,7 @@
 //! Findings as people go through them: those of one kind together, the first ones in full.
 
+use std::cmp::Ordering;
+
 use crate::{Finding, Severity};
 
 /// Findings of one kind that stand in full; of the others a line says enough.
@@ -35,11 +37,37 @@ pub(crate) fn groups(findings: &[Finding]) -> Vec<Group<'_>> {
         }
     }
     for group in &mut groups {
+        group
+            .first
+            .sort_by(|a, b| (b.confidence, size(b)).partial_cmp(&(a.confidence, size(a))).unwrap_or(Ordering::Equal));
         if group.first.len() > IN_FULL + FEW {
             group.more = group.first.split_off(IN_FULL);
         }
     }
     groups
+}
+
+/// How much of its kind a finding is about: the first of these numbers that it has.
+fn size(finding: &Finding) -> f64 {
+    const NUMBERS: [&str; 16] = [
+        "retransmissions",
+        "attempts",
+        "resets",
+        "refused_logins",
+        "unacknowledged_ms",
+        "longest_ms",
+        "silence_ms",
+        "answer_bytes",
+        "sent_bytes",
+        "names",
+        "count",
+        "messages",
+        "times",
+        "hellos",
+        "connections",
+        "packets",
+    ];
+    NUMBERS.iter().find_map(|name| finding.evidence.get(*name)?.as_f64()).unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -71,6 +99,11 @@ mod tests {
             .iter()
             .map(|group| (group.severity.name(), group.kind.to_owned(), group.first.len(), group.more.len()))
             .collect();
+        let mut large = finding(Severity::Warning, "b");
+        large.evidence.insert("packets".into(), 7.into());
+        findings.push(large.clone());
+        assert_eq!(groups(&findings)[1].first[0], &large, "what is about most stands first");
+        findings.pop();
         let expected = [("critical", "a", 1, 0), ("warning", "b", 3, 6), ("warning", "a", 1, 0), ("info", "b", 5, 0)];
         assert_eq!(told, expected.map(|(severity, kind, first, more)| (severity, kind.to_owned(), first, more)));
     }

@@ -32,7 +32,7 @@ pub(super) fn findings(id: &str, title: &str, findings: &[Finding]) -> Markup {
 /// The findings of a kind after the first ones.
 fn more(group: &Group<'_>) -> Markup {
     html! {
-        li.more class=(group.severity.name()) { details {
+        li class=(format!("more {}", group.severity.name())) { details {
             summary { (count(group.more.len() as u64)) " more of the kind " code { (group.kind) } }
             div.table { table {
                 thead { tr { th scope="col" { "finding" } th scope="col" { "from (UTC)" } th scope="col" { "packets" } th scope="col" { "flow" } } }
