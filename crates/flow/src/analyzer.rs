@@ -463,7 +463,7 @@ impl Analyzer {
     fn settle_exchanges(&mut self) {
         for exchange in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
-            self.watch.exchange(&exchange);
+            self.watch.exchange(self.summary.frames.packets, &exchange);
             self.records.push(Record::Dns(exchange));
         }
     }

@@ -133,9 +133,9 @@ impl Watch {
         self.questions.query(frame, query);
     }
 
-    /// A DNS exchange ended.
-    pub(crate) fn exchange(&mut self, exchange: &Dns) {
-        self.questions.exchange(exchange);
+    /// A DNS exchange ended; where it has an answer, that is in `frame`.
+    pub(crate) fn exchange(&mut self, frame: u64, exchange: &Dns) {
+        self.questions.exchange(frame, exchange);
     }
 
     /// A TLS handshake ended.

@@ -9,6 +9,7 @@
 
 mod compare;
 mod csv;
+mod groups;
 pub mod health;
 mod html;
 mod markdown;

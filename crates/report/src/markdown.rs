@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use crate::groups::groups;
 use crate::remarks::{comments, remarks};
 use crate::text::{
-    bits_per_second, bytes, count, duration, figure, missing, moment, protocol, rcode, short, waited_for,
+    bits_per_second, bytes, count, counted, duration, figure, missing, moment, protocol, rcode, short, waited_for,
 };
 use crate::{Comparison, Finding, Report, Spread};
 
@@ -91,10 +92,23 @@ fn findings(out: &mut Markdown, title: &str, findings: &[Finding]) {
     if findings.is_empty() {
         return out.text("None.");
     }
+    for group in groups(findings) {
+        let (severity, kind) = (group.severity.name(), group.kind.replace('`', ""));
+        full(out, severity, &kind, &group.first);
+        if !group.more.is_empty() {
+            let _ = writeln!(out.0, "- {} more of the kind `{kind}` (**{severity}**)", count(group.more.len() as u64));
+        }
+        for finding in group.more {
+            let packet = finding.packets.first().map_or(String::new(), |packet| format!(" (packet {packet})"));
+            let _ = writeln!(out.0, "  - {}{packet}", escaped(&finding.summary));
+        }
+    }
+    out.0.push('\n');
+}
+
+fn full(out: &mut Markdown, severity: &str, kind: &str, findings: &[&Finding]) {
     for finding in findings {
-        let severity = finding.severity.name();
-        let summary = escaped(&finding.summary);
-        let _ = writeln!(out.0, "- **{severity}** `{}`: {summary}", finding.kind.replace('`', ""));
+        let _ = writeln!(out.0, "- **{severity}** `{kind}`: {}", escaped(&finding.summary));
         let _ = writeln!(out.0, "  - next: {}", escaped(&finding.next));
         if !finding.packets.is_empty() {
             let packets = finding.packets.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -105,7 +119,6 @@ fn findings(out: &mut Markdown, title: &str, findings: &[Finding]) {
             let _ = writeln!(out.0, "  - flows: {flows}");
         }
     }
-    out.0.push('\n');
 }
 
 fn traffic(out: &mut Markdown, report: &Report) {
@@ -193,7 +206,7 @@ fn tls(out: &mut Markdown, report: &Report) {
         return;
     }
     out.heading(2, "TLS");
-    out.text(&format!("{} client hellos.", count(report.tls.client_hellos)));
+    out.text(&format!("{}.", counted(report.tls.client_hellos, "client hello")));
     let names = report.tls.names.iter().map(|name| vec![name.value.clone(), count(name.count)]);
     out.table(&["server name", "hellos"], names);
 }
@@ -214,7 +227,7 @@ fn streams(out: &mut Markdown, report: &Report) {
 fn http(out: &mut Markdown, report: &Report) {
     let Some(http) = &report.http else { return };
     out.heading(2, "HTTP in clear text");
-    out.text(&format!("{} requests, {} without a response.", count(http.requests), count(http.unanswered)));
+    out.text(&format!("{}, {} without a response.", counted(http.requests, "request"), count(http.unanswered)));
     out.table(&["status", "count"], http.statuses.iter().map(|code| vec![code.value.to_string(), count(code.count)]));
     out.table(&["host", "requests"], http.hosts.iter().map(|host| vec![host.value.clone(), count(host.count)]));
     spreads(out, &[("latency", http.latency)]);

@@ -18,6 +18,11 @@ pub(crate) fn count(value: u64) -> String {
     text
 }
 
+/// 1 request, 2 requests
+pub(crate) fn counted(value: u64, what: &str) -> String {
+    format!("{} {what}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
 /// 1.5 MB; powers of 1000, as lines and disks are measured.
 pub(crate) fn bytes(value: f64) -> String {
     scaled(value, &["B", "kB", "MB", "GB", "TB", "PB"])

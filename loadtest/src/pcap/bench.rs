@@ -11,6 +11,7 @@ use super::whole;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Options {
     /// Packets of the mixed capture
     #[arg(long, default_value_t = PACKETS)]

@@ -125,7 +125,9 @@ impl Worker {
                 Ok(Outcome::Retried)
             }
             Ended::Transient(error) => {
-                let reason = format!("given up after {} attempts: {error:#}", message.delivered);
+                // The delivery after the last attempt is none.
+                let attempts = message.delivered.min(self.config.max_attempts);
+                let reason = format!("given up after {attempts} attempts: {error:#}");
                 self.bus.send(names::RECORDS_CAPTURES, &dead_letter(message, reason.clone())).await?;
                 self.fail(message, &state, &reason).await
             }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use weir_flow::Record;
 use weir_flow::findings::Severity;
 use weir_pcap_worker::analysis::{Analysis, Live, analyse};
-use weir_pcap_worker::capture_file::Limits;
+use weir_pcap_worker::capture_file::{CaptureFile, Limits, Progress};
 use weir_pcap_worker::report::{About, report};
 use weir_proto::Flow;
 
@@ -124,6 +124,28 @@ fn each_finding_names_flows_and_packets_of_its_capture() -> Result<()> {
             assert!(Some(finding.time) >= first && Some(finding.end_time) <= last, "{name}: {kind}");
             assert!((0.1..=1.0).contains(&finding.confidence), "{name}: {kind}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_packets_of_answers_that_fail_are_those_answers() -> Result<()> {
+    /// The last byte of the flags of a DNS message in UDP, IPv4 and Ethernet.
+    const RCODE: usize = 14 + 20 + 8 + 3;
+    for (name, kind, codes) in [("dns-failures", "dns_failures", [2, 5]), ("dns-nxdomain", "dns_nxdomain", [3, 3])] {
+        let (_, analysis) = analysed(name)?;
+        let finding = analysis.summary.findings.list.iter().find(|finding| finding.kind.name() == kind);
+        let named = &finding.with_context(|| format!("{name}: no {kind}"))?.packets;
+        let mut file = CaptureFile::open(recording(name)?, Limits::default(), &Progress::default())?;
+        let mut failed = Vec::new();
+        while let Ok(Some(packet)) = file.next_packet() {
+            let is_answer = packet.data.get(RCODE - 1).is_some_and(|flags| flags & 0x80 != 0);
+            if is_answer && codes.contains(&(packet.data[RCODE] & 0x0f)) {
+                failed.push(packet.number);
+            }
+        }
+        failed.truncate(named.len());
+        assert!(!named.is_empty() && *named == failed, "{name}: {named:?}, {failed:?}");
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use weir_bus::{Bucket, Bus, Objects, names};
 use weir_proto::Capture;
@@ -25,6 +25,8 @@ pub(crate) struct App {
     pub(crate) stats: Feed,
     /// How often clients upload.
     pub(crate) rates: Rates,
+    /// One capture after the other is let in where clients have limits.
+    pub(crate) admission: Mutex<()>,
     /// What goes on without a request.
     pub(crate) tasks: TaskTracker,
     bus: Bus,
@@ -48,6 +50,7 @@ impl App {
             queries: places(config.max_queries),
             uploads: places(config.max_uploads),
             recordings: places(MAX_RECORDINGS),
+            admission: Mutex::default(),
             tasks: TaskTracker::new(),
             requests: places(config.max_requests),
             rates: Rates::new(config.uploads_per_hour),

@@ -19,6 +19,7 @@ mod limits;
 mod live;
 
 pub(crate) use expiry::{expire, has_expired, queue_again};
+use limits::Admitted;
 pub(crate) use limits::Rates;
 pub(crate) use live::{
     RECORDING, Wanted, begin as record, end_lost as end_lost_recordings, is_recording, recorded, stop,
@@ -157,11 +158,14 @@ async fn store(
         analysis_id: Uuid::new_v4().as_bytes().to_vec(),
         ..Capture::default()
     };
-    if let Err(refused) = limits::check(app, &capture).await {
-        uploads.delete(&id.to_string()).await?;
-        return Err(refused);
-    }
-    match register(app, &capture).await {
+    let admitted = match limits::admit(app, &capture).await {
+        Ok(admitted) => admitted,
+        Err(refused) => {
+            uploads.delete(&id.to_string()).await?;
+            return Err(refused);
+        }
+    };
+    match register(app, &capture, admitted).await {
         Ok(None) => Ok((capture, true)),
         Ok(Some(known)) => {
             uploads.delete(&id.to_string()).await?;
@@ -179,11 +183,12 @@ async fn store(
 }
 
 /// Gives the capture its keys, its row and its job. Returns the capture that has the same bytes, if there is one.
-async fn register(app: &App, capture: &Capture) -> Result<Option<Capture>, Error> {
+async fn register(app: &App, capture: &Capture, admitted: Admitted<'_>) -> Result<Option<Capture>, Error> {
     let id = id_of(capture);
     let captures = app.captures().await?;
     // First, so that who finds the hash finds the capture.
     captures.put(&names::capture_key(id), capture).await?;
+    drop(admitted);
     if let Some(known) = claim_hash(app, capture).await? {
         captures.delete(&names::capture_key(id)).await?;
         if known.state() == State::Queued {

@@ -146,10 +146,12 @@ pub enum Error {
         option: &'static str,
     },
     /// One client uploads too often.
-    #[error("this client may upload {per_hour} captures in an hour (WEIR_UPLOADS_PER_HOUR): try again later")]
+    #[error("this client may upload {per_hour} captures in an hour (WEIR_UPLOADS_PER_HOUR): try again in {seconds} s")]
     UploadRate {
         /// How many.
         per_hour: u32,
+        /// Seconds until it may upload the next one.
+        seconds: u64,
     },
     /// No worker answers.
     #[error("no pcap-worker is there to read the capture: try again in a moment")]
@@ -309,6 +311,9 @@ impl Error {
     }
 
     fn retry_after(&self) -> Option<HeaderValue> {
+        if let Self::UploadRate { seconds, .. } = self {
+            return Some(HeaderValue::from(*seconds));
+        }
         match self.describe().1 {
             StatusCode::SERVICE_UNAVAILABLE => Some(HeaderValue::from_static("2")),
             StatusCode::TOO_MANY_REQUESTS => Some(HeaderValue::from_static("30")),

@@ -19,6 +19,7 @@ mod events;
 mod extract;
 mod feed;
 mod guard;
+mod lingering;
 mod metrics;
 mod monitor;
 mod routes;

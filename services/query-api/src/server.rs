@@ -26,7 +26,7 @@ use utoipa::openapi::{
 use utoipa_axum::router::OpenApiRouter;
 use weir_service::{Shutdown, http};
 
-use crate::{App, Config, Error, PROBLEM_JSON, Problem, extract::MAX_JSON_BYTES, guard, metrics, routes};
+use crate::{App, Config, Error, PROBLEM_JSON, Problem, extract::MAX_JSON_BYTES, guard, lingering, metrics, routes};
 
 /// Listens, unless that would let other hosts ask without a token.
 pub(crate) async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
@@ -57,6 +57,7 @@ fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), take_place))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(only_problems))
+        .layer(from_fn_with_state(Arc::clone(&app), lingering::read_on))
         .layer(from_fn(observe))
         .with_state(app)
 }

@@ -94,8 +94,8 @@ impl Questions {
         domain.evidence.packet(query.flow_id, frame, query.time);
     }
 
-    /// An exchange that ended.
-    pub(super) fn exchange(&mut self, exchange: &Dns) {
+    /// An exchange that ended; with its answer in `frame`, if it has one.
+    pub(super) fn exchange(&mut self, frame: u64, exchange: &Dns) {
         if !exchange.has_query || [5353, 5355].contains(&exchange.dst_port) {
             return;
         }
@@ -104,14 +104,14 @@ impl Questions {
             return;
         }
         let Some(server) = self.servers.entry(ip, |server| server.queries > 1) else { return };
-        let at = |evidence: &mut Evidence| evidence.flow(exchange.flow_id, 0, exchange.time, exchange.time);
+        let at = |evidence: &mut Evidence, frame| evidence.flow(exchange.flow_id, frame, exchange.time, exchange.time);
         server.queries += 1;
-        at(&mut server.all);
+        at(&mut server.all, 0);
         match exchange.rcode {
-            None => (server.unanswered, ()) = (server.unanswered + 1, at(&mut server.unanswered_at)),
+            None => (server.unanswered, ()) = (server.unanswered + 1, at(&mut server.unanswered_at, 0)),
             // SERVFAIL, REFUSED.
-            Some(2 | 5) => (server.failed, ()) = (server.failed + 1, at(&mut server.failed_at)),
-            Some(3) => (server.nxdomain, ()) = (server.nxdomain + 1, at(&mut server.nxdomain_at)),
+            Some(2 | 5) => (server.failed, ()) = (server.failed + 1, at(&mut server.failed_at, frame)),
+            Some(3) => (server.nxdomain, ()) = (server.nxdomain + 1, at(&mut server.nxdomain_at, frame)),
             Some(_) => {}
         }
         if let Some(latency) = exchange.latency_us {

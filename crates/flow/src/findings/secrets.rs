@@ -57,7 +57,7 @@ impl Secrets {
 }
 
 fn secret(method: &str, client: [u8; 16], seen: &Seen, confidence: f64) -> Finding {
-    let summary = format!("{} used a {method} in clear {}", display(client), times(seen.times));
+    let summary = format!("{} sent a secret ({method}) in clear {}", display(client), times(seen.times));
     Finding::new(Kind::CleartextCredentials, Severity::Warning, confidence, &seen.evidence)
         .with("method", method)
         .with("times", seen.times)

@@ -197,6 +197,11 @@ pub(crate) fn typed(ether_type: u16, data: &[u8]) -> Result<Network<'_>, Unanaly
     Walk { frame: data, offset: 0, vlan: 0, tags: 0 }.ether_type(ether_type)
 }
 
+/// Whether this begins as a packet of IP does, of either version.
+pub(crate) fn is_ip(packet: &[u8]) -> bool {
+    matches!(packet.first(), Some(0x45..=0x4f | 0x60..=0x6f))
+}
+
 /// The network layer of a PPP frame inside a tunnel.
 pub(crate) fn ppp(data: &[u8]) -> Result<Network<'_>, Unanalysed> {
     network(LinkType::PPP, data)
@@ -273,6 +278,7 @@ impl<'a> Walk<'a> {
                 0x8100 | 0x88a8 | 0x9100 | 0x9200 => ether_type = self.vlan_tag()?,
                 0x8847 | 0x8848 => return self.mpls(),
                 0x8864 => return self.pppoe(),
+                0x894f => return self.service_header(),
                 other if other < 0x0600 => return self.llc(),
                 other => return Err(Unanalysed::EtherType(other)),
             }
@@ -384,15 +390,30 @@ impl<'a> Walk<'a> {
             }
             return match u8_at(self.rest(), 0).ok_or(TRUNCATED_SHIM)? >> 4 {
                 4 | 6 => Ok(self.found()),
-                // A pseudowire control word (RFC 4448) before an Ethernet frame.
-                0 => {
+                // An Ethernet pseudowire (RFC 4448), mostly with a control word before the frame.
+                first => {
+                    let plain = network(LinkType::ETHERNET, self.rest());
+                    if first != 0 || plain.is_ok_and(|plain| is_ip(plain.packet)) {
+                        return self.ethernet();
+                    }
                     self.offset += 4;
                     self.ethernet()
                 }
-                _ => Err(Unanalysed::Malformed(Layer::Shim)),
             };
         }
         Err(Unanalysed::TooDeep)
+    }
+
+    /// RFC 8300: a length in words of 4 bytes, and what follows.
+    fn service_header(&mut self) -> Result<Network<'a>, Unanalysed> {
+        let header: [u8; 4] = array_at(self.rest(), 0).ok_or(TRUNCATED_SHIM)?;
+        self.offset += (usize::from(header[1] & 0x3f) * 4).max(8);
+        match header[3] {
+            1 | 2 => self.raw(),
+            3 => self.ethernet(),
+            5 => self.mpls(),
+            _ => Err(Unanalysed::Malformed(Layer::Shim)),
+        }
     }
 
     /// A magic number, flags, and where these say so extensions of a stated length.
@@ -450,7 +471,7 @@ mod tests {
     #[test]
     fn every_link_type_leads_to_the_network_layer() {
         let snap: &[u8] = &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
-        let cases: [(LinkType, &[&[u8]]); 43] = [
+        let cases: [(LinkType, &[&[u8]]); 46] = [
             (LinkType::WLAN, &[&[0x08, 1], &[0; 22], snap]),
             (LinkType::WLAN, &[&[0x88, 3], &[0; 30], snap]),
             (LinkType::WLAN, &[&[0x88, 1], &[0; 22], &[0x80, 0], &[0; 14], snap]),
@@ -479,6 +500,9 @@ mod tests {
             (LinkType::ETHERNET, &[&MAC, &[0x88, 0x64], &[0x11, 0, 0, 5, 0, 6, 0, 0x21]]),
             (LinkType::ETHERNET, &[&MAC, &[0x88, 0x47], &[0, 1, 0, 64, 0, 2, 1, 64]]),
             (LinkType::ETHERNET, &[&MAC, &[0x88, 0x47], &[0, 2, 1, 64], &[0, 0, 0, 9], &MAC, &[8, 0]]),
+            (LinkType::ETHERNET, &[&MAC, &[0x88, 0x47], &[0, 2, 1, 64], &MAC, &[8, 0]]),
+            (LinkType::ETHERNET, &[&MAC, &[0x88, 0x47], &[0, 2, 1, 64], &[0x90; 12], &[8, 0]]),
+            (LinkType::ETHERNET, &[&MAC, &[0x89, 0x4f], &[0, 4, 1, 3], &[9; 12], &MAC, &[8, 0]]),
             (LinkType::LINUX_SLL, &[&[0; 14], &[8, 0]]),
             (LinkType::LINUX_SLL2, &[&[8, 0], &[0; 18]]),
             (LinkType::NULL, &[&[2, 0, 0, 0]]),

@@ -3,7 +3,7 @@
 use super::ip::protocol;
 use super::link::{self, Network};
 use super::{Layer, Unanalysed};
-use crate::bytes::{after, u8_at, u16_at, u24_at};
+use crate::bytes::{after, u8_at, u16_at, u24_at, u32_at};
 
 /// An encapsulation and what names the tunnel in it, where that is the same in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub enum Tunnel {
     Gtp,
     /// RFC 4380.
     Teredo,
-    /// RFC 2661; its identifiers differ by direction.
+    /// RFC 2661, RFC 3931; its identifiers differ by direction.
     L2tp,
     /// RFC 9300.
     Lisp,
@@ -61,6 +61,7 @@ pub fn in_ip(protocol: u8, payload: &[u8]) -> Option<Inner<'_>> {
         protocol::IPV6 => Some((Tunnel::Ip6, link::typed(0x86dd, payload))),
         protocol::GRE => Some((Tunnel::Gre, gre(payload))),
         97 => Some((Tunnel::EtherIp, link::ethernet(after(payload, 2)))),
+        115 => l2tp_session(payload),
         143 => Some((Tunnel::EtherIp, link::ethernet(payload))),
         137 => Some((Tunnel::Mpls, link::typed(0x8847, payload))),
         _ => None,
@@ -108,12 +109,17 @@ fn gre(data: &[u8]) -> Result<Network<'_>, Unanalysed> {
         0x6558 => link::ethernet(rest),
         // ERSPAN type II has a header of 8 bytes where a sequence number is present, type I none.
         0x88be => link::ethernet(after(rest, bit(0x1000, 8))),
-        // ERSPAN type III: 12 bytes, and 8 more where its last bit says so.
+        // ERSPAN type III: 12 bytes, and 8 more where its last bit says so. Frame type 2 is IP.
         0x22eb => {
-            let more = u8_at(rest, 11).ok_or(TRUNCATED)? & 1 == 1;
-            link::ethernet(after(rest, if more { 20 } else { 12 }))
+            let flags = u16_at(rest, 10).ok_or(TRUNCATED)?;
+            let rest = after(rest, if flags & 1 == 1 { 20 } else { 12 });
+            if flags >> 10 & 0x1f == 2 { ip_at(rest, 0).ok_or(TRUNCATED)? } else { link::ethernet(rest) }
         }
         0x880b => link::ppp(rest),
+        // WCCP: version 2 has a header of its own, which does not look like IP.
+        0x883e => {
+            link::typed(0x0800, after(rest, if u8_at(rest, 0).is_some_and(|first| first >> 4 == 4) { 0 } else { 4 }))
+        }
         other => link::typed(other, rest),
     }
 }
@@ -132,22 +138,11 @@ fn vxlan_gpe(data: &[u8]) -> Option<Inner<'_>> {
         1 => link::typed(0x0800, rest),
         2 => link::typed(0x86dd, rest),
         3 => link::ethernet(rest),
-        4 => nsh(rest)?,
+        4 => link::typed(0x894f, rest),
+        5 => link::typed(0x8847, rest),
         _ => return None,
     };
     Some((Tunnel::Vxlan(u24_at(data, 4)?), inner))
-}
-
-/// The service header of RFC 8300 between VXLAN-GPE and what it carries.
-fn nsh(data: &[u8]) -> Option<Result<Network<'_>, Unanalysed>> {
-    let length = usize::from(u8_at(data, 1)? & 0x3f) * 4;
-    let rest = data.get(length.max(8)..)?;
-    match u8_at(data, 3)? {
-        1 => Some(link::typed(0x0800, rest)),
-        2 => Some(link::typed(0x86dd, rest)),
-        3 => Some(link::ethernet(rest)),
-        _ => None,
-    }
 }
 
 fn geneve(data: &[u8]) -> Option<Inner<'_>> {
@@ -197,10 +192,13 @@ fn teredo(data: &[u8]) -> Option<Inner<'_>> {
     (u8_at(data, offset)? >> 4 == 6).then(|| (Tunnel::Teredo, link::typed(0x86dd, after(data, offset))))
 }
 
-/// Version 2, data messages.
+/// Data messages of versions 2 and 3.
 fn l2tp(data: &[u8]) -> Option<Inner<'_>> {
     const CONTROL: u16 = 0x8000;
     let flags = u16_at(data, 0)?;
+    if flags & (CONTROL | 0x000f) == 3 {
+        return l2tp_session(data.get(4..)?);
+    }
     let bit = |mask: u16, length: usize| if flags & mask != 0 { length } else { 0 };
     if flags & CONTROL != 0 || flags & 0x000f != 2 {
         return None;
@@ -210,6 +208,20 @@ fn l2tp(data: &[u8]) -> Option<Inner<'_>> {
         offset += 2 + usize::from(u16_at(data, offset)?);
     }
     Some((Tunnel::L2tp, link::ppp(data.get(offset..)?)))
+}
+
+/// Version 3 from its session on; session 0 is control. How long the cookie is, and whether a sublayer follows it, only the two ends know, so
+/// what they carry has to look right.
+fn l2tp_session(data: &[u8]) -> Option<Inner<'_>> {
+    if u32_at(data, 0)? == 0 {
+        return None;
+    }
+    let inner = [4, 8, 12, 16].into_iter().find_map(|offset| {
+        let rest = data.get(offset..)?;
+        let found = if rest.starts_with(&[0xff, 0x03]) { link::ppp(rest) } else { link::ethernet(rest) };
+        found.ok().filter(|network| link::is_ip(network.packet))
+    })?;
+    Some((Tunnel::L2tp, Ok(inner)))
 }
 
 /// A bare IP packet at `offset`, told by its version.
@@ -241,15 +253,22 @@ mod tests {
             (47, &[&[0xb0, 0, 8, 0], &[9; 12]], "gre"),
             (47, &[&[0, 0, 0x65, 0x58], &ETHERNET], "gre"),
             (47, &[&[0x10, 0, 0x88, 0xbe], &[9; 4], &[9; 8], &ETHERNET], "gre"),
-            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[8; 12], &ETHERNET], "gre"),
-            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[9; 20], &ETHERNET], "gre"),
+            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[0; 12], &ETHERNET], "gre"),
+            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[1; 20], &ETHERNET], "gre"),
             (47, &[&[0x30, 0x81, 0x88, 0x0b], &[9; 12], &[0xff, 3, 0, 0x21]], "gre"),
+            (47, &[&[0x10, 0, 0x22, 0xeb], &[9; 4], &[9; 10], &[0x08, 0]], "gre"),
+            (47, &[&[0, 0, 0x88, 0x3e], &[0; 4]], "gre"),
             (97, &[&[0x30, 0], &ETHERNET], "etherip"),
+            (115, &[&[0, 0, 0, 1], &ETHERNET], "l2tp"),
+            (115, &[&[0, 0, 0, 1], &[9; 8], &[0x40, 0, 0, 1], &ETHERNET], "l2tp"),
+            (115, &[&[0, 0, 0, 1], &[9; 4], &[0xff, 3, 0, 0x21]], "l2tp"),
         ] {
             let payload = [parts.concat(), IP.to_vec()].concat();
             assert_eq!(packet(in_ip(protocol, &payload)), (name.to_owned(), IP.to_vec()));
         }
         assert!(in_ip(17, &IP).is_none());
+        assert!(in_ip(115, &[&[0; 4][..], &ETHERNET, &IP].concat()).is_none(), "session 0 is control");
+        assert!(in_ip(115, &[9; 60]).is_none());
     }
 
     #[test]
@@ -257,10 +276,13 @@ mod tests {
         for (port, parts, name) in [
             (4789, &[&[8, 0, 0, 0, 0, 0, 42, 0][..], &ETHERNET][..], "vxlan:42"),
             (4790, &[&[0x0c, 0, 0, 1, 0, 0, 42, 0]], "vxlan:42"),
+            (4790, &[&[0x0c, 0, 0, 4, 0, 0, 42, 0], &[0, 2, 1, 1], &[9; 4]], "vxlan:42"),
+            (4790, &[&[0x0c, 0, 0, 5, 0, 0, 42, 0], &[0, 2, 1, 64]], "vxlan:42"),
             (6081, &[&[1, 0, 0x65, 0x58, 0, 1, 0, 0], &[9; 4], &ETHERNET], "geneve:256"),
             (2152, &[&[0x30, 0xff, 0, 4, 0, 0, 0, 1]], "gtp"),
             (2152, &[&[0x34, 0xff, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0x85], &[1, 9, 9, 0]], "gtp"),
             (1701, &[&[0, 2, 0, 1, 0, 2], &[0xff, 3, 0, 0x21]], "l2tp"),
+            (1701, &[&[0, 3, 0, 0, 0, 0, 0, 1], &[0; 4], &ETHERNET], "l2tp"),
             (4341, &[&[0; 8]], "lisp"),
         ] {
             let payload = [parts.concat(), IP.to_vec()].concat();

@@ -111,7 +111,8 @@ impl Connection {
 
     /// Takes the next segment; `from` is [`TX`] for the initiator's and [`RX`] for the responder's.
     pub fn segment(&mut self, time: u64, from: usize, segment: &Segment) -> Marks {
-        let step = Step { time, segment, first_rtt_us: self.handshake.complete_us };
+        let (first_rtt_us, sender_rtt_us) = (self.handshake.complete_us, self.handshake.rtt_to(from));
+        let step = Step { time, segment, first_rtt_us, sender_rtt_us };
         let [tx, rx] = &mut self.sides;
         let (sender, receiver) = if from == TX { (tx, rx) } else { (rx, tx) };
         if sender.is_doubled(step) {
@@ -349,6 +350,12 @@ impl Handshake {
         {
             self.complete_us = self.since_syn(time);
         }
+    }
+
+    /// The round trip between the place of capture and one side, where the handshake shows it.
+    fn rtt_to(&self, side: usize) -> Option<u32> {
+        let (granted, complete) = (self.granted_us?, self.complete_us?);
+        Some(if usize::from(self.syn_from) == side { complete.saturating_sub(granted) } else { granted })
     }
 
     fn take_syn_ack(&mut self) -> Option<u32> {

@@ -2,10 +2,18 @@
 
 use super::sequence::{after, before, distance};
 
+/// A range that is missing, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    start: u32,
+    end: u32,
+    since: u64,
+}
+
 /// Ranges that the capture does not have (yet). A connection without loss has none and needs no memory for them.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "nearly all connections have none: eight bytes instead of 24")]
-pub(super) struct Holes(Option<Box<Vec<(u32, u32)>>>);
+pub(super) struct Holes(Option<Box<Vec<Hole>>>);
 
 /// Ranges beyond which the oldest is forgotten, so that its bytes count as seen.
 const MOST: usize = 64;
@@ -18,41 +26,41 @@ impl Holes {
 
     /// Bytes on the heap.
     pub(super) fn held_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |holes| 24 + holes.capacity() * 8)
+        self.0.as_ref().map_or(0, |holes| 24 + holes.capacity() * size_of::<Hole>())
     }
 
     /// A range above all others is missing.
-    pub(super) fn add(&mut self, start: u32, end: u32) {
+    pub(super) fn add(&mut self, start: u32, end: u32, since: u64) {
         let holes = self.0.get_or_insert_default();
         if holes.len() == MOST {
             holes.remove(0);
         }
-        holes.push((start, end));
+        holes.push(Hole { start, end, since });
     }
 
-    /// Takes a range out; whether any of it was missing.
-    pub(super) fn fill(&mut self, start: u32, end: u32) -> bool {
-        let Some(holes) = &mut self.0 else { return false };
-        let touches = |&(from, to): &(u32, u32)| before(from, end) && after(to, start);
-        let Some(first) = holes.iter().position(touches) else { return false };
+    /// Takes a range out; since when the first of it was missing, if any was.
+    pub(super) fn fill(&mut self, start: u32, end: u32) -> Option<u64> {
+        let holes = self.0.as_mut()?;
+        let touches = |hole: &Hole| before(hole.start, end) && after(hole.end, start);
+        let first = holes.iter().position(touches)?;
         let count = holes[first..].iter().take_while(|hole| touches(hole)).count();
-        let (from, to) = (holes[first].0, holes[first + count - 1].1);
-        let rest = [(from, start), (end, to)].into_iter().filter(|(from, to)| before(*from, *to));
-        holes.splice(first..first + count, rest);
+        let (lowest, highest) = (holes[first], holes[first + count - 1]);
+        let rest = [Hole { end: start, ..lowest }, Hole { start: end, ..highest }];
+        holes.splice(first..first + count, rest.into_iter().filter(|hole| before(hole.start, hole.end)));
         self.release();
-        true
+        Some(lowest.since)
     }
 
     /// Forgets what is below an acknowledgement; how many ranges of it were never seen.
     pub(super) fn acknowledged(&mut self, ack: u32) -> u32 {
         let Some(holes) = &mut self.0 else { return 0 };
-        let below = holes.iter().take_while(|hole| distance(hole.1, ack) <= 0).count();
+        let below = holes.iter().take_while(|hole| distance(hole.end, ack) <= 0).count();
         holes.drain(..below);
         let mut lost = below as u32;
         if let Some(hole) = holes.first_mut()
-            && before(hole.0, ack)
+            && before(hole.start, ack)
         {
-            hole.0 = ack;
+            hole.start = ack;
             lost += 1;
         }
         self.release();
@@ -75,12 +83,12 @@ mod tests {
     #[test]
     fn a_range_in_the_middle_leaves_both_ends() {
         let mut holes = Holes::default();
-        holes.add(u32::MAX - 9, 10);
-        assert!(holes.fill(u32::MAX - 4, 5));
-        assert!(!holes.fill(u32::MAX - 4, 5), "it is there by now");
-        assert!(holes.fill(4, 6));
+        holes.add(u32::MAX - 9, 10, 7);
+        assert_eq!(holes.fill(u32::MAX - 4, 5), Some(7));
+        assert_eq!(holes.fill(u32::MAX - 4, 5), None, "it is there by now");
+        assert_eq!(holes.fill(4, 6), Some(7));
         assert_eq!(holes.acknowledged(8), 2);
-        assert!(holes.fill(8, 20));
+        assert_eq!(holes.fill(8, 20), Some(7));
         assert!(holes.is_empty());
     }
 
@@ -95,7 +103,7 @@ mod tests {
             let mut missing = [false; 4000];
             let mut at = 0;
             for (hole, seen) in gaps {
-                holes.add(base.wrapping_add(at), base.wrapping_add(at + hole));
+                holes.add(base.wrapping_add(at), base.wrapping_add(at + hole), 0);
                 missing[at as usize..(at + hole) as usize].fill(true);
                 at += hole + seen;
             }
@@ -104,7 +112,7 @@ mod tests {
                 let was_missing = missing[range.clone()].contains(&true);
                 missing[range].fill(false);
                 let (start, end) = (base.wrapping_add(start), base.wrapping_add(start + length));
-                prop_assert_eq!(holes.fill(start, end), was_missing);
+                prop_assert_eq!(holes.fill(start, end).is_some(), was_missing);
             }
             prop_assert_eq!(holes.is_empty(), !missing.contains(&true));
         }

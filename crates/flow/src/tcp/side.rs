@@ -74,6 +74,8 @@ pub(super) struct Step<'a> {
     pub(super) segment: &'a Segment,
     /// Of the handshake.
     pub(super) first_rtt_us: Option<u32>,
+    /// The part of it between the place of capture and the sender of the segment.
+    pub(super) sender_rtt_us: Option<u32>,
 }
 
 impl Side {
@@ -148,7 +150,7 @@ impl Side {
         if segment.span() == 0 {
             return marks;
         }
-        let was_missing = self.holes.fill(segment.sequence, segment.end());
+        let missing_since = self.holes.fill(segment.sequence, segment.end());
         if ahead < 0 && so_far.contains(Marks::KEEP_ALIVE) {
             return marks;
         }
@@ -157,14 +159,14 @@ impl Side {
         let acknowledged =
             segment.length > 0 && other.acks && distance(segment.sequence.wrapping_add(segment.length), other.ack) <= 0;
         if acknowledged && (ahead < 0 || other.acknowledged_beyond(self.next)) {
-            marks.insert(if was_missing || ahead >= 0 {
+            marks.insert(if missing_since.is_some() || ahead >= 0 {
                 // The capture has the acknowledgement before the data.
                 Marks::OUT_OF_ORDER
             } else {
                 spurious()
             });
         } else if ahead < 0 && !continues_probe {
-            marks.insert(self.judge_late(other, step, was_missing));
+            marks.insert(self.judge_late(other, step, missing_since));
         }
         marks
     }
@@ -174,8 +176,11 @@ impl Side {
     }
 
     /// A segment below the highest byte seen, of which not all was acknowledged.
-    fn judge_late(&self, other: &Self, step: Step<'_>, was_missing: bool) -> Marks {
+    fn judge_late(&self, other: &Self, step: Step<'_>, missing_since: Option<u64>) -> Marks {
         let segment = step.segment;
+        if missing_since.is_some_and(|since| self.was_overtaken(step, since)) {
+            return Marks::OUT_OF_ORDER;
+        }
         let since_ack = step.time.saturating_sub(other.ack_time);
         let fast_us = FAST_US.max(2 * u64::from(step.first_rtt_us.unwrap_or(0)));
         let asked_for = other.duplicate_acks >= 2 && other.ack == segment.sequence && since_ack < fast_us;
@@ -184,7 +189,26 @@ impl Side {
             marks.insert(Marks::FAST);
             return marks;
         }
-        if was_missing && self.was_sent_earlier(step) { Marks::OUT_OF_ORDER } else { Marks::RETRANSMISSION }
+        if missing_since.is_some() && self.was_sent_earlier(step) { Marks::OUT_OF_ORDER } else { Marks::RETRANSMISSION }
+    }
+
+    /// Whether a segment that was missing since a time cannot be an answer to that, whatever the receiver has said of it: its sender's clock
+    /// shows less than in a segment that came before it, or the news has not had the time to get from here to the sender and back.
+    fn was_overtaken(&self, step: Step<'_>, missing_since: u64) -> bool {
+        match self.ticks_behind(step) {
+            Some(0) | None => {
+                // Half of it, because the handshake may have been slower than what follows it.
+                let soonest = step.sender_rtt_us.unwrap_or(0) / 2;
+                step.time.saturating_sub(missing_since) < u64::from(soonest)
+            }
+            Some(ticks) => ticks < 0,
+        }
+    }
+
+    /// The sender's clock in a segment, from the one that moved `next` on; none where they do not tell.
+    fn ticks_behind(&self, step: Step<'_>) -> Option<i32> {
+        let timestamp = step.segment.options.timestamp.filter(|_| self.has_timestamp)?;
+        Some(distance(timestamp, self.timestamp))
     }
 
     /// In a recovery all that is sent again was asked for, until the timer runs out (RFC 6675).
@@ -205,11 +229,8 @@ impl Side {
     /// Whether a segment that came late left its sender before the one that moved `next`. The sender's clock tells where its ticks do;
     /// otherwise what comes within a round trip cannot be an answer to a loss.
     fn was_sent_earlier(&self, step: Step<'_>) -> bool {
-        if let (Some(timestamp), true) = (step.segment.options.timestamp, self.has_timestamp) {
-            match distance(timestamp, self.timestamp) {
-                0 => {}
-                ticks => return ticks < 0,
-            }
+        if let Some(ticks) = self.ticks_behind(step).filter(|&ticks| ticks != 0) {
+            return ticks < 0;
         }
         let late_us = step.first_rtt_us.map_or(LATE_US, u64::from);
         step.time.saturating_sub(self.next_time) < late_us
@@ -275,7 +296,7 @@ impl Side {
             // What was acknowledged already is counted as lost already.
             let from = if other.acknowledged_beyond(self.next) { other.ack } else { self.next };
             if after(segment.sequence, from) {
-                self.holes.add(from, segment.sequence);
+                self.holes.add(from, segment.sequence, time);
             }
         }
         if segment.span() > 0 && !again && !marks.contains(Marks::KEEP_ALIVE) {

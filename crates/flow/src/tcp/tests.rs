@@ -123,6 +123,33 @@ fn what_comes_late_within_a_round_trip_is_out_of_order_unless_the_senders_clock_
 }
 
 #[test]
+fn what_comes_before_its_sender_can_have_heard_that_it_is_missing_is_out_of_order() {
+    let sack = |end| Options { sack: Some((120, end)), ..Options::default() };
+    // The initiator is 10 ms away in the handshake, the responder is here: news of a gap are answered after about as long.
+    for (late, ticks, expected) in [
+        (1, None, &["out_of_order"][..]),
+        (1, Some(8), &["out_of_order"]),
+        (1, Some(12), &["retransmission", "fast_retransmission"]),
+        (9, None, &["retransmission", "fast_retransmission"]),
+        (9, Some(8), &["out_of_order"]),
+    ] {
+        let mut wire = Wire::new();
+        wire.segment(0, TX, Segment { sequence: 99, flags: SYN, window: 9, ..DEFAULT });
+        wire.segment(0, RX, Segment { sequence: 499, acknowledgement: 100, flags: SYN | ACK, window: 9, ..DEFAULT });
+        wire.ack(10 * MS, TX, 100, 500);
+        let at = |timestamp| Options { timestamp, ..Options::default() };
+        let data = Segment { acknowledgement: 500, length: 10, flags: ACK, window: 9, ..DEFAULT };
+        wire.segment(20 * MS, TX, Segment { sequence: 100, options: at(Some(10)), ..data });
+        wire.segment(20 * MS, TX, Segment { sequence: 120, options: at(Some(10)), ..data });
+        let asks =
+            Segment { sequence: 500, acknowledgement: 110, flags: ACK, window: 9, options: sack(130), ..DEFAULT };
+        wire.segment(20 * MS, RX, asks);
+        let late_one = Segment { sequence: 110, options: at(ticks), ..data };
+        assert_eq!(names(wire.segment((20 + late) * MS, TX, late_one)), expected, "{late} ms, {ticks:?}");
+    }
+}
+
+#[test]
 fn a_gap_that_is_acknowledged_was_lost_by_the_capture_once() {
     let mut wire = Wire::established();
     wire.data(20 * MS, TX, 100, 500, 10);

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::tables::{bars, codes, names, plain, rows, spreads};
-use crate::text::{cipher, count, duration, moment, rcode, tls_version};
+use crate::text::{cipher, count, counted, duration, moment, rcode, tls_version};
 use crate::{NameCount, Report};
 
 pub(super) fn has_dns(report: &Report) -> bool {
@@ -43,7 +43,7 @@ pub(super) fn tls(report: &Report) -> Markup {
     }
     html! {
         h2 #tls { "TLS" }
-        p { (count(tls.client_hellos)) " client hellos for " (count(tls.distinct_names as u64)) " names." }
+        p { (counted(tls.client_hellos, "client hello")) " for " (counted(tls.distinct_names as u64, "name")) "." }
         div.columns {
             (names("Offered versions", "version", &named(&tls.versions, tls_version)))
             (names("Chosen versions", "version", &named(&tls.chosen_versions, tls_version)))
@@ -74,7 +74,7 @@ pub(super) fn http(report: &Report) -> Markup {
     let Some(http) = &report.http else { return html! {} };
     html! {
         h2 #http { "HTTP in clear text" }
-        p { (count(http.requests)) " requests, " (count(http.unanswered)) " without a response." }
+        p { (counted(http.requests, "request")) ", " (count(http.unanswered)) " without a response." }
         div.columns {
             (codes("Responses", "status", &http.statuses, |status| status.to_string()))
             (names("Methods", "method", &http.methods))

@@ -165,7 +165,7 @@ async fn a_capture_that_ends_its_worker_each_time_fails_and_is_a_dead_letter() -
     let mut tables = Tables::default();
     let end = setup.end_with(id, &mut tables).await?;
     assert_eq!(end.state(), State::Failed);
-    let reason = "given up after 3 attempts: each time the worker died while it analysed the capture";
+    let reason = "given up after 2 attempts: each time the worker died while it analysed the capture";
     assert_eq!(end.error, reason);
     setup.wait_for_empty_queue().await?;
     tables.take_all(&setup.bus).await?;

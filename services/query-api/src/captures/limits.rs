@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::MutexGuard;
 use weir_proto::Capture;
 
 use super::list;
@@ -51,23 +52,30 @@ impl Rates {
         bucket.left = (bucket.left + filled).min(most);
         bucket.at = now;
         if bucket.left < 1.0 {
-            return Err(Error::UploadRate { per_hour });
+            let wait = (1.0 - bucket.left) * HOUR.as_secs_f64() / most;
+            return Err(Error::UploadRate { per_hour, seconds: wait.ceil() as u64 });
         }
         bucket.left -= 1.0;
         Ok(())
     }
 }
 
-/// Whether the client that sent a capture may have it too.
-pub(super) async fn check(app: &App, new: &Capture) -> Result<(), Error> {
+/// Nobody else is let in until it is dropped: who counts next shall count this one too.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Admitted<'a>(#[expect(dead_code, reason = "held")] Option<MutexGuard<'a, ()>>);
+
+/// Whether the client that sent a capture may have it too. Hold what this gives until the capture has its key.
+pub(super) async fn admit<'a>(app: &'a App, new: &Capture) -> Result<Admitted<'a>, Error> {
     let (most, most_bytes) = (app.config.captures_per_client, app.config.capture_bytes_per_client);
     if most == 0 && most_bytes == 0 {
-        return Ok(());
+        return Ok(Admitted(None));
     }
+    let turn = app.admission.lock().await;
     let all = list(app).await?;
     // The same bytes again are no capture more.
     if !new.sha256.is_empty() && all.iter().any(|capture| capture.sha256 == new.sha256) {
-        return Ok(());
+        return Ok(Admitted(Some(turn)));
     }
     let kept = all.iter().filter(|capture| capture.owner == new.owner && !super::has_expired(capture));
     let (count, bytes) = kept.fold((0u64, 0u64), |(count, bytes), capture| (count + 1, bytes + capture.size_bytes));
@@ -80,7 +88,7 @@ pub(super) async fn check(app: &App, new: &Capture) -> Result<(), Error> {
             format!("with this capture this client had {} bytes, and it may have {most_bytes}", bytes + new.size_bytes);
         return Err(Error::Quota { what, option: "WEIR_CAPTURE_BYTES_PER_CLIENT" });
     }
-    Ok(())
+    Ok(Admitted(Some(turn)))
 }
 
 #[cfg(test)]
@@ -92,7 +100,11 @@ mod tests {
         let rates = Rates::new(2);
         let start = Instant::now();
         assert!(rates.take("a", start).is_ok() && rates.take("a", start).is_ok());
-        assert!(rates.take("a", start).is_err());
+        let refused = rates.take("a", start).unwrap_err();
+        assert!(
+            matches!(refused, Error::UploadRate { seconds: 1800, .. }),
+            "one of two in an hour comes back after half of it"
+        );
         assert!(rates.take("b", start).is_ok(), "another client is not held back");
         assert!(rates.take("a", start + HOUR / 2).is_ok());
         assert!(rates.take("a", start + HOUR / 2).is_err());

@@ -66,7 +66,8 @@ enum Ended {
 pub(crate) async fn begin(app: &Arc<App>, wanted: &Wanted, owner: &str) -> Result<Capture, Error> {
     let place = app.recording_place()?;
     let capture = described(app, wanted, owner);
-    limits::check(app, &Capture { size_bytes: wanted.max_bytes, ..capture.clone() }).await?;
+    // Not held: a host that does not answer shall not hold up uploads.
+    drop(limits::admit(app, &Capture { size_bytes: wanted.max_bytes, ..capture.clone() }).await?);
     audit(app, &capture, "requested", "", 0).await?;
     let begun = match ask(app, &capture, wanted.snap_length).await {
         Ok((answer, first)) => register(app, &capture).await.map(|()| (answer, first)),

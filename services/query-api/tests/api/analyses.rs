@@ -157,6 +157,9 @@ async fn the_packets_of_a_filter_are_asked_for_by_its_flows() {
     let path = format!("/api/v1/captures/{id}/packets");
     let nobody = weir.get(&format!("{path}?flow_id=7")).send().await.unwrap();
     assert_eq!(problem(nobody).await, (503, "no-worker".into()));
+    let backwards =
+        weir.get(&format!("{path}?from=2024-01-02T00:00:00Z&to=2024-01-01T00:00:00Z")).send().await.unwrap();
+    assert_eq!(problem(backwards).await, (400, "invalid-parameter".into()));
 
     let mut questions = bus.questions(names::CARVE).await.unwrap();
     let worker = tokio::spawn(async move {
@@ -271,6 +274,20 @@ async fn one_client_has_and_uploads_no_more_than_it_may() {
     assert_eq!(problem(third).await, (507, "capture-quota".into()));
     assert_eq!(upload(&weir, 1).await, first, "the same bytes are no capture more");
     let fifth = weir.post("/api/v1/captures").body(pcap(1)).send().await.unwrap();
-    assert_eq!(fifth.headers()[header::RETRY_AFTER], "30");
+    let wait: u64 = fifth.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap();
+    assert!(
+        (600..=900).contains(&wait),
+        "one of four in an hour comes back after a quarter of it, less what has passed: {wait}"
+    );
     assert_eq!(problem(fifth).await, (429, "upload-rate".into()));
+}
+
+#[tokio::test]
+async fn uploads_that_come_at_once_are_no_more_than_one_client_may_have() {
+    let Some(weir) = Weir::start_with(&["--captures-per-client=2"]).await else { return };
+    let upload = async |seed| weir.post("/api/v1/captures").body(pcap(seed)).send().await.unwrap().status().as_u16();
+    let mut statuses = futures::future::join_all((1..=8).map(upload)).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 202, 507, 507, 507, 507, 507, 507]);
+    assert_eq!(weir.json("/api/v1/captures").await["items"].as_array().unwrap().len(), 2);
 }

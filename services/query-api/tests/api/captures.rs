@@ -155,18 +155,31 @@ async fn an_upload_that_is_refused_leaves_nothing() {
         (stream(pcap(5, 2_000_000)), (413, "too-large")),
         (Body::from(pcap(5, 2_000_000)), (413, "too-large")),
     ] {
-        let response = weir.post("/api/v1/captures").body(body).send().await;
-        // A client that still sends may see only that the connection closed.
-        if let Ok(response) = response {
-            assert_eq!(problem(response).await, (expected.0, expected.1.to_owned()));
-        } else {
-            assert_eq!(expected.0, 413);
-        }
+        let response = weir.post("/api/v1/captures").body(body).send().await.unwrap();
+        assert_eq!(problem(response).await, (expected.0, expected.1.to_owned()));
     }
     until("the refused bytes are gone", || async { stored(&weir, "OBJ_weir-uploads").await.1 < before.1 + 2000 }).await;
     assert_eq!(weir.json("/api/v1/captures").await["items"], json!([]));
     assert_eq!(stored(&weir, "WEIR_").await.0, 0);
     upload(&weir, pcap(5, 900_000)).await;
+}
+
+#[tokio::test]
+async fn who_sends_to_the_end_before_it_reads_is_told_why_it_is_refused() {
+    let Some(weir) = Weir::start_with(&["--max-upload-bytes=1000000", "--api-token=secret"]).await else { return };
+    let address = weir.url.strip_prefix("http://").unwrap();
+    for (token, expected) in [("secret", "HTTP/1.1 413"), ("wrong", "HTTP/1.1 401")] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /api/v1/captures HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-length: 30000024\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&pcap(7, 30_000_000)).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(expected), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -44,8 +44,9 @@ impl PacketsParameters {
 
 /// The packets of a capture
 ///
-/// Without parameters the file as it was uploaded. With any of them pcapng with the packets that they mean, in the order of the file, each
-/// with a comment: its flow, the name of the server, the containers. A filter means flows by their rows, so the capture has to be done.
+/// Without parameters the file as it was uploaded. With any of them pcapng with the packets that they mean, in the order of the file. Where flows
+/// are asked for, each has a comment: its flow, the name of the server, the containers; comments of the file stay. A filter means flows by
+/// their rows, so the capture has to be done.
 #[utoipa::path(
     get, path = "/api/v1/captures/{capture_id}/packets", tag = "captures", params(("capture_id" = Uuid, Path), PacketsParameters),
     responses((status = 200, description = "The uploaded bytes, or pcapng", content(
@@ -133,6 +134,9 @@ fn refused(error: AnswerError) -> Error {
 
 async fn wanted(app: &App, stored: &Stored, parameters: &PacketsParameters) -> Result<CarvePackets, Error> {
     let (from, until) = (moment("from", parameters.from.as_deref())?, moment("to", parameters.to.as_deref())?);
+    if until != 0 && from >= until {
+        return Err(Error::parameter("to", "this is not after `from`"));
+    }
     let all = parameters.filter.is_none() && parameters.flow_id.is_none();
     let flows = if all {
         Vec::new()
