@@ -79,6 +79,8 @@ pub struct Seen<'a> {
     pub from: u64,
     /// Last packet.
     pub to: u64,
+    /// The addresses are those of a network namespace of a container, and may be others elsewhere: only cgroups tell who is there.
+    pub apart: bool,
     /// The initiator.
     pub src: End,
     /// The responder.

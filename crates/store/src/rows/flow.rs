@@ -127,6 +127,7 @@ impl FlowRow {
             protocol,
             from: flow.start_time,
             to: flow.end_time,
+            apart: flow.network_namespace != 0,
             src: End { address: src_ip, port: src_port, cgroup: flow.src_cgroup, nat: src_nat },
             dst: End { address: dst_ip, port: dst_port, cgroup: flow.dst_cgroup, nat: dst_nat },
         };

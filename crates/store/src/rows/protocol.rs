@@ -226,7 +226,8 @@ fn end((high, low, nat_high, nat_low, port): (u64, u64, u64, u64, u32), context:
 
 /// The name of the container at either end, the initiator's first.
 fn container(context: &Context, containers: &impl Containers, [src, dst]: [End; 2], protocol: u8, time: u64) -> String {
-    let seen = Seen { host: None, interface: "", interfaces: &[], protocol, from: time, to: time, src, dst };
+    let seen =
+        Seen { host: None, interface: "", interfaces: &[], protocol, from: time, to: time, apart: false, src, dst };
     let found = context.containers(containers, seen);
     found.into_iter().flatten().next().map(|names| names.name.clone()).unwrap_or_default()
 }

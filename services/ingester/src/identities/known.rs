@@ -245,6 +245,9 @@ impl Containers for Known {
 impl Host {
     fn find(&self, seen: &Seen<'_>) -> [Option<&Life>; 2] {
         let ends = [&seen.src, &seen.dst];
+        if seen.apart {
+            return ends.map(|end| self.cgroups.at(&end.cgroup, seen));
+        }
         let wired = self.wired(seen);
         let mut found = ends.map(|end| {
             self.cgroups

@@ -33,7 +33,7 @@ fn forget(known: &mut Known, name: &str, now: u64) {
 fn seen(src: &str, dst: &str, from: u64, to: u64) -> Seen<'static> {
     let end = |address| End { address: ip(address), ..End::default() };
     let (src, dst) = (end(src), end(dst));
-    Seen { host: Some("h"), interface: "eth0", interfaces: &[], protocol: 6, from, to, src, dst }
+    Seen { host: Some("h"), interface: "eth0", interfaces: &[], protocol: 6, from, to, apart: false, src, dst }
 }
 
 fn names<'a>(known: &'a Known, seen: &Seen<'_>) -> [&'a str; 2] {
@@ -142,6 +142,21 @@ fn a_container_whose_addresses_nobody_knows_is_named_by_its_interface() {
     // Either could be it, and a multicast comes to everybody.
     assert_eq!(names(&known, &on_veth("10.0.0.8", "10.0.0.9")), ["", ""]);
     assert_eq!(names(&known, &on_veth("10.0.0.2", "224.0.0.251")), ["web", ""]);
+}
+
+#[test]
+fn inside_of_a_container_addresses_are_its_own_and_only_cgroups_tell() {
+    let mut known = Known::default();
+    let port = PublishedPort { host_port: 8080, container_port: 80, protocol: 6, ..PublishedPort::default() };
+    set(&mut known, Container { ports: vec![port], ..container("web", "10.0.0.1", 100, 0) });
+    set(&mut known, Container { cgroup_id: 102, ..container("sidecar", "10.0.0.2", 100, 0) });
+    let mut record = seen("10.0.0.1", "127.0.0.1", 400, 500);
+    record.dst.port = 8080;
+    assert_eq!(names(&known, &record), ["web", "web"], "on the host");
+    record.apart = true;
+    assert_eq!(names(&known, &record), ["", ""]);
+    record.src.cgroup = 102;
+    assert_eq!(names(&known, &record), ["sidecar", ""]);
 }
 
 #[test]
