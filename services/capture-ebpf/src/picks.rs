@@ -90,7 +90,7 @@ fn of_payload(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side) -> O
         return None;
     }
     let payload = headers.ip_bytes.saturating_sub(headers.header_bytes);
-    let waiting = Continued { key: *key, side: side as u64 };
+    let mut waiting = Continued { key: *key, side: side as u64 };
     let start = start(frame, headers.payload_at);
     if let Some(kind) = begins(headers.protocol, start) {
         if kind == Kind::Tls && missing(start, payload) > 0 {
@@ -98,9 +98,10 @@ fn of_payload(frame: &SkBuff, headers: &Headers, key: &FlowKey, side: Side) -> O
         }
         if is_http2_preface(start) {
             // Its frames say nothing alone: both directions from their beginning on.
-            let back = Continued { key: *key, side: side.other() as u64 };
             let _ = CONTINUED.insert(&waiting, &HTTP2_REST, 0);
-            let _ = CONTINUED.insert(&back, &HTTP2_REST, 0);
+            // One key for both: the stack of a program is small.
+            waiting.side = side.other() as u64;
+            let _ = CONTINUED.insert(&waiting, &HTTP2_REST, 0);
         }
         return Some(kind);
     }
