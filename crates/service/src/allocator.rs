@@ -7,11 +7,13 @@ use libmimalloc_sys::{mi_option_set, mi_option_t};
 pub use mimalloc::MiMalloc;
 
 /// What is set: options of `mimalloc.h` that the bindings do not name.
-const OPTIONS: [(mi_option_t, c_long); 2] = [(PURGE_DELAY, 500), (ARENA_RESERVE, 0)];
+const OPTIONS: [(mi_option_t, c_long); 3] = [(PURGE_DELAY, 500), (ARENA_RESERVE, 0), (EAGER_COMMIT, 0)];
 /// Milliseconds before freed memory goes back to the system. With the 10 of the library, what a batch leaves is gone when the next one
 /// needs it.
 const PURGE_DELAY: mi_option_t = 15;
-/// KiB that are taken from the system at once. The gibibyte of the library would be taken before a limit of memory is set, and be beyond it.
+/// Whether 32 MiB count as used when they are taken from the system, or each part of them when it is needed, as a limit of memory wants it.
+const EAGER_COMMIT: mi_option_t = 3;
+/// KiB that are taken from the system at once beside that. The gibibyte of the library would be taken, and count, before a limit is set.
 const ARENA_RESERVE: mi_option_t = 23;
 
 /// Sets the options. They count from the first allocation on, which is before `main`.

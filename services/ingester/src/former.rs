@@ -158,6 +158,7 @@ impl Former {
             metrics::pending(message.pending);
             if message.stream_sequence > self.seen {
                 self.seen = message.stream_sequence;
+                metrics::read();
                 return Ok(message);
             }
             metrics::redelivered();

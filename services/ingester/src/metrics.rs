@@ -8,6 +8,7 @@ use crate::block::Block;
 
 /// Says what each metric means.
 pub(crate) fn describe() {
+    describe_counter!("weir_ingester_messages_total", "Messages that were read, each once a session");
     describe_counter!("weir_ingester_records_total", "Records that became rows, by table");
     describe_counter!("weir_ingester_blocks_total", "Blocks that were inserted and acked");
     describe_counter!(
@@ -72,6 +73,10 @@ pub(crate) fn insert_failed(table: &'static str, error: &weir_store::Error) {
 
 pub(crate) fn redelivered() {
     counter!("weir_ingester_duplicates_total", "kind" => "redelivery").increment(1);
+}
+
+pub(crate) fn read() {
+    counter!("weir_ingester_messages_total").increment(1);
 }
 
 pub(crate) fn pending(messages: u64) {
