@@ -26,7 +26,7 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1 << 10..=1 << 30)
     )]
     pub block_bytes: u64,
-    /// Milliseconds after its first message that close a block: no record waits longer for others
+    /// Milliseconds after its first message that close a block, once the one before is written: no record waits longer for others
     #[arg(
         long,
         env = "WEIR_INGESTER_BLOCK_WAIT_MS",
