@@ -11,8 +11,8 @@
 //! The [`former`] reads messages in stream order, drops batches that were taken before, and collects the rows of the others until a block
 //! is full, or its first message has waited long enough and the block before is committed. The [`committer`] writes the cut (which
 //! messages the block has, and what the producers' windows are after it), inserts the rows table by table under the block's token, and
-//! acks. One block is committed while the next one is formed; there are never more than these two, and nobody reads on while `ClickHouse`
-//! is away.
+//! acks. One block is committed while the next one is formed; there are never more than these two, and while `ClickHouse` is away nobody
+//! reads on beyond them.
 //!
 //! # Why a crash changes no count
 //!
