@@ -249,19 +249,26 @@ fn with_devices_on_a0() -> Option<(Host, Host, [Container; 2])> {
     Some((a, b, containers))
 }
 
+/// Pings from one of two containers with such devices, out and to the other one, captured on this interface here and inside.
+fn pinged_over_devices(interface: &str) -> Option<([Container; 2], Result)> {
+    let (a, _b, containers) = with_devices_on_a0()?;
+    let capturing = Capturing::on(&a, &[interface], &["--container-namespaces"]);
+    containers[0].wait_for_programs("m0");
+    containers[1].wait_for_programs("m1");
+    traffic::ping(containers[0].host(), ip("10.77.0.2"), 3, 56);
+    // One flow, although two containers see it: they are on one wire.
+    traffic::ping(containers[0].host(), ip("10.77.0.11"), 4, 56);
+    let result = capturing.stop();
+    assert_eq!((pings(&result, "10.77.0.2"), pings(&result, "10.77.0.11")), ((3, 3), (4, 4)), "{:#?}", result.flows);
+    Some((containers, result))
+}
+
 #[test]
 fn a_device_on_an_interface_that_is_captured_on_counts_once_and_both_are_named() {
     if skipped() {
         return;
     }
-    let Some((a, _b, containers)) = with_devices_on_a0() else { return };
-    let capturing = Capturing::on(&a, &["a0"], &["--container-namespaces"]);
-    containers[0].wait_for_programs("m0");
-    containers[1].wait_for_programs("m1");
-    traffic::ping(containers[0].host(), ip("10.77.0.2"), 3, 56);
-    traffic::ping(containers[0].host(), ip("10.77.0.11"), 4, 56);
-    let result = capturing.stop();
-    assert_eq!((pings(&result, "10.77.0.2"), pings(&result, "10.77.0.11")), ((3, 3), (4, 4)), "{:#?}", result.flows);
+    let Some((containers, result)) = pinged_over_devices("a0") else { return };
     for (to, also) in [("10.77.0.2", "a0".to_owned()), ("10.77.0.11", containers[1].interface("m1"))] {
         let flow = result.flows.iter().find(|flow| flow.protocol == 1 && dst(flow) == ip(to)).unwrap();
         assert_eq!((flow.interface.clone(), flow.network_namespace), (containers[0].interface("m0"), 0), "{flow:#?}");
@@ -274,15 +281,7 @@ fn a_device_on_an_interface_that_is_not_captured_on_is_seen_inside_alone() {
     if skipped() {
         return;
     }
-    let Some((a, _b, containers)) = with_devices_on_a0() else { return };
-    let capturing = Capturing::on(&a, &["lo"], &["--container-namespaces"]);
-    containers[0].wait_for_programs("m0");
-    containers[1].wait_for_programs("m1");
-    traffic::ping(containers[0].host(), ip("10.77.0.2"), 3, 56);
-    // One flow, although two containers see it: they are on one wire.
-    traffic::ping(containers[0].host(), ip("10.77.0.11"), 4, 56);
-    let result = capturing.stop();
-    assert_eq!((pings(&result, "10.77.0.2"), pings(&result, "10.77.0.11")), ((3, 3), (4, 4)), "{:#?}", result.flows);
+    let Some((containers, result)) = pinged_over_devices("lo") else { return };
     let flow = result.flows.iter().find(|flow| flow.protocol == 1 && dst(flow) == ip("10.77.0.11")).unwrap();
     assert_eq!(
         (flow.interface.clone(), flow.network_namespace),
