@@ -91,8 +91,9 @@ pub enum Record {
 /// IP packets inside each other that are followed.
 const MAX_DEPTH: usize = 8;
 
-/// Flows that end at one time and are gone over table by table: few enough for what is known of them to stay in the caches meanwhile.
-const TOGETHER: usize = 64;
+/// Flows that end at one time and are gone over table by table: few enough for their records, of a kilobyte each, to stay in the first cache
+/// meanwhile.
+const TOGETHER: usize = 16;
 
 /// Where a network-layer packet was found.
 #[derive(Clone, Copy, Debug)]
@@ -218,6 +219,12 @@ impl Analyzer {
         self.marks
     }
 
+    /// Whether a record is finished that was not taken.
+    #[must_use]
+    pub const fn has_records(&self) -> bool {
+        !self.records.is_empty()
+    }
+
     /// Takes the records that are finished, in an order that follows from the frames alone.
     pub fn take_records(&mut self) -> std::vec::Drain<'_, Record> {
         self.records.drain(..)
@@ -263,17 +270,23 @@ impl Analyzer {
             return self.fragment(place, ip);
         }
         let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
-        self.count(place, ip, &transport);
+        let flow = key(place, ip, &transport);
+        self.count(place, ip, &transport, flow);
         // What happened once is noticed once.
         if !self.is_copy {
             self.notice(place, ip, &transport);
         }
-        self.payload(place, ip, &transport);
+        self.payload(place, ip, &transport, flow);
     }
 
     /// Counts a packet into its flow.
-    fn count(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
-        let (key, direction, ports) = key(place, ip, transport);
+    fn count(
+        &mut self,
+        place: Place,
+        ip: &IpPacket<'_>,
+        transport: &Transport<'_>,
+        (key, direction, ports): Belonging,
+    ) {
         let tcp = segment(ip, transport);
         let (length, is_fragment) = (ip.length, ip.fragment.is_some());
         let Place { time, interface, .. } = place;
@@ -320,8 +333,8 @@ impl Analyzer {
         };
         if fragment.offset == 0 {
             let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
-            self.count(place, ip, &transport);
             let (key, direction, ports) = key(place, ip, &transport);
+            self.count(place, ip, &transport, (key, direction, ports));
             for waited in self.fragments.name(now, datagram, (key, direction, ports)) {
                 self.count_waiting(&waited, key, direction, ports);
             }
@@ -336,11 +349,11 @@ impl Analyzer {
         let ip =
             IpPacket { protocol: whole.protocol, payload: &whole.bytes, payload_length: length, fragment: None, ..*ip };
         let transport = packet::transport::parse(ip.protocol, ip.payload, length);
+        let flow = key(place, &ip, &transport);
         if let Some(segment) = segment(&ip, &transport) {
-            let (key, direction, _) = key(place, &ip, &transport);
-            self.marks.insert(self.tracker.segment(&key, now, direction, &segment));
+            self.marks.insert(self.tracker.segment(&flow.0, now, flow.1, &segment));
         }
-        self.payload(place, &ip, &transport);
+        self.payload(place, &ip, &transport, flow);
     }
 
     fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
@@ -363,16 +376,16 @@ impl Analyzer {
     }
 
     /// Looks into the payload of a packet that was counted.
-    fn payload(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
+    fn payload(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, flow: Belonging) {
         match transport {
-            Transport::Tcp(tcp) => self.stream(place, ip, tcp),
+            Transport::Tcp(tcp) => self.stream(place, tcp, flow),
             Transport::Udp { src_port, dst_port, payload } => {
                 if let Some((tunnel, inner)) = tunnel::in_udp(*src_port, *dst_port, payload) {
                     self.tunnel(place, ip, tunnel, inner);
                 } else if dns::is_dns(*src_port, *dst_port, payload) {
-                    self.dns_datagram(place, ip, transport, payload);
+                    self.dns_datagram(place, payload, flow);
                 } else if !payload.is_empty() {
-                    self.datagram(place, ip, transport, payload);
+                    self.datagram(place, payload, flow);
                 }
             }
             Transport::Other => {
@@ -408,11 +421,10 @@ impl Analyzer {
     }
 
     /// Follows a TCP stream as far as the protocols that are read in it need.
-    fn stream(&mut self, place: Place, ip: &IpPacket<'_>, tcp: &Tcp<'_>) {
+    fn stream(&mut self, place: Place, tcp: &Tcp<'_>, (key, direction, _): Belonging) {
         if tcp.payload.is_empty() && tcp.flags & flags::SYN == 0 {
             return;
         }
-        let (key, direction, _) = key(place, ip, &Transport::Tcp(*tcp));
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
@@ -479,7 +491,9 @@ impl Analyzer {
 }
 
 /// The flow of a packet: its key, the packet's direction, and what stands for the ports in a record.
-fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> (Key, Direction, (u16, u16)) {
+type Belonging = (Key, Direction, (u16, u16));
+
+fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> Belonging {
     let (vlan, tunnel) = (place.vlan, place.tunnel);
     let (src_port, dst_port) = match *transport {
         Transport::Tcp(Tcp { src_port, dst_port, .. })

@@ -264,10 +264,9 @@ impl<S: State> Tracker<S> {
     /// Ends flows that have been silent for too long; some of them at each call, so that a leap of the clock does not finish a whole table
     /// at once.
     pub fn advance(&mut self, now: u64) {
-        const MOST: usize = 256;
         self.now = self.now.max(now);
         let mut silent = std::mem::take(&mut self.silent);
-        while silent.len() < MOST
+        while silent.len() < TOGETHER
             && let Some(deadline) = self.deadlines.pop_due(self.now)
         {
             let Some(due) = self.due(deadline) else { continue };
@@ -284,7 +283,6 @@ impl<S: State> Tracker<S> {
 
     /// Ends the next flows in the order in which they began, some of them at each call; whether there are more.
     pub fn finish_some(&mut self) -> bool {
-        const MOST: usize = 1000;
         if self.last.is_empty() {
             let slots = (0..).zip(&self.slots);
             self.last = slots.filter_map(|(slot, entry)| Some((entry.as_ref()?.ordinal, slot))).collect();
@@ -292,7 +290,7 @@ impl<S: State> Tracker<S> {
             self.last.sort_unstable_by(|a, b| b.cmp(a));
             self.deadlines.clear();
         }
-        let rest = self.last.len().saturating_sub(MOST);
+        let rest = self.last.len().saturating_sub(TOGETHER);
         let slots: Vec<u32> = self.last.drain(rest..).rev().map(|(_, slot)| slot).collect();
         self.end_all(&slots, Some(EndReason::Eof));
         !self.last.is_empty()
@@ -433,20 +431,17 @@ impl<S: State> Tracker<S> {
     /// Each of the tables is gone over by itself: what a flow is found in is rarely in the caches when the flow ends, and so several of
     /// them are fetched at once.
     fn end_all(&mut self, slots: &[u32], reason: Option<EndReason>) {
-        const TOGETHER: usize = 64;
-        for slots in slots.chunks(TOGETHER) {
-            for slot in slots {
-                self.remove(*slot);
-            }
-            for slot in slots {
-                self.finish(*slot, reason);
-            }
-            for slot in slots {
-                self.retire(*slot);
-            }
-            for slot in slots {
-                self.release(*slot);
-            }
+        for slot in slots {
+            self.remove(*slot);
+        }
+        for slot in slots {
+            self.finish(*slot, reason);
+        }
+        for slot in slots {
+            self.retire(*slot);
+        }
+        for slot in slots {
+            self.release(*slot);
         }
     }
 
@@ -483,6 +478,10 @@ impl<S: State> Tracker<S> {
         self.free.push(slot);
     }
 }
+
+/// Flows that are ended at one time: enough of them for their rows to be fetched side by side, and few enough for what is made of them to
+/// stay close to the core until it is taken.
+const TOGETHER: usize = 48;
 
 /// Silence that ends a flow.
 const fn idle_timeout<S>(limits: &Limits, entry: &Entry<S>) -> u64 {

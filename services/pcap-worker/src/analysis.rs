@@ -133,7 +133,7 @@ pub fn analyse(
                     interfaces.resize(packet.interface + 1, 0);
                 }
                 let interface = &mut interfaces[packet.interface];
-                if *interface == 0 {
+                if *interface == 0 && !packet.interface_name.is_empty() {
                     *interface = analyzer.interface(packet.interface_name);
                 }
                 analyzer.packet(&frame(&packet, *interface));
@@ -143,8 +143,13 @@ pub fn analyse(
             Err(Stop::Bomb(bomb)) => return Err(Failure::Bomb(bomb.to_string())),
             Err(Stop::Source(error)) => return Err(Failure::Source(error)),
         }
-        name_addresses(&mut file, &mut analyzer);
-        deliver(analyzer.take_records(), &mut tally, &mut sink)?;
+        // Most packets bring neither.
+        if file.has_asides() {
+            name_addresses(&mut file, &mut analyzer);
+        }
+        if analyzer.has_records() {
+            deliver(analyzer.take_records(), &mut tally, &mut sink)?;
+        }
     };
     name_addresses(&mut file, &mut analyzer);
     while analyzer.finish_some() {

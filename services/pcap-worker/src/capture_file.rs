@@ -150,6 +150,15 @@ impl CaptureFile {
         }))
     }
 
+    /// Whether there is something for [`CaptureFile::take_asides`].
+    #[must_use]
+    pub const fn has_asides(&self) -> bool {
+        match &self.reader {
+            Reader::Pcap(_) => false,
+            Reader::Pcapng(reader) => reader.has_asides(),
+        }
+    }
+
     /// What stood before the last packet, since the last call, and matters to who copies packets.
     pub fn take_asides(&mut self) -> Vec<Aside> {
         match &mut self.reader {

@@ -3,18 +3,16 @@
 use weir_proto::{Dns, Http, Ip, Tls};
 
 use super::app::Found;
-use super::{Analyzer, Place, Record, key};
+use super::{Analyzer, Belonging, Place, Record};
 use crate::dns::{self, Answer, Match, Message};
 use crate::http::Exchange;
 use crate::key::{Direction, Endpoint, Key};
-use crate::packet::{IpPacket, Transport};
 use crate::tls::{Session, ja4};
 use crate::tracker::State as _;
 
 impl Analyzer {
     /// A datagram on a port of DNS.
-    pub(super) fn dns_datagram(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, payload: &[u8]) {
-        let (key, direction, _) = key(place, ip, transport);
+    pub(super) fn dns_datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): Belonging) {
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let (ordinal, id) = (entry.ordinal(), entry.id);
         if payload.len() >= 12 && entry.app.is_empty() {
@@ -65,8 +63,7 @@ impl Analyzer {
     }
 
     /// A datagram that is not of DNS.
-    pub(super) fn datagram(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, payload: &[u8]) {
-        let (key, direction, _) = key(place, ip, transport);
+    pub(super) fn datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): Belonging) {
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let before = entry.state.held_bytes();
         let (mut found, jitter_us) = entry.state.datagram(direction, place.time, payload);

@@ -47,7 +47,7 @@ pub(super) struct Conversation {
     rx_packets: u64,
     retransmits: u64,
     zero_windows: [u64; 2],
-    /// Milliseconds since `epoch`.
+    /// Milliseconds since `epoch`; empty where there was one flow, as with most.
     starts: Vec<u32>,
     epoch: u64,
     /// Sum and sum of squares of what the client sent in each flow.
@@ -170,6 +170,10 @@ impl Conversation {
     fn add_start(&mut self, time: u64) {
         if self.flows == 0 {
             self.epoch = time;
+            return;
+        }
+        if self.starts.is_empty() {
+            self.starts.push(0);
         }
         if self.starts.len() < MAX_STARTS {
             // A flow that ended later may have begun earlier; the order is made when it is asked for.

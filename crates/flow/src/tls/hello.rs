@@ -78,6 +78,8 @@ impl ClientHello {
     }
 
     fn read_extensions(&mut self, mut reader: Reader<'_>) {
+        const USUAL: usize = 20;
+        self.extensions.reserve(USUAL);
         while let (Some(kind), Some(body)) = (reader.u16(), reader.prefixed_16()) {
             if is_grease(kind) {
                 continue;
@@ -144,7 +146,10 @@ pub(super) fn protocols(body: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn numbers(list: &[u8]) -> Vec<u16> {
-    list.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).filter(|value| !is_grease(*value)).collect()
+    let values = list.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
+    let mut numbers = Vec::with_capacity(list.len() / 2);
+    numbers.extend(values.filter(|value| !is_grease(*value)));
+    numbers
 }
 
 /// Takes fields from the front of a slice.

@@ -82,7 +82,7 @@ fn extensions(hello: &ClientHello) -> Vec<u8> {
     let mut extensions: Vec<u16> =
         hello.extensions.iter().copied().filter(|kind| ![SERVER_NAME, ALPN].contains(kind)).collect();
     extensions.sort_unstable();
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(5 * (extensions.len() + hello.signature_algorithms.len()) + 1);
     push_list(&mut text, &extensions);
     if !hello.signature_algorithms.is_empty() {
         text.push(b'_');

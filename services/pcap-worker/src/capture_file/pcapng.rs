@@ -90,6 +90,10 @@ impl Reader {
         &self.names
     }
 
+    pub(super) const fn has_asides(&self) -> bool {
+        !self.asides.is_empty()
+    }
+
     /// What is to be copied with packets, since the last call.
     pub(super) fn take_asides(&mut self) -> Vec<Aside> {
         self.waiting = 0;

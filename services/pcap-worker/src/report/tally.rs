@@ -430,11 +430,13 @@ pub(super) fn ends(flow: &Flow) -> (String, String) {
 
 /// What a name is registered below, as far as its form tells: two labels, or three below `co.uk` and the like.
 fn domain(name: &str) -> &str {
-    let mut labels = name.rsplit('.');
-    let mut short = |most: usize| labels.next().is_some_and(|label| label.len() <= most);
-    let count = if short(2) && short(3) { 3 } else { 2 };
-    match name.rmatch_indices('.').nth(count - 1) {
-        Some((dot, _)) => &name[dot + 1..],
+    // Names are short: a search that is made for long texts takes several times as long.
+    let dot_before = |end: usize| name.as_bytes()[..end].iter().rposition(|byte| *byte == b'.');
+    let Some(top) = dot_before(name.len()) else { return name };
+    let Some(second) = dot_before(top) else { return name };
+    let is_short = name.len() - top <= 3 && top - second <= 4;
+    match if is_short { dot_before(second) } else { Some(second) } {
+        Some(dot) => &name[dot + 1..],
         None => name,
     }
 }

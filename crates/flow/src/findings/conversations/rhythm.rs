@@ -38,7 +38,8 @@ impl Conversation {
         starts.sort_unstable();
         let mut intervals: Vec<u32> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         intervals.sort_unstable();
-        let quantile = |quarter: usize| f64::from(intervals[(intervals.len() - 1) * quarter / 4]) / 1000.0;
+        let last = intervals.len().checked_sub(1)?;
+        let quantile = |quarter: usize| f64::from(intervals[last * quarter / 4]) / 1000.0;
         let median = quantile(2);
         let jitter = (quantile(3) - quantile(1)) * 100.0 / median.max(0.001);
         (jitter <= thresholds.beacon_jitter_percent && median > 0.0).then(|| Rhythm {
