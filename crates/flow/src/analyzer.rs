@@ -271,12 +271,12 @@ impl Analyzer {
         }
         let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
         let flow = key(place, ip, &transport);
-        self.count(place, ip, &transport, flow);
+        self.count(place, ip, &transport, &flow);
         // What happened once is noticed once.
         if !self.is_copy {
             self.notice(place, ip, &transport);
         }
-        self.payload(place, ip, &transport, flow);
+        self.payload(place, ip, &transport, &flow);
     }
 
     /// Counts a packet into its flow.
@@ -285,7 +285,7 @@ impl Analyzer {
         place: Place,
         ip: &IpPacket<'_>,
         transport: &Transport<'_>,
-        (key, direction, ports): Belonging,
+        &(key, direction, ports): &Belonging,
     ) {
         let tcp = segment(ip, transport);
         let (length, is_fragment) = (ip.length, ip.fragment.is_some());
@@ -334,7 +334,7 @@ impl Analyzer {
         if fragment.offset == 0 {
             let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
             let (key, direction, ports) = key(place, ip, &transport);
-            self.count(place, ip, &transport, (key, direction, ports));
+            self.count(place, ip, &transport, &(key, direction, ports));
             for waited in self.fragments.name(now, datagram, (key, direction, ports)) {
                 self.count_waiting(&waited, key, direction, ports);
             }
@@ -353,7 +353,7 @@ impl Analyzer {
         if let Some(segment) = segment(&ip, &transport) {
             self.marks.insert(self.tracker.segment(&flow.0, now, flow.1, &segment));
         }
-        self.payload(place, &ip, &transport, flow);
+        self.payload(place, &ip, &transport, &flow);
     }
 
     fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
@@ -376,7 +376,7 @@ impl Analyzer {
     }
 
     /// Looks into the payload of a packet that was counted.
-    fn payload(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, flow: Belonging) {
+    fn payload(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, flow: &Belonging) {
         match transport {
             Transport::Tcp(tcp) => self.stream(place, tcp, flow),
             Transport::Udp { src_port, dst_port, payload } => {
@@ -421,19 +421,21 @@ impl Analyzer {
     }
 
     /// Follows a TCP stream as far as the protocols that are read in it need.
-    fn stream(&mut self, place: Place, tcp: &Tcp<'_>, (key, direction, _): Belonging) {
+    fn stream(&mut self, place: Place, tcp: &Tcp<'_>, (key, direction, _): &Belonging) {
         if tcp.payload.is_empty() && tcp.flags & flags::SYN == 0 {
             return;
         }
-        let Some(entry) = self.tracker.get_mut(&key) else { return };
+        let Some(entry) = self.tracker.get_mut(key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
-        let mut found = entry.state.segment(direction, place.time, tcp, budget);
+        let mut found = entry.state.segment(*direction, place.time, tcp, budget);
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
         self.held_bytes = self.held_bytes + entry.state.count_held_bytes() - before;
-        self.found(place.time, &key, direction, found);
+        if !found.is_empty() {
+            self.found(place.time, key, *direction, found);
+        }
     }
 
     /// Turns what the tables finished into records.

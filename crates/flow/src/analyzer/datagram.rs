@@ -12,13 +12,13 @@ use crate::tracker::State as _;
 
 impl Analyzer {
     /// A datagram on a port of DNS.
-    pub(super) fn dns_datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): Belonging) {
-        let Some(entry) = self.tracker.get_mut(&key) else { return };
+    pub(super) fn dns_datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): &Belonging) {
+        let Some(entry) = self.tracker.get_mut(key) else { return };
         let (ordinal, id) = (entry.ordinal(), entry.id);
         if payload.len() >= 12 && entry.app.is_empty() {
             entry.app = "dns";
         }
-        self.dns_message(place.time, &key, direction, (ordinal, id), payload);
+        self.dns_message(place.time, key, *direction, (ordinal, id), payload);
     }
 
     fn dns_message(&mut self, time: u64, key: &Key, direction: Direction, (ordinal, id): (u64, u64), payload: &[u8]) {
@@ -63,19 +63,21 @@ impl Analyzer {
     }
 
     /// A datagram that is not of DNS.
-    pub(super) fn datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): Belonging) {
-        let Some(entry) = self.tracker.get_mut(&key) else { return };
+    pub(super) fn datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): &Belonging) {
+        let Some(entry) = self.tracker.get_mut(key) else { return };
         let before = entry.state.held_bytes();
-        let (mut found, jitter_us) = entry.state.datagram(direction, place.time, payload);
+        let (mut found, jitter_us) = entry.state.datagram(*direction, place.time, payload);
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
         self.held_bytes = self.held_bytes + entry.state.count_held_bytes() - before;
         if jitter_us.is_some() {
-            let side = usize::from(direction != entry.initiator());
+            let side = usize::from(*direction != entry.initiator());
             entry.facts.jitter_us[side] = jitter_us;
         }
-        self.found(place.time, &key, direction, found);
+        if !found.is_empty() {
+            self.found(place.time, key, *direction, found);
+        }
     }
 
     /// Gives a new flow its name, and its ends the names that DNS gave them to each other.
@@ -92,9 +94,6 @@ impl Analyzer {
 
     /// Takes what a packet of a flow brought.
     pub(super) fn found(&mut self, time: u64, key: &Key, direction: Direction, mut found: Found) {
-        if found.is_empty() {
-            return;
-        }
         let name = found.name.take().or_else(|| {
             let session = found.sessions.first().filter(|session| !session.hello.sni.is_empty())?;
             Some((session.from_first, session.hello.sni.clone()))

@@ -1,7 +1,5 @@
 //! Domain names in messages (RFC 1035 section 4.1.4) and in presentation form (section 5.1).
 
-use std::fmt::Write as _;
-
 use crate::bytes::{u8_at, u16_at};
 
 /// A name that cannot be read: it leaves the message, points forward, loops, or is too long.
@@ -16,7 +14,7 @@ const MAX_POINTERS: usize = 32;
 /// Reads the name at `offset`: lower case, without the final dot, and where it ends in the message.
 pub(super) fn read(message: &[u8], offset: usize) -> Result<(String, usize), Malformed> {
     const USUAL: usize = 48;
-    let mut text = String::with_capacity(USUAL);
+    let mut text = Vec::with_capacity(USUAL);
     let mut octets = 0;
     let mut at = offset;
     let mut end = None;
@@ -28,8 +26,10 @@ pub(super) fn read(message: &[u8], offset: usize) -> Result<(String, usize), Mal
         match length >> 6 {
             0 if length == 0 => {
                 if text.is_empty() {
-                    text.push('.');
+                    text.push(b'.');
                 }
+                // What is written is ASCII.
+                let text = String::from_utf8(text).map_err(|_| Malformed)?;
                 return Ok((text, end.unwrap_or(at + 1)));
             }
             0 => {
@@ -69,29 +69,21 @@ pub(super) fn skip(message: &[u8], mut offset: usize) -> Result<usize, Malformed
     }
 }
 
-fn push_label(text: &mut String, label: &[u8]) {
+fn push_label(text: &mut Vec<u8>, label: &[u8]) {
     if !text.is_empty() {
-        text.push('.');
+        text.push(b'.');
     }
     // Nearly all.
-    if let Ok(plain) = std::str::from_utf8(label)
-        && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    {
+    if label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
         let start = text.len();
-        text.push_str(plain);
+        text.extend_from_slice(label);
         return text[start..].make_ascii_lowercase();
     }
     for &byte in label {
         match byte {
-            b'.' | b'\\' => {
-                text.push('\\');
-                text.push(char::from(byte));
-            }
-            0x21..=0x7e => text.push(char::from(byte.to_ascii_lowercase())),
-            // Writing to a string cannot fail.
-            _ => {
-                let _ = write!(text, "\\{byte:03}");
-            }
+            b'.' | b'\\' => text.extend([b'\\', byte]),
+            0x21..=0x7e => text.push(byte.to_ascii_lowercase()),
+            _ => text.extend_from_slice(format!("\\{byte:03}").as_bytes()),
         }
     }
 }
