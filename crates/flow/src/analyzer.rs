@@ -11,6 +11,7 @@ use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalyse
 use crate::tcp::{Marks, Options, Segment};
 use crate::tracker::{self, Finished, Observation, Tracker};
 
+mod aggregate;
 mod app;
 mod datagram;
 mod duplicates;
@@ -187,24 +188,29 @@ impl Analyzer {
         self.tracker.advance(now);
         self.exchanges.expire(now);
         match packet::link::network(frame.link_type, frame.data) {
-            Ok(network) => {
-                let place =
-                    Place { time: now, interface: frame.interface, vlan: network.vlan, tunnel: 0, ends: 0, depth: 0 };
-                let length = frame.original_length.saturating_sub(network.offset as u32);
-                self.note_copy(place, frame, &network, length);
-                self.network(place, &network, length);
-            }
-            Err(reason) => {
-                self.notice_arp(frame, reason);
-                self.summary.unanalysed(reason);
-            }
+            Ok(network) => self.outermost(frame, &network, frame.data.get(..network.offset).unwrap_or_default()),
+            Err(Unanalysed::Aggregate) => self.aggregate(frame),
+            Err(reason) => self.without_network(frame, reason),
         }
         self.settle();
     }
 
+    /// A network layer that is in no other; `link` is what came before it.
+    fn outermost(&mut self, frame: &Frame<'_>, network: &Network<'_>, link: &[u8]) {
+        let Frame { time_us: time, interface, .. } = *frame;
+        let place = Place { time, interface, vlan: network.vlan, tunnel: 0, ends: 0, depth: 0 };
+        let length = frame.original_length.saturating_sub(network.offset as u32);
+        self.note_copy(place, link, network, length);
+        self.network(place, network, length);
+    }
+
+    fn without_network(&mut self, frame: &Frame<'_>, reason: Unanalysed) {
+        self.notice_arp(frame, reason);
+        self.summary.unanalysed(reason);
+    }
+
     /// Whether the capture has the packet already.
-    fn note_copy(&mut self, place: Place, frame: &Frame<'_>, network: &Network<'_>, wire_length: u32) {
-        let link = frame.data.get(..network.offset).unwrap_or_default();
+    fn note_copy(&mut self, place: Place, link: &[u8], network: &Network<'_>, wire_length: u32) {
         let candidate = Candidate { frame: self.summary.frames.packets, link, packet: network.packet, wire_length };
         let copy = self.recent.judge(place, &candidate);
         self.is_copy = copy != Copy::First;

@@ -145,6 +145,9 @@ pub struct Totals {
     /// Of these, seen on the other side of a router: with another hop limit
     #[serde(default)]
     pub routed_duplicates: u64,
+    /// Packets that came in one frame of 802.11 with others before them; the frame is one of `packets`
+    #[serde(default)]
+    pub aggregated_packets: u64,
     pub fragments: u64,
 }
 

@@ -188,6 +188,7 @@ fn totals(summary: &Summary, notes: &Notes) -> weir_report::Totals {
         untimed_packets: notes.untimed,
         duplicate_packets: summary.duplicates,
         routed_duplicates: summary.routed_duplicates,
+        aggregated_packets: summary.further_packets,
         fragments: summary.fragments,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use weir_flow::packet::ip::{self, IpPacket};
-use weir_flow::packet::{self, Network, Transport, link, transport, tunnel};
+use weir_flow::packet::{self, Network, Transport, Unanalysed, link, transport, tunnel};
 use weir_flow::{Endpoint, Key};
 use weir_proto::{CarvePackets, CarvedFlow, Ip};
 
@@ -87,10 +87,7 @@ impl Matcher {
         if self.all {
             return vec![found(packet, String::new())];
         }
-        let Ok(network) = link::network(packet.link_type, packet.data) else { return Vec::new() };
-        let length = packet.original_length.saturating_sub(network.offset as u32);
-        let place = Place { time: packet.time_us, vlan: network.vlan, tunnel: 0, depth: 0 };
-        match self.network(place, &network, length) {
+        match self.frame(packet) {
             Verdict::Unwanted => Vec::new(),
             Verdict::Waits(datagram) => {
                 self.fragments.wait(datagram, found(packet, String::new()));
@@ -101,6 +98,39 @@ impl Matcher {
                 all.push(found(packet, comment));
                 all
             }
+        }
+    }
+
+    fn frame(&mut self, packet: &Packet<'_>) -> Verdict {
+        match link::network(packet.link_type, packet.data) {
+            Ok(network) => self.outermost(packet.time_us, &network, packet.original_length),
+            Err(Unanalysed::Aggregate) => self.aggregate(packet),
+            Err(_) => Verdict::Unwanted,
+        }
+    }
+
+    fn outermost(&mut self, time: u64, network: &Network<'_>, original_length: u32) -> Verdict {
+        let length = original_length.saturating_sub(network.offset as u32);
+        self.network(Place { time, vlan: network.vlan, tunnel: 0, depth: 0 }, network, length)
+    }
+
+    /// A frame with several packets is wanted for each of them, and has the comments of all.
+    fn aggregate(&mut self, packet: &Packet<'_>) -> Verdict {
+        let mut comments: Vec<String> = Vec::new();
+        let mut waits = None;
+        let parts = link::subframes(packet.link_type, packet.data, packet.original_length);
+        for part in parts.map_while(Result::ok) {
+            let Ok(network) = link::network(link::Subframe::LINK_TYPE, part.data) else { continue };
+            match self.outermost(packet.time_us, &network, part.length) {
+                Verdict::Wanted(comment) if !comments.contains(&comment) => comments.push(comment),
+                Verdict::Waits(datagram) => waits = waits.or(Some(datagram)),
+                Verdict::Wanted(_) | Verdict::Unwanted => {}
+            }
+        }
+        match (comments.is_empty(), waits) {
+            (false, _) => Verdict::Wanted(comments.join("\n")),
+            (true, Some(datagram)) => Verdict::Waits(datagram),
+            (true, None) => Verdict::Unwanted,
         }
     }
 

@@ -79,6 +79,25 @@ fn each_flow_has_as_many_packets_as_its_rows_say() {
 }
 
 #[test]
+fn a_frame_with_several_packets_is_there_for_each_of_their_flows() {
+    let name = "wlan-aggregated.pcap.gz";
+    let flows = flows(name);
+    let wanted = |flows: Vec<CarvedFlow>| CarvePackets { flows, ..CarvePackets::default() };
+    for (flow, packets) in flows.values() {
+        let (frames, output) = carved(name, &wanted(vec![flow.clone()]));
+        assert!((1..=*packets).contains(&frames), "{flow:?}");
+        let comments = output.windows(flow.comment.len()).filter(|at| *at == flow.comment.as_bytes()).count();
+        assert_eq!(comments as u64, frames);
+    }
+    // A fragment of an echo, and all of its datagram, are in one frame.
+    let echoes = flows.values().find(|(flow, packets)| flow.protocol == 1 && *packets == 18);
+    let (frames, _) = carved(name, &wanted(vec![echoes.unwrap().0.clone()]));
+    assert_eq!(frames, 10, "3 echoes in a packet each, 2 in three");
+    let (frames, _) = carved(name, &wanted(flows.values().map(|(flow, _)| flow.clone()).collect()));
+    assert_eq!(frames, 52, "all but the one that has ARP alone");
+}
+
+#[test]
 fn all_packets_of_a_time_are_those_of_the_capture() {
     let name = "ethernet-ns.pcap";
     let mut whole = Vec::new();
