@@ -308,6 +308,7 @@ impl Analyzer {
     /// Counts a fragment, and looks into the payload when it is whole.
     fn fragment(&mut self, place: Place, ip: &IpPacket<'_>) {
         let Some(fragment) = ip.fragment else { return };
+        self.fragments.begin(self.summary.frames.packets);
         let now = place.time;
         let datagram = Datagram {
             src: ip.src,
@@ -422,7 +423,7 @@ impl Analyzer {
         let Some(entry) = self.tracker.get_mut(&key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
-        let mut found = entry.state.segment(direction, place.time, tcp, budget);
+        let mut found = entry.state.segment(direction, (place.time, self.summary.frames.packets), tcp, budget);
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
@@ -445,10 +446,10 @@ impl Analyzer {
     }
 
     fn settle_fragments(&mut self) {
-        self.notice_incomplete();
         for orphan in self.fragments.take_orphans() {
             self.count_orphan(&orphan);
         }
+        self.notice_incomplete();
     }
 
     fn settle_flows(&mut self) {
@@ -467,18 +468,16 @@ impl Analyzer {
     }
 
     fn settle_exchanges(&mut self) {
-        for exchange in self.exchanges.take_finished() {
+        for (query_frame, exchange) in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
-            self.watch.exchange(self.summary.frames.packets, &exchange);
+            self.watch.exchange(query_frame, self.summary.frames.packets, &exchange);
             self.records.push(Record::Dns(exchange));
         }
     }
 
     /// Counts a fragment whose first one never came into the flow of its addresses, without ports.
     fn count_orphan(&mut self, orphan: &Orphan) {
-        let Datagram { src, dst, vlan, tunnel, .. } = orphan.datagram;
-        let end = |ip| Endpoint { ip, port: 0 };
-        let (key, direction) = Key::new(end(src), end(dst), orphan.packet.protocol, vlan, tunnel);
+        let (key, direction) = without_ports(&orphan.datagram, orphan.packet.protocol);
         self.summary.orphan_fragments += 1;
         self.count_waiting(&orphan.packet, key, direction, (0, 0));
     }
@@ -500,6 +499,13 @@ fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> (Key, Dire
     let (src, dst) = (Endpoint { ip: ip.src, port: src_port }, Endpoint { ip: ip.dst, port: dst_port });
     let (key, direction) = Key::new(src, dst, ip.protocol, vlan, tunnel);
     (key, direction, (src_port, dst_port))
+}
+
+/// The flow of fragments whose first one never came.
+fn without_ports(datagram: &Datagram, protocol: u8) -> (Key, Direction) {
+    let Datagram { src, dst, vlan, tunnel, .. } = *datagram;
+    let end = |ip| Endpoint { ip, port: 0 };
+    Key::new(end(src), end(dst), protocol, vlan, tunnel)
 }
 
 fn segment(ip: &IpPacket<'_>, transport: &Transport<'_>) -> Option<Segment> {

@@ -52,9 +52,10 @@ impl Connection {
             }
             self.left -= 1;
             let Some(plain) = self.open(from_first, &initial) else { continue };
+            // The frame is that of a certificate, which QUIC encrypts.
             let Self { streams, handshake, .. } = self;
             streams[usize::from(!from_first)]
-                .frames(&plain, &mut |message| handshake.message(from_first, time, message, out));
+                .frames(&plain, &mut |message| handshake.message(from_first, (time, 0), message, out));
             if handshake.is_answered() {
                 handshake.finish(out);
                 self.left = 0;

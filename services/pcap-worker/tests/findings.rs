@@ -114,10 +114,10 @@ fn each_finding_names_flows_and_packets_of_its_capture() -> Result<()> {
         let (first, last) = (analysis.summary.first_time, analysis.summary.last_time);
         for finding in &analysis.summary.findings.list {
             let kind = finding.kind.name();
-            // Overlapping and lost fragments, claims of addresses, bursts and certificates are of no one flow.
+            // ARP is of no flow.
             let has_flow = finding.flow_ids.iter().any(|id| ids.contains(id));
-            let of_packets = ["fragments_incomplete", "fragments_overlap", "address_conflict", "burst"].contains(&kind);
-            assert!(has_flow || of_packets, "{name}: {kind} names no flow");
+            assert!(has_flow || kind == "address_conflict", "{name}: {kind} names no flow");
+            assert!(!finding.packets.is_empty(), "{name}: {kind} names no packet");
             assert!(finding.flow_ids.iter().all(|id| ids.contains(id)), "{name}: {kind} names strange flows");
             let in_file = |packet: &u64| (1..=analysis.summary.frames.packets).contains(packet);
             assert!(finding.packets.iter().all(in_file), "{name}: {kind} names strange packets");
@@ -125,6 +125,49 @@ fn each_finding_names_flows_and_packets_of_its_capture() -> Result<()> {
             assert!((0.1..=1.0).contains(&finding.confidence), "{name}: {kind}");
         }
     }
+    Ok(())
+}
+
+/// The display filters of tshark that give the same numbers are in the comments.
+#[test]
+fn the_packets_of_findings_are_those_that_show_them() -> Result<()> {
+    let cases: [(&str, &str, &[u64]); 6] = [
+        // dns.time >= 0.5
+        ("dns-slow", "dns_slow", &[8, 16, 24, 32]),
+        // dns.flags.response == 0 && !dns.response_in, in the second pass
+        ("dns-unanswered", "dns_unanswered", &[5, 10, 15, 20, 25]),
+        // tls.handshake.certificate
+        ("certificate", "certificate_expiring", &[8]),
+        ("certificate", "certificate_self_signed", &[8]),
+        ("certificate-expired", "certificate_expired", &[8, 22, 36, 50]),
+        // ip.fragment.overlap.conflict, which tshark says of the packet that completes the whole
+        ("fragments-overlap", "fragments_overlap", &[2]),
+    ];
+    for (name, kind, packets) in cases {
+        let (flows, analysis) = analysed(name)?;
+        let finding = analysis.summary.findings.list.iter().find(|finding| finding.kind.name() == kind);
+        let finding = finding.with_context(|| format!("{name}: no {kind}"))?;
+        assert_eq!(finding.packets, packets, "{name}");
+        let mut file = CaptureFile::open(recording(name)?, Limits::default(), &Progress::default())?;
+        let mut times = Vec::new();
+        while let Ok(Some(packet)) = file.next_packet() {
+            if packets.contains(&packet.number) {
+                times.push(packet.time_us);
+            }
+        }
+        // A slow answer is from its query on.
+        let starts = if kind == "dns_slow" { ..=times[0] - 500_000 } else { ..=times[0] };
+        assert!(starts.contains(&finding.time) && Some(&finding.end_time) == times.last(), "{name}: {kind}");
+        assert!(flows.iter().any(|flow| finding.flow_ids.contains(&flow.flow_id)), "{name}: {kind}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_burst_names_the_flow_that_made_it() -> Result<()> {
+    let (flows, analysis) = analysed("burst")?;
+    let transfer = flows.iter().find(|flow| flow.dst_port == 9000).context("no transfer")?;
+    assert_eq!(analysis.summary.findings.list[0].flow_ids, [transfer.flow_id]);
     Ok(())
 }
 

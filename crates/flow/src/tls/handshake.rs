@@ -27,8 +27,8 @@ pub struct Answer {
     pub cipher: u16,
     /// Empty = none, or encrypted.
     pub alpn: String,
-    /// None = not seen, or encrypted.
-    pub certificate: Option<Certificate>,
+    /// With the time and the frame of its last byte; none = not seen, or encrypted.
+    pub certificate: Option<(Certificate, (u64, u64))>,
     /// First alert of either side (level * 256 + description); 0 = none.
     pub alert: u16,
 }
@@ -62,12 +62,12 @@ impl Handshake {
         Self { carrier, ..Self::default() }
     }
 
-    /// Takes a message of one direction; a session that it completes goes to `out`.
-    pub(crate) fn message(&mut self, from_first: bool, time: u64, message: Message, out: &mut Vec<Session>) {
+    /// Takes a message of one direction, whose last byte came at the time and in the frame; a session that it completes goes to `out`.
+    pub(crate) fn message(&mut self, from_first: bool, at: (u64, u64), message: Message, out: &mut Vec<Session>) {
         match message {
             Message::ClientHello(hello) => {
                 self.finish(out);
-                let carrier = self.carrier;
+                let (carrier, (time, _)) = (self.carrier, at);
                 self.session =
                     Some(Box::new(Session { time, carrier, from_first, hello: *hello, answer: Answer::default() }));
             }
@@ -77,7 +77,7 @@ impl Handshake {
             Message::Certificate(certificate) => {
                 let of_client = self.session.as_ref().is_some_and(|session| session.from_first == from_first);
                 if !of_client && self.answer.certificate.is_none() {
-                    self.answer.certificate = Some(certificate);
+                    self.answer.certificate = Some((certificate, at));
                 }
             }
             Message::Alert(alert) if self.answer.alert == 0 => self.answer.alert = alert,
@@ -107,7 +107,8 @@ impl Handshake {
     /// Bytes on the heap, about.
     pub(crate) fn held_bytes(&self) -> usize {
         let certificate = &self.answer.certificate;
-        let names = certificate.as_ref().map_or(0, |certificate| certificate.subject.len() + certificate.issuer.len());
+        let names =
+            certificate.as_ref().map_or(0, |(certificate, _)| certificate.subject.len() + certificate.issuer.len());
         self.session.as_ref().map_or(0, |session| size_of::<Session>() + session.hello.held_bytes()) + names
     }
 }
