@@ -33,6 +33,8 @@ pub(super) struct Matcher {
 struct Interval {
     start: u64,
     end: u64,
+    /// The latest end of this one and those before it.
+    latest: u64,
     comment: String,
 }
 
@@ -72,8 +74,17 @@ impl Matcher {
                 tunnels.push(flow.tunnel.clone());
                 tunnels.len() - 1
             });
-            let interval = Interval { start: flow.start_time, end: flow.end_time, comment: flow.comment.clone() };
+            let CarvedFlow { start_time: start, end_time: end, .. } = *flow;
+            let interval = Interval { start, end, latest: end, comment: flow.comment.clone() };
             flows.entry(key_of(flow, tunnel as u32)).or_default().push(interval);
+        }
+        for intervals in flows.values_mut() {
+            intervals.sort_by_key(|interval| interval.start);
+            let mut latest = 0;
+            for interval in intervals {
+                latest = interval.end.max(latest);
+                interval.latest = latest;
+            }
         }
         let until = if wanted.until == 0 { u64::MAX } else { wanted.until };
         Self { all: wanted.all, from: wanted.from, until, tunnels, flows, fragments: Fragments::default() }
@@ -85,7 +96,10 @@ impl Matcher {
             return Vec::new();
         }
         if self.all {
-            return vec![found(packet, String::new())];
+            // In the order of the file: a fragment does not wait for the first one of its datagram, and has no comment without it.
+            let verdict = if self.flows.is_empty() { Verdict::Unwanted } else { self.frame(packet) };
+            let comment = if let Verdict::Wanted(comment) = verdict { comment } else { String::new() };
+            return vec![found(packet, comment)];
         }
         match self.frame(packet) {
             Verdict::Unwanted => Vec::new(),
@@ -154,10 +168,12 @@ impl Matcher {
             return comment.map_or(Verdict::Unwanted, Verdict::Wanted);
         }
         let transport = transport::parse(ip.protocol, ip.payload, ip.payload_length);
-        if let Some(comment) = self.comment(place, ip, &transport) {
-            return Verdict::Wanted(comment);
+        // A tunnel's packet has the comments of all flows that it is of, the outermost first.
+        match (self.comment(place, ip, &transport), self.inside(place, ip, &transport)) {
+            (Some(outer), Verdict::Wanted(inner)) => Verdict::Wanted(format!("{outer}\n{inner}")),
+            (Some(outer), Verdict::Unwanted | Verdict::Waits(_)) => Verdict::Wanted(outer),
+            (None, inside) => inside,
         }
-        self.inside(place, ip, &transport)
     }
 
     fn later_fragment(&mut self, place: Place, ip: &IpPacket<'_>, datagram: Datagram) -> Verdict {
@@ -218,8 +234,9 @@ impl Matcher {
 
     fn find(&self, place: Place, key: Key) -> Option<String> {
         let intervals = self.flows.get(&key)?;
-        let within = |interval: &&Interval| (interval.start..=interval.end).contains(&place.time);
-        intervals.iter().find(within).map(|interval| interval.comment.clone())
+        let begun = &intervals[..intervals.partition_point(|interval| interval.start <= place.time)];
+        let mut latest_first = begun.iter().rev().take_while(|interval| interval.latest >= place.time);
+        latest_first.find(|interval| interval.end >= place.time).map(|interval| interval.comment.clone())
     }
 }
 
