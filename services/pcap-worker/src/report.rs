@@ -116,6 +116,7 @@ fn frame(about: About, analysis: &Analysis) -> Report {
         },
         totals: totals(summary, &analysis.notes),
         health: None,
+        not_judged: Vec::new(),
         findings: findings(&summary.findings),
         findings_left_out: summary.findings.left_out.values().sum(),
         timeline: timeline(&summary.series),

@@ -355,6 +355,40 @@ fn cut(name: &str, most: u32) -> Result<Vec<u8>> {
 }
 
 #[test]
+fn what_nothing_supports_has_no_score_in_any_format() -> Result<()> {
+    // One packet, a handshake that is refused, errors of ICMP alone, claims of addresses alone.
+    let mut first = Vec::new();
+    flate2::read::GzDecoder::new(recording("connection-refused")?).read_to_end(&mut first)?;
+    let kept = u32::from_le_bytes(first[32..36].try_into()?) as usize;
+    first.truncate(24 + 16 + kept);
+    let one = reported(read(Cursor::new(first), "one packet")?.1);
+    assert_eq!(one.totals.packets, 1);
+    let others =
+        ["connection-refused", "time-exceeded", "address-conflict"].map(|name| anyhow::Ok(reported(analysed(name)?.1)));
+    for report in [Ok(one.clone())].into_iter().chain(others) {
+        let report = report?;
+        assert_eq!(report.health, None, "{:?}", report.not_judged);
+        assert_eq!(report.not_judged.len(), 6);
+        let json = serde_json::to_value(&report)?;
+        assert!(json.get("health").is_none() && json["not_judged"][0]["reason"].is_string());
+        assert!(weir_report::html(&report).contains("There is no score."));
+        assert!(weir_report::markdown(&report).contains("## Health: no score"));
+        assert!(weir_report::csv(&report, weir_report::Table::Health).contains("\r\nloss,,,,,"));
+    }
+    assert_eq!(one.not_judged[0].reason, "TCP packets: 1, and at least 50 are needed");
+    // With enough of it there is one, and what it lacks is told.
+    let busy = reported(analysed("retransmissions")?.1);
+    let parts = busy.health.as_ref().context("no score")?.parts.iter().map(|part| part.name.as_str());
+    assert_eq!(parts.collect::<Vec<_>>(), ["loss", "retransmission", "rtt", "anomalies"]);
+    assert_eq!(busy.not_judged.iter().map(|part| part.part.as_str()).collect::<Vec<_>>(), ["dns", "jitter"]);
+    let comparison = weir_report::Comparison::new(&one, &busy);
+    let note = comparison.differences[0].note.clone().context("no note")?;
+    assert!(note.starts_with("no score before: loss: TCP packets: 1,"), "{note}");
+    assert!(weir_report::comparison_markdown(&comparison).contains(&note));
+    Ok(())
+}
+
+#[test]
 fn of_headers_that_the_capture_cut_nothing_is_said() -> Result<()> {
     // Of each TCP header the ports and half of the sequence number.
     let report = reported(read(Cursor::new(cut("retransmissions", 40)?), "cut")?.1);
