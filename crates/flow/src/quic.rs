@@ -46,7 +46,14 @@ impl Connection {
             return;
         }
         for packet in Packets::new(datagram) {
-            let Packet::Initial(initial) = packet else { continue };
+            let initial = match packet {
+                Packet::Initial(initial) => initial,
+                Packet::Retry if self.is_of_server(from_first) => {
+                    self.handshake.retry();
+                    continue;
+                }
+                Packet::Retry | Packet::Other => continue,
+            };
             if self.is_over() {
                 break;
             }
@@ -65,6 +72,10 @@ impl Connection {
             self.handshake.finish(out);
             (self.keys, self.streams) = (None, Default::default());
         }
+    }
+
+    fn is_of_server(&self, from_first: bool) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.client_is_first != from_first)
     }
 
     /// Adds a hello whose answer did not come: the flow is over.

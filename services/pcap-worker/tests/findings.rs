@@ -16,18 +16,23 @@ use weir_proto::Flow;
 use Severity::{Critical, Info, Warning};
 
 /// Name of the recording, and what is to be found in it.
-const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
+const RECORDINGS: [(&str, &[(&str, Severity)]); 53] = [
     ("address-conflict", &[("address_conflict", Critical)]),
+    ("address-conflict-ipv6", &[("address_conflict", Critical)]),
     ("amplification", &[("amplification", Critical)]),
     // The port that was asked is closed; each complaint was captured twice.
     ("any-interface", &[("connection_refused", Info)]),
     ("asymmetric-path", &[("asymmetric_path", Info)]),
     ("beacon", &[("beacon", Warning)]),
     ("brute-force-ftp", &[("brute_force", Warning), ("cleartext_credentials", Warning)]),
+    ("brute-force-http", &[("brute_force", Warning), ("cleartext_credentials", Warning)]),
+    ("brute-force-mail", &[("brute_force", Warning), ("cleartext_credentials", Warning)]),
     ("brute-force-ssh", &[("brute_force", Warning)]),
     ("burst", &[("burst", Info)]),
     ("certificate", &[("certificate_expiring", Warning), ("certificate_self_signed", Info)]),
     ("certificate-expired", &[("certificate_expired", Critical)]),
+    ("certificate-expiring", &[("certificate_expiring", Warning)]),
+    ("certificate-self-signed", &[("certificate_self_signed", Info)]),
     ("cleartext-credentials", &[("cleartext_credentials", Warning)]),
     ("connection-refused", &[("connection_refused", Warning)]),
     ("connection-reset", &[("connection_reset", Info)]),
@@ -40,6 +45,7 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
     ("exfiltration", &[("exfiltration", Warning)]),
     ("fragments-incomplete", &[("fragments_incomplete", Warning)]),
     ("fragments-overlap", &[("fragments_overlap", Critical)]),
+    ("http2", &[]),
     ("icmp-flood", &[("icmp_flood", Warning)]),
     ("icmp-tunnel", &[("icmp_tunnel", Warning)]),
     ("lateral-movement", &[("lateral_movement", Warning)]),
@@ -48,6 +54,7 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
     ("path-mtu-black-hole", &[("path_mtu_black_hole", Critical)]),
     ("port-scan-horizontal", &[("port_scan_horizontal", Warning)]),
     ("port-scan-vertical", &[("port_scan_vertical", Warning)]),
+    ("quic", &[]),
     ("retransmissions", &[("retransmissions", Warning)]),
     ("rhythm", &[]),
     ("rtp", &[]),
@@ -398,5 +405,90 @@ fn of_headers_that_the_capture_cut_nothing_is_said() -> Result<()> {
     assert!(weir_report::markdown(&report).contains("not even the header is whole"));
     let whole = reported(analysed("retransmissions")?.1);
     assert_eq!(whole.tcp.context("there is no TCP")?.cut_packets, 0);
+    Ok(())
+}
+
+#[test]
+fn refused_logins_are_told_by_service_and_so_are_passwords_in_clear() -> Result<()> {
+    // Client, port, and the packets that tshark shows with smtp.response.code == 535, imap.response.status == "NO", pop.response.indicator
+    // == "-ERR" and http.response.code == 401.
+    let seven = |first: u64| (0..7).map(|number| first + 66 * number).collect::<Vec<_>>();
+    let twice = |first: u64| (0..7).flat_map(|number| [first + 66 * number, first + 2 + 66 * number]).collect();
+    let refused =
+        [("smtp", 25, twice(10)), ("smtp", 587, seven(31)), ("imap", 143, seven(46)), ("pop3", 110, seven(61))];
+    let (flows, analysis) = analysed("brute-force-mail")?;
+    let of = |kind: &str, port: u16| {
+        let mut list = analysis.summary.findings.list.iter();
+        list.find(|finding| finding.kind.name() == kind && finding.dst_port == Some(port))
+    };
+    for (service, port, packets) in refused {
+        let finding = of("brute_force", port).with_context(|| format!("{port}"))?;
+        assert_eq!((&finding.evidence["service"], &finding.packets), (&service.into(), &packets), "{port}");
+        assert_eq!(finding.evidence["refused_logins"], packets.len());
+        let port_of = |id: &u64| flows.iter().find(|flow| flow.flow_id == *id).map(|flow| flow.dst_port);
+        assert!(finding.flow_ids.iter().all(|id| port_of(id) == Some(u32::from(port))));
+        let secret = of("cleartext_credentials", port).with_context(|| format!("{port}"))?;
+        assert!(secret.summary.contains(service), "{}", secret.summary);
+    }
+    // In two steps the password goes alone: it is the question that shows it.
+    let steps = of("cleartext_credentials", 587).context("no password in steps")?;
+    assert_eq!((steps.confidence, &steps.packets), (0.7, &seven(29)));
+    let (_, analysis) = analysed("brute-force-http")?;
+    let finding = analysis.summary.findings.list.iter().find(|finding| finding.kind.name() == "brute_force");
+    assert_eq!(finding.context("no brute force")?.packets, [6, 16, 26, 36, 46, 56, 66]);
+    Ok(())
+}
+
+#[test]
+fn a_host_that_answers_for_the_address_of_another_is_found_in_neighbour_discovery() -> Result<()> {
+    let (flows, analysis) = analysed("address-conflict-ipv6")?;
+    let [finding] = &analysis.summary.findings.list[..] else { anyhow::bail!("{:?}", analysis.summary.findings.list) };
+    let macs = finding.evidence["hardware_addresses"].as_array().context("no addresses")?;
+    assert_eq!((macs.len(), finding.summary.starts_with("fd77::2 is claimed by 2")), (2, true));
+    assert!(flows.iter().any(|flow| finding.flow_ids.contains(&flow.flow_id) && flow.protocol == 58));
+    Ok(())
+}
+
+/// The rows of hellos and of requests.
+fn talks(name: &str) -> Result<(Vec<weir_proto::Tls>, Vec<weir_proto::Http>)> {
+    let (mut tls, mut http) = (Vec::new(), Vec::new());
+    analyse(recording(name)?, Limits::default(), weir_flow::Config::default(), &Live::default(), |record| {
+        match record {
+            Record::Tls(row) => tls.push(row),
+            Record::Http(row) => http.push(row),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((tls, http))
+}
+
+#[test]
+fn connections_of_quic_have_their_hello_with_and_without_a_retry() -> Result<()> {
+    let (tls, _) = talks("quic")?;
+    let rows: Vec<_> = tls.iter().map(|row| (row.sni.as_str(), row.dst_port, row.chosen_version, row.cipher)).collect();
+    // What the server hello says, tshark shows as tls.handshake.type == 2.
+    assert_eq!(rows, [("quic.weir.example", 443, 0x0304, 0x1302), ("quic.weir.example", 8443, 0x0304, 0x1302)]);
+    for row in &tls {
+        assert!(row.ja4.starts_with("q13d") && row.alpn == ["h3"], "{row:?}");
+        assert_eq!(row.not_after, 0, "certificates of QUIC are encrypted");
+    }
+    let (flows, _) = analysed("quic")?;
+    assert!(flows.iter().all(|flow| flow.app == "quic" && flow.dst_name == "quic.weir.example"), "{flows:?}");
+    Ok(())
+}
+
+#[test]
+fn requests_of_one_connection_of_http_2_have_each_their_own_answer() -> Result<()> {
+    let (_, http) = talks("http2")?;
+    let mut rows: Vec<_> =
+        http.iter().map(|row| (row.path.as_str(), row.status, row.latency_us.unwrap_or(0) / 1000)).collect();
+    rows.sort_unstable();
+    // From packet 4 to 9, 10 to 14 and 12 to 16, by http2.streamid.
+    assert_eq!(rows, [("/first", Some(200), 11), ("/late", Some(200), 201), ("/refused", Some(403), 199)]);
+    for row in &http {
+        let is = (row.method.as_str(), row.authority.as_str(), row.version.as_str(), row.user_agent.as_str());
+        assert_eq!(is, ("GET", "two.weir.example:8080", "2", "weir"));
+    }
     Ok(())
 }

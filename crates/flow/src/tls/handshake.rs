@@ -55,6 +55,8 @@ pub(crate) struct Handshake {
     session: Option<Box<Session>>,
     /// What came of the server; it may overtake the hello in a capture.
     answer: Answer,
+    /// The same hello comes once more.
+    is_retried: bool,
 }
 
 impl Handshake {
@@ -66,6 +68,10 @@ impl Handshake {
     pub(crate) fn message(&mut self, from_first: bool, at: (u64, u64), message: Message, out: &mut Vec<Session>) {
         match message {
             Message::ClientHello(hello) => {
+                let is_said = |session: &Session| session.from_first == from_first && session.hello == *hello;
+                if std::mem::take(&mut self.is_retried) && self.session.as_deref().is_some_and(is_said) {
+                    return;
+                }
                 self.finish(out);
                 let (carrier, (time, _)) = (self.carrier, at);
                 self.session =
@@ -83,6 +89,11 @@ impl Handshake {
             Message::Alert(alert) if self.answer.alert == 0 => self.answer.alert = alert,
             Message::Alert(_) => {}
         }
+    }
+
+    /// The server asked the client to begin again with the same hello, as Retry packets of QUIC do (RFC 9000 section 17.2.5.2).
+    pub(crate) const fn retry(&mut self) {
+        self.is_retried = true;
     }
 
     /// Gives the hello with what has come of its answer.
