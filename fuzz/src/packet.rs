@@ -12,6 +12,12 @@ pub(crate) const LINKS: [u16; 48] = [
 pub(crate) fn run(data: &[u8]) {
     let Some((&choice, frame)) = data.split_first() else { return };
     let link_type = LinkType(LINKS[usize::from(choice) % LINKS.len()]);
+    for part in link::subframes(link_type, frame, frame.len() as u32).map_while(Result::ok) {
+        assert!(is_within(part.data, frame) && part.data.len() <= part.length as usize, "{part:?}");
+        if let Ok(network) = link::network(link::Subframe::LINK_TYPE, part.data) {
+            inside(frame, &network, 0);
+        }
+    }
     let Ok(network) = link::network(link_type, frame) else { return };
     inside(frame, &network, 0);
     for cut in [frame.len() / 4, frame.len() / 2, frame.len().saturating_sub(1)] {

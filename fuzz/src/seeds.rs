@@ -28,7 +28,7 @@ pub type Seeds = BTreeMap<&'static str, Vec<Vec<u8>>>;
 #[must_use]
 pub fn recordings() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../services/pcap-worker/tests/captures");
-    ["ethernet-ns.pcap", "any-sll.pcap", "any-sll2-snap96.pcap", "loss-sender.pcap.gz"]
+    ["ethernet-ns.pcap", "any-sll.pcap", "any-sll2-snap96.pcap", "wlan-aggregated.pcap.gz", "loss-sender.pcap.gz"]
         .map(|name| folder.join(name))
         .into()
 }

@@ -29,7 +29,7 @@ fn sessions(steps: &[Step<'_>], cut: usize) -> Vec<Session> {
     for (step, time) in steps.iter().zip(1..) {
         let from_first = step.choice & 1 == 0;
         for piece in step.bytes.chunks(cut) {
-            connection.push(from_first, time, piece, &mut out);
+            connection.push(from_first, (time, 0), piece, &mut out);
             assert!(connection.held_bytes() <= MOST_HELD);
         }
         if step.choice & 0x80 != 0 {
@@ -50,7 +50,7 @@ pub(crate) fn datagrams(data: &[u8]) {
         let mut out = Vec::new();
         for (step, time) in steps(data).zip(1..) {
             let _ = tls::looks_like_dtls(step.bytes);
-            flow.push(step.choice & 1 == 0, time, step.bytes, &mut out);
+            flow.push(step.choice & 1 == 0, (time, 0), step.bytes, &mut out);
             assert!(flow.held_bytes() <= MOST_HELD);
         }
         flow.finish(&mut out);

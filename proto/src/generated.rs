@@ -1117,7 +1117,7 @@ pub struct CarvePackets {
     /// 16 bytes (UUID).
     #[prost(bytes = "vec", tag = "1")]
     pub capture_id: ::prost::alloc::vec::Vec<u8>,
-    /// Every packet, whatever its flow.
+    /// Every packet, whatever its flow; `flows` have the comments.
     #[prost(bool, tag = "2")]
     pub all: bool,
     #[prost(message, repeated, tag = "3")]
@@ -1130,6 +1130,9 @@ pub struct CarvePackets {
     /// Name of an object among the artifacts that holds another CarvePackets with the flows, where they are too many for a message; empty = none.
     #[prost(string, tag = "220")]
     pub list: ::prost::alloc::string::String,
+    /// Of the whole file; empty = none.
+    #[prost(string, tag = "330")]
+    pub comment: ::prost::alloc::string::String,
 }
 /// A flow as its rows name it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

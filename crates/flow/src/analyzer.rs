@@ -11,6 +11,7 @@ use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalyse
 use crate::tcp::{Marks, Options, Segment};
 use crate::tracker::{self, Finished, Observation, Tracker};
 
+mod aggregate;
 mod app;
 mod datagram;
 mod duplicates;
@@ -188,24 +189,29 @@ impl Analyzer {
         self.tracker.advance(now);
         self.exchanges.expire(now);
         match packet::link::network(frame.link_type, frame.data) {
-            Ok(network) => {
-                let place =
-                    Place { time: now, interface: frame.interface, vlan: network.vlan, tunnel: 0, ends: 0, depth: 0 };
-                let length = frame.original_length.saturating_sub(network.offset as u32);
-                self.note_copy(place, frame, &network, length);
-                self.network(place, &network, length);
-            }
-            Err(reason) => {
-                self.notice_arp(frame, reason);
-                self.summary.unanalysed(reason);
-            }
+            Ok(network) => self.outermost(frame, &network, frame.data.get(..network.offset).unwrap_or_default()),
+            Err(Unanalysed::Aggregate) => self.aggregate(frame),
+            Err(reason) => self.without_network(frame, reason),
         }
         self.settle();
     }
 
+    /// A network layer that is in no other; `link` is what came before it.
+    fn outermost(&mut self, frame: &Frame<'_>, network: &Network<'_>, link: &[u8]) {
+        let Frame { time_us: time, interface, .. } = *frame;
+        let place = Place { time, interface, vlan: network.vlan, tunnel: 0, ends: 0, depth: 0 };
+        let length = frame.original_length.saturating_sub(network.offset as u32);
+        self.note_copy(place, link, network, length);
+        self.network(place, network, length);
+    }
+
+    fn without_network(&mut self, frame: &Frame<'_>, reason: Unanalysed) {
+        self.notice_arp(frame, reason);
+        self.summary.unanalysed(reason);
+    }
+
     /// Whether the capture has the packet already.
-    fn note_copy(&mut self, place: Place, frame: &Frame<'_>, network: &Network<'_>, wire_length: u32) {
-        let link = frame.data.get(..network.offset).unwrap_or_default();
+    fn note_copy(&mut self, place: Place, link: &[u8], network: &Network<'_>, wire_length: u32) {
         let candidate = Candidate { frame: self.summary.frames.packets, link, packet: network.packet, wire_length };
         let copy = self.recent.judge(place, &candidate);
         self.is_copy = copy != Copy::First;
@@ -315,6 +321,7 @@ impl Analyzer {
     /// Counts a fragment, and looks into the payload when it is whole.
     fn fragment(&mut self, place: Place, ip: &IpPacket<'_>) {
         let Some(fragment) = ip.fragment else { return };
+        self.fragments.begin(self.summary.frames.packets);
         let now = place.time;
         let datagram = Datagram {
             src: ip.src,
@@ -428,7 +435,7 @@ impl Analyzer {
         let Some(entry) = self.tracker.get_mut(key) else { return };
         let budget = self.config.streams.bytes.saturating_sub(self.held_bytes);
         let before = tracker::State::held_bytes(&entry.state);
-        let mut found = entry.state.segment(*direction, place.time, tcp, budget);
+        let mut found = entry.state.segment(*direction, (place.time, self.summary.frames.packets), tcp, budget);
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
@@ -453,10 +460,10 @@ impl Analyzer {
     }
 
     fn settle_fragments(&mut self) {
-        self.notice_incomplete();
         for orphan in self.fragments.take_orphans() {
             self.count_orphan(&orphan);
         }
+        self.notice_incomplete();
     }
 
     fn settle_flows(&mut self) {
@@ -475,18 +482,16 @@ impl Analyzer {
     }
 
     fn settle_exchanges(&mut self) {
-        for exchange in self.exchanges.take_finished() {
+        for (query_frame, exchange) in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
-            self.watch.exchange(self.summary.frames.packets, &exchange);
+            self.watch.exchange(query_frame, self.summary.frames.packets, &exchange);
             self.records.push(Record::Dns(exchange));
         }
     }
 
     /// Counts a fragment whose first one never came into the flow of its addresses, without ports.
     fn count_orphan(&mut self, orphan: &Orphan) {
-        let Datagram { src, dst, vlan, tunnel, .. } = orphan.datagram;
-        let end = |ip| Endpoint { ip, port: 0 };
-        let (key, direction) = Key::new(end(src), end(dst), orphan.packet.protocol, vlan, tunnel);
+        let (key, direction) = without_ports(&orphan.datagram, orphan.packet.protocol);
         self.summary.orphan_fragments += 1;
         self.count_waiting(&orphan.packet, key, direction, (0, 0));
     }
@@ -510,6 +515,13 @@ fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> Belonging 
     let (src, dst) = (Endpoint { ip: ip.src, port: src_port }, Endpoint { ip: ip.dst, port: dst_port });
     let (key, direction) = Key::new(src, dst, ip.protocol, vlan, tunnel);
     (key, direction, (src_port, dst_port))
+}
+
+/// The flow of fragments whose first one never came.
+fn without_ports(datagram: &Datagram, protocol: u8) -> (Key, Direction) {
+    let Datagram { src, dst, vlan, tunnel, .. } = *datagram;
+    let end = |ip| Endpoint { ip, port: 0 };
+    Key::new(end(src), end(dst), protocol, vlan, tunnel)
 }
 
 fn segment(ip: &IpPacket<'_>, transport: &Transport<'_>) -> Option<Segment> {

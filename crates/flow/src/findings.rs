@@ -133,14 +133,14 @@ impl Watch {
         self.questions.query(frame, query);
     }
 
-    /// A DNS exchange ended; where it has an answer, that is in `frame`.
-    pub(crate) fn exchange(&mut self, frame: u64, exchange: &Dns) {
-        self.questions.exchange(frame, exchange);
+    /// A DNS exchange ended; where it has an answer, that is in the second frame.
+    pub(crate) fn exchange(&mut self, query_frame: u64, frame: u64, exchange: &Dns) {
+        self.questions.exchange(query_frame, frame, exchange, &self.thresholds);
     }
 
-    /// A TLS handshake ended.
-    pub(crate) fn hello(&mut self, hello: &Tls) {
-        self.certificates.hello(hello);
+    /// A TLS handshake ended; its certificate, if it has one, came at the time and in the frame.
+    pub(crate) fn hello(&mut self, shown_at: (u64, u64), hello: &Tls) {
+        self.certificates.hello(shown_at, hello);
     }
 
     /// Someone claimed an address.
@@ -168,9 +168,9 @@ impl Watch {
         self.paths.overlap(at, src, dst);
     }
 
-    /// A packet whose fragments never were complete.
-    pub(crate) fn incomplete(&mut self, time: u64, src: [u8; 16], dst: [u8; 16]) {
-        self.paths.incomplete(time, src, dst);
+    /// A packet whose fragments never were complete; `at` is the one of them that came first.
+    pub(crate) fn incomplete(&mut self, at: At, src: [u8; 16], dst: [u8; 16]) {
+        self.paths.incomplete(at, src, dst);
     }
 
     /// The findings of all.
@@ -186,7 +186,7 @@ impl Watch {
         self.errors.findings(thresholds, &mut found);
         self.certificates.findings(thresholds, &mut found);
         self.paths.findings(thresholds, &mut found);
-        found.extend(paths::burst(bursts, thresholds));
+        found.extend(paths::burst(bursts, &self.paths, thresholds));
         // That a flooded port does not answer is the flood's doing.
         let target = |finding: &Finding| (finding.dst_ip, finding.dst_port);
         let flooded: Vec<_> = found.iter().filter(|found| found.kind == Kind::SynFlood).map(target).collect();

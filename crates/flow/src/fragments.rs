@@ -68,6 +68,21 @@ pub struct Orphan {
     pub packet: Waiting,
 }
 
+/// A packet that never became whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    /// When its first fragment to come was there, microseconds.
+    pub time: u64,
+    /// The frame of that one.
+    pub frame: u64,
+    /// What its fragments have in common.
+    pub datagram: Datagram,
+    /// Its flow, where its fragments name one.
+    pub key: Option<Key>,
+    /// IANA number of what is known of the upper layer.
+    pub protocol: u8,
+}
+
 /// A flow that a first fragment named: its key, the direction, and what stands for the ports in a record.
 pub type Named = (Key, Direction, (u16, u16));
 
@@ -90,6 +105,8 @@ const MAX_PAYLOAD: usize = 65_535;
 #[derive(Debug)]
 struct Entry {
     generation: u64,
+    /// Of the fragment that came first.
+    frame: u64,
     named: Option<Named>,
     protocol: u8,
     waiting: Vec<Waiting>,
@@ -118,7 +135,9 @@ pub struct Fragments {
     orphans: Vec<Orphan>,
     /// The latest time, microseconds.
     now: u64,
-    incomplete: Vec<(u64, Datagram)>,
+    /// The frame at hand.
+    frame: u64,
+    incomplete: Vec<Incomplete>,
 }
 
 impl Fragments {
@@ -126,6 +145,11 @@ impl Fragments {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// Says which frame the fragments that follow are in.
+    pub const fn begin(&mut self, frame: u64) {
+        self.frame = frame;
     }
 
     /// Names the flow of a packet by its first fragment; gives the fragments that waited for it.
@@ -228,9 +252,15 @@ impl Fragments {
         !self.incomplete.is_empty() || !self.orphans.is_empty()
     }
 
-    /// Takes the packets that never became whole though their time is out: when they began, and what they are.
-    pub fn take_incomplete(&mut self) -> Vec<(u64, Datagram)> {
+    /// Takes the packets that never became whole though their time is out.
+    pub fn take_incomplete(&mut self) -> Vec<Incomplete> {
         std::mem::take(&mut self.incomplete)
+    }
+
+    /// The flow of a packet in fragments, where they name it.
+    #[must_use]
+    pub fn flow_of(&self, datagram: &Datagram) -> Option<Key> {
+        self.entries.get(datagram)?.named.map(|(key, ..)| key)
     }
 
     /// Whether fragments of this packet said different things about the same bytes; once.
@@ -241,8 +271,10 @@ impl Fragments {
     /// A packet of which the capture kept too little to tell is not incomplete.
     fn note_incomplete(&mut self, time: u64, datagram: &Datagram, generation: u64) {
         let entry = self.entries.get(datagram).filter(|entry| entry.generation == generation);
-        if entry.is_some_and(|entry| !entry.given && !entry.spoilt) {
-            self.incomplete.push((time, *datagram));
+        if let Some(entry) = entry.filter(|entry| !entry.given && !entry.spoilt) {
+            let (frame, key) = (entry.frame, entry.named.map(|(key, ..)| key));
+            let protocol = entry.waiting.first().map_or(entry.protocol, |waiting| waiting.protocol);
+            self.incomplete.push(Incomplete { time, frame, datagram: *datagram, key, protocol });
         }
     }
 
@@ -263,9 +295,10 @@ impl Fragments {
             self.generations += 1;
             self.order.push_back((now, datagram, self.generations));
         }
-        let generation = self.generations;
+        let (generation, frame) = (self.generations, self.frame);
         self.entries.entry(datagram).or_insert_with(|| Entry {
             generation,
+            frame,
             named: None,
             protocol: 0,
             waiting: Vec::new(),
@@ -391,6 +424,26 @@ mod tests {
         assert_eq!(table.take_orphans(), []);
         table.expire(11);
         assert_eq!(table.take_orphans(), [Orphan { datagram: DATAGRAM, packet: waiting(1) }]);
+    }
+
+    #[test]
+    fn what_never_became_whole_names_its_flow_and_the_fragment_that_came_first() {
+        let mut table = Fragments::new(Limits { timeout_us: 10, ..Limits::default() });
+        table.begin(7);
+        table.name(1, DATAGRAM, named());
+        table.push(1, DATAGRAM, piece(0, true), &[1; 8], false, 17);
+        table.begin(8);
+        table.find(2, DATAGRAM, waiting(2));
+        assert_eq!(table.flow_of(&DATAGRAM), Some(named().0));
+        table.expire(11);
+        let expected = Incomplete { time: 1, frame: 7, datagram: DATAGRAM, key: Some(named().0), protocol: 17 };
+        assert_eq!(table.take_incomplete(), [expected]);
+        // Only a later one: the protocol is what it says.
+        table.begin(9);
+        table.find(20, DATAGRAM, waiting(20));
+        table.expire(30);
+        let expected = Incomplete { time: 20, frame: 9, datagram: DATAGRAM, key: None, protocol: 17 };
+        assert_eq!(table.take_incomplete(), [expected]);
     }
 
     #[test]

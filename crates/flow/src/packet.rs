@@ -27,6 +27,8 @@ pub enum Unanalysed {
     Wlan(u8),
     /// An IEEE 802.11 frame whose payload is encrypted.
     Encrypted,
+    /// Several packets in one IEEE 802.11 frame, which are looked at one by one, or more of them than are followed.
+    Aggregate,
     /// Cut by the snap length, or sent too short, inside this layer.
     Truncated(Layer),
     /// A field of this layer contradicts another one.
@@ -57,6 +59,7 @@ impl std::fmt::Display for Unanalysed {
             Self::Ppp(number) => write!(f, "ppp protocol 0x{number:04x}"),
             Self::Wlan(number) => write!(f, "802.11 type {} subtype {}", number & 3, number >> 2),
             Self::Encrypted => f.write_str("encrypted 802.11"),
+            Self::Aggregate => f.write_str("aggregated 802.11"),
             Self::Truncated(layer) => write!(f, "truncated {layer}"),
             Self::Malformed(layer) => write!(f, "malformed {layer}"),
             Self::TooDeep => f.write_str("too many layers"),

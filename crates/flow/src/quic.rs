@@ -46,15 +46,23 @@ impl Connection {
             return;
         }
         for packet in Packets::new(datagram) {
-            let Packet::Initial(initial) = packet else { continue };
+            let initial = match packet {
+                Packet::Initial(initial) => initial,
+                Packet::Retry if self.is_of_server(from_first) => {
+                    self.handshake.retry();
+                    continue;
+                }
+                Packet::Retry | Packet::Other => continue,
+            };
             if self.is_over() {
                 break;
             }
             self.left -= 1;
             let Some(plain) = self.open(from_first, &initial) else { continue };
+            // The frame is that of a certificate, which QUIC encrypts.
             let Self { streams, handshake, .. } = self;
             streams[usize::from(!from_first)]
-                .frames(&plain, &mut |message| handshake.message(from_first, time, message, out));
+                .frames(&plain, &mut |message| handshake.message(from_first, (time, 0), message, out));
             if handshake.is_answered() {
                 handshake.finish(out);
                 self.left = 0;
@@ -64,6 +72,10 @@ impl Connection {
             self.handshake.finish(out);
             (self.keys, self.streams) = (None, Default::default());
         }
+    }
+
+    fn is_of_server(&self, from_first: bool) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.client_is_first != from_first)
     }
 
     /// Adds a hello whose answer did not come: the flow is over.

@@ -39,6 +39,9 @@ pub struct Difference {
     pub change_percent: Option<f64>,
     /// Whether that is good.
     pub verdict: Verdict,
+    /// What is to be known of it; absent = nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// What a change means.
@@ -120,10 +123,13 @@ impl Comparison {
     /// Compares what was with what is now.
     #[must_use]
     pub fn new(before: &Report, after: &Report) -> Self {
-        let differences = FIGURES
+        let mut differences: Vec<Difference> = FIGURES
             .iter()
             .filter_map(|&(name, unit, good, figure)| difference(name, unit, good, figure(before), figure(after)))
             .collect();
+        if let Some(score) = differences.iter_mut().find(|difference| difference.name == FIGURES[0].0) {
+            score.note = of_score(before, after);
+        }
         let (old, new) = (by_subject(before), by_subject(after));
         let only = |of: &BTreeMap<_, &Finding>, other: &BTreeMap<_, &Finding>, there: bool| {
             let mut findings: Vec<Finding> = of
@@ -167,7 +173,34 @@ fn difference(name: &str, unit: &str, good: Good, before: Option<f64>, after: Op
         (Some(before), Some(after)) => verdict(good, before, after),
         _ => Verdict::Unknown,
     };
-    Some(Difference { name: name.to_owned(), unit: unit.to_owned(), before, after, change_percent, verdict })
+    Some(Difference {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        before,
+        after,
+        change_percent,
+        verdict,
+        note: None,
+    })
+}
+
+/// Why one of two scores is not there, or which parts only one of them has.
+fn of_score(before: &Report, after: &Report) -> Option<String> {
+    let parts = |report: &Report| -> Option<Vec<String>> {
+        Some(report.health.as_ref()?.parts.iter().map(|part| part.name.clone()).collect())
+    };
+    let why = |report: &Report| {
+        let reasons = report.not_judged.iter().map(|part| format!("{}: {}", part.part, part.reason));
+        reasons.collect::<Vec<_>>().join("; ")
+    };
+    match (parts(before), parts(after)) {
+        (Some(was), Some(is)) if was != is => {
+            Some(format!("made of other parts: {} before, {} after", was.join(", "), is.join(", ")))
+        }
+        (None, Some(_)) => Some(format!("no score before: {}", why(before))),
+        (Some(_), None) => Some(format!("no score after: {}", why(after))),
+        _ => None,
+    }
 }
 
 fn verdict(good: Good, before: f64, after: f64) -> Verdict {

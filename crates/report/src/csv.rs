@@ -58,10 +58,13 @@ pub fn csv(report: &Report, table: Table) -> String {
         Table::OneWay => one_way(&mut out, report),
         Table::Silences => silences(&mut out, report),
         Table::Health => {
-            out.line(["part", "value", "unit", "score", "weight"]);
+            out.line(["part", "value", "unit", "score", "weight", "not_judged"]);
             for part in report.health.iter().flat_map(|health| &health.parts) {
                 let numbers = [part.value, part.score, part.weight].map(|value| value.to_string());
-                out.line([&part.name, &numbers[0], &part.unit, &numbers[1], &numbers[2]]);
+                out.line([&part.name, &numbers[0], &part.unit, &numbers[1], &numbers[2], ""]);
+            }
+            for part in &report.not_judged {
+                out.line([&part.part, "", "", "", "", &part.reason]);
             }
         }
     }

@@ -1,7 +1,22 @@
 //! The score: a weighted mean of parts, each a straight line between what is good and what is bad. Everything that goes into it is shown.
 
-use crate::model::{Health, HealthPart, Severity, Y1541};
-use crate::text::duration;
+use crate::model::{Health, HealthPart, NotJudged, Severity, Y1541};
+use crate::text::{count, duration};
+
+/// What the values are made of. Few cases say nothing: one that was lost among them would be as bad as it gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cases {
+    /// TCP packets whose header is whole.
+    pub tcp_packets: u64,
+    /// TCP packets of which the capture kept too little.
+    pub cut_tcp_packets: u64,
+    /// TCP flows whose round trip was measured.
+    pub round_trips: u64,
+    /// DNS queries.
+    pub queries: u64,
+    /// Directions of streams of UDP whose jitter was measured.
+    pub streams: u64,
+}
 
 /// What the score is made of; none = not measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,6 +31,8 @@ pub struct Measured {
     pub dns_failed: Option<f64>,
     /// Jitter of streams, the 95th percentile, microseconds.
     pub jitter_us: Option<u64>,
+    /// How much these are made of.
+    pub cases: Cases,
 }
 
 /// A part: from what value on it begins to be bad, and from which on it is as bad as it gets.
@@ -25,18 +42,47 @@ struct Rule {
     good: f64,
     bad: f64,
     weight: f64,
+    /// What it is made of, for people.
+    cases: &'static str,
+    /// So many of them at least: of fewer, a share would be as bad as it gets for one of them.
+    least: u64,
 }
 
 /// Y.1541 has a loss of 0.1 % in all its bounded classes.
-const LOSS: Rule = Rule { name: "loss", unit: "%", good: 0.1, bad: 2.0, weight: 25.0 };
-const RETRANSMISSION: Rule = Rule { name: "retransmission", unit: "%", good: 0.5, bad: 5.0, weight: 20.0 };
+const LOSS: Rule = Rule { name: "loss", unit: "%", good: 0.1, bad: 2.0, weight: 25.0, cases: "TCP packets", least: 50 };
+const RETRANSMISSION: Rule =
+    Rule { name: "retransmission", unit: "%", good: 0.5, bad: 5.0, weight: 20.0, cases: "TCP packets", least: 20 };
 /// There and back what Y.1541's class 1 has for one way.
-const RTT: Rule = Rule { name: "rtt", unit: "ms", good: 100.0, bad: 800.0, weight: 15.0 };
-const DNS: Rule = Rule { name: "dns", unit: "%", good: 1.0, bad: 20.0, weight: 15.0 };
+const RTT: Rule = Rule {
+    name: "rtt",
+    unit: "ms",
+    good: 100.0,
+    bad: 800.0,
+    weight: 15.0,
+    cases: "round trips of TCP flows",
+    least: 1,
+};
+const DNS: Rule = Rule { name: "dns", unit: "%", good: 1.0, bad: 20.0, weight: 15.0, cases: "DNS queries", least: 5 };
 /// Y.1541's classes 0 and 1 have 50 ms.
-const JITTER: Rule = Rule { name: "jitter", unit: "ms", good: 20.0, bad: 100.0, weight: 10.0 };
+const JITTER: Rule = Rule {
+    name: "jitter",
+    unit: "ms",
+    good: 20.0,
+    bad: 100.0,
+    weight: 10.0,
+    cases: "streams of UDP with jitter",
+    least: 1,
+};
 /// Points of the findings.
-const ANOMALIES: Rule = Rule { name: "anomalies", unit: "points", good: 0.0, bad: 100.0, weight: 15.0 };
+const ANOMALIES: Rule = Rule {
+    name: "anomalies",
+    unit: "points",
+    good: 0.0,
+    bad: 100.0,
+    weight: 15.0,
+    cases: "other part that can be judged",
+    least: 1,
+};
 
 /// Points of one finding that is certain.
 const fn points(severity: Severity) -> f64 {
@@ -47,34 +93,76 @@ const fn points(severity: Severity) -> f64 {
     }
 }
 
-/// The score of what was measured; none where only findings could speak and nothing was measured.
+/// The score of what can be judged, and what cannot with the reason. There is no score where only findings could speak: that nothing was
+/// found where nothing was measured is no sign of health.
 #[must_use]
-pub fn health(measured: &Measured, findings: impl IntoIterator<Item = (Severity, f64)>) -> Option<Health> {
+pub fn health(
+    measured: &Measured,
+    findings: impl IntoIterator<Item = (Severity, f64)>,
+) -> (Option<Health>, Vec<NotJudged>) {
+    let measured = &measured.judged();
+    let cases = measured.cases;
     let percent = |share: Option<f64>| share.map(|share| share * 100.0);
     let milliseconds = |us: Option<u64>| us.map(|us| us as f64 / 1000.0);
     // Not `sum`, which is -0 where there is nothing.
     let anomalies = findings.into_iter().fold(0.0, |sum, (severity, confidence)| sum + points(severity) * confidence);
     let values = [
-        (LOSS, percent(measured.loss)),
-        (RETRANSMISSION, percent(measured.retransmission)),
-        (RTT, milliseconds(measured.rtt_us)),
-        (DNS, percent(measured.dns_failed)),
-        (JITTER, milliseconds(measured.jitter_us)),
+        (LOSS, cases.tcp_packets, percent(measured.loss)),
+        (RETRANSMISSION, cases.tcp_packets, percent(measured.retransmission)),
+        (RTT, cases.round_trips, milliseconds(measured.rtt_us)),
+        (DNS, cases.queries, percent(measured.dns_failed)),
+        (JITTER, cases.streams, milliseconds(measured.jitter_us)),
     ];
-    if values.iter().all(|(_, value)| value.is_none()) && anomalies == 0.0 {
-        return None;
-    }
+    let known = values.iter().filter(|(.., value)| value.is_some()).count() as u64;
+    let anomalies = (ANOMALIES, known, (known > 0).then_some(anomalies));
     let mut parts = Vec::new();
-    let mut not_measured = Vec::new();
-    for (rule, value) in values.into_iter().chain([(ANOMALIES, Some(anomalies))]) {
+    let mut not_judged = Vec::new();
+    for (rule, cases, value) in values.into_iter().chain([anomalies]) {
         match value {
             Some(value) => parts.push(part(&rule, value)),
-            None => not_measured.push(rule.name.to_owned()),
+            None => not_judged.push(NotJudged { part: rule.name.to_owned(), reason: rule.reason(cases, measured) }),
         }
     }
+    if known == 0 {
+        return (None, not_judged);
+    }
+    let not_measured = not_judged.iter().map(|part| part.part.clone()).collect();
     let weights: f64 = parts.iter().map(|part| part.weight).sum();
     let score = 100.0 * parts.iter().map(|part| part.weight * part.score).sum::<f64>() / weights;
-    Some(Health { score: rounded(score), formula: formula(&parts), parts, not_measured, y1541: y1541(measured) })
+    let (score, formula, y1541) = (rounded(score), formula(&parts), y1541(measured));
+    (Some(Health { score, formula, parts, not_measured, y1541 }), not_judged)
+}
+
+impl Measured {
+    /// Without the values that are made of too few cases.
+    fn judged(&self) -> Self {
+        let Cases { tcp_packets, round_trips, queries, streams, .. } = self.cases;
+        Self {
+            loss: self.loss.filter(|_| tcp_packets >= LOSS.least),
+            retransmission: self.retransmission.filter(|_| tcp_packets >= RETRANSMISSION.least),
+            rtt_us: self.rtt_us.filter(|_| round_trips >= RTT.least),
+            dns_failed: self.dns_failed.filter(|_| queries >= DNS.least),
+            jitter_us: self.jitter_us.filter(|_| streams >= JITTER.least),
+            cases: self.cases,
+        }
+    }
+}
+
+impl Rule {
+    /// Why it cannot be judged.
+    fn reason(&self, cases: u64, measured: &Measured) -> String {
+        let cut = measured.cases.cut_tcp_packets;
+        match cases {
+            _ if self.cases == LOSS.cases && cut > 0 => format!(
+                "of {} TCP packets the capture has the whole header, of {} it has not; at least {} are needed",
+                count(cases),
+                count(cut),
+                self.least
+            ),
+            0 => format!("no {}", self.cases),
+            few => format!("{}: {}, and at least {} are needed", self.cases, count(few), self.least),
+        }
+    }
 }
 
 fn part(rule: &Rule, value: f64) -> HealthPart {
@@ -113,7 +201,7 @@ fn y1541(measured: &Measured) -> Option<Y1541> {
     /// (class, one-way delay in microseconds, whether its variation is bounded)
     const CLASSES: [(u8, u64, bool); 5] =
         [(0, 100_000, true), (1, 400_000, true), (2, 100_000, false), (3, 400_000, false), (4, 1_000_000, false)];
-    let loss = measured.loss.or(measured.retransmission);
+    let loss = measured.loss.or(measured.retransmission).filter(|_| measured.cases.tcp_packets >= LOSS.least);
     if measured.rtt_us.is_none() && loss.is_none() {
         return None;
     }
@@ -141,6 +229,13 @@ fn y1541(measured: &Measured) -> Option<Y1541> {
 mod tests {
     use super::*;
 
+    /// Enough of everything.
+    const MANY: Cases = Cases { tcp_packets: 1000, cut_tcp_packets: 0, round_trips: 10, queries: 100, streams: 2 };
+
+    fn health(measured: &Measured, findings: impl IntoIterator<Item = (Severity, f64)>) -> Option<Health> {
+        super::health(&Measured { cases: MANY, ..*measured }, findings).0
+    }
+
     #[test]
     fn a_network_without_fault_has_all_points() {
         let measured = Measured {
@@ -149,6 +244,7 @@ mod tests {
             rtt_us: Some(20_000),
             dns_failed: Some(0.0),
             jitter_us: Some(2_000),
+            cases: MANY,
         };
         let health = health(&measured, []).unwrap();
         assert_eq!((health.score, health.not_measured.len()), (100.0, 0));
@@ -164,7 +260,7 @@ mod tests {
         assert_eq!(health.formula, "100 × (15 × 0.5 + 15 × 1) / (15 + 15)");
         assert_eq!(health.not_measured, ["loss", "retransmission", "dns", "jitter"]);
         assert_eq!(health.y1541.unwrap().class, 3);
-        assert_eq!(super::health(&Measured::default(), []), None);
+        assert_eq!(super::tests::health(&Measured::default(), []), None);
     }
 
     #[test]
@@ -174,5 +270,47 @@ mod tests {
         let health = health(&measured, findings).unwrap();
         assert_eq!(health.parts[1].value, 30.0);
         assert_eq!(health.parts[1].score, 0.7);
+    }
+
+    #[test]
+    fn few_cases_and_findings_alone_make_no_score_and_the_reasons_are_told() {
+        let one = Cases { tcp_packets: 1, ..Cases::default() };
+        let measured = Measured { loss: Some(0.0), retransmission: Some(0.0), cases: one, ..Measured::default() };
+        let (health, not_judged) = super::health(&measured, [(Severity::Warning, 0.9)]);
+        assert_eq!(health, None);
+        let reasons: Vec<_> = not_judged.iter().map(|part| (part.part.as_str(), part.reason.as_str())).collect();
+        let expected = [
+            ("loss", "TCP packets: 1, and at least 50 are needed"),
+            ("retransmission", "TCP packets: 1, and at least 20 are needed"),
+            ("rtt", "no round trips of TCP flows"),
+            ("dns", "no DNS queries"),
+            ("jitter", "no streams of UDP with jitter"),
+            ("anomalies", "no other part that can be judged"),
+        ];
+        assert_eq!(reasons, expected);
+    }
+
+    #[test]
+    fn a_share_is_judged_from_so_many_on_that_one_case_is_not_yet_the_worst() {
+        for rule in [LOSS, RETRANSMISSION, DNS] {
+            let worst = |cases: u64| 100.0 / cases as f64 > rule.bad;
+            assert!(!worst(rule.least) && worst(rule.least - 1), "{}", rule.name);
+        }
+        let cases = Cases { tcp_packets: 30, cut_tcp_packets: 7, round_trips: 1, ..Cases::default() };
+        let measured =
+            Measured { loss: Some(0.0), retransmission: Some(0.0), rtt_us: Some(1000), cases, ..Measured::default() };
+        let (health, not_judged) = super::health(&measured, []);
+        let health = health.unwrap();
+        let parts: Vec<_> = health.parts.iter().map(|part| part.name.as_str()).collect();
+        assert_eq!(
+            (parts, health.not_measured),
+            (
+                vec!["retransmission", "rtt", "anomalies"],
+                vec!["loss".to_owned(), "dns".to_owned(), "jitter".to_owned()]
+            )
+        );
+        assert!(not_judged[0].reason.starts_with("of 30 TCP packets"), "{not_judged:?}");
+        // What the class rests on is what can be judged.
+        assert!(health.y1541.unwrap().basis.contains("loss not measured"));
     }
 }

@@ -35,7 +35,7 @@ pub fn report(report: &Report) -> String {
                 }
                 (summary::tiles(report))
             }
-            @if let Some(health) = &report.health { (summary::health(health)) }
+            (summary::health(report))
             @if report.totals.packets > 0 { (findings::findings("findings", "Findings", &report.findings)) }
             @if report.findings_left_out > 0 { p { (count(report.findings_left_out)) " further findings are left out." } }
             (traffic::timeline(report))
@@ -52,7 +52,7 @@ pub fn report(report: &Report) -> String {
 
 fn sections(report: &Report) -> [(&'static str, &'static str, bool); 9] {
     [
-        ("health", "Health", report.health.is_some()),
+        ("health", "Health", report.health.is_some() || !report.not_judged.is_empty()),
         ("findings", "Findings", true),
         ("time", "Over time", traffic::has_timeline(report)),
         ("traffic", "Traffic", true),

@@ -39,12 +39,13 @@ pub fn comparison(comparison: &Comparison) -> String {
         let value =
             |value: Option<f64>| value.map_or("not measured".to_owned(), |value| figure(value, &difference.unit));
         let change = difference.change_percent.map_or(String::new(), |change| format!("{change:+.1} %"));
+        let note = difference.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
         vec![
             difference.name.clone(),
             value(difference.before),
             value(difference.after),
             change,
-            difference.verdict.name().to_owned(),
+            format!("{}{note}", difference.verdict.name()),
         ]
     });
     out.table(&["", "before", "after", "change", ""], rows);
@@ -71,7 +72,13 @@ fn totals(out: &mut Markdown, report: &Report) {
 }
 
 fn health(out: &mut Markdown, report: &Report) {
-    let Some(health) = &report.health else { return };
+    let Some(health) = &report.health else {
+        if !report.not_judged.is_empty() {
+            out.heading(2, "Health: no score");
+            not_judged(out, report);
+        }
+        return;
+    };
     out.heading(2, &format!("Health: {} of 100", health.score));
     let rows = health.parts.iter().map(|part| {
         let value = format!("{} {}", short(part.value), part.unit);
@@ -79,11 +86,16 @@ fn health(out: &mut Markdown, report: &Report) {
     });
     out.table(&["part", "value", "score", "weight", "rule"], rows);
     out.text(&format!("score = {}", health.formula));
-    if !health.not_measured.is_empty() {
-        out.text(&format!("Not measured: {}.", health.not_measured.join(", ")));
-    }
     if let Some(class) = &health.y1541 {
         out.text(&format!("ITU-T Y.1541 class {}: {}.", class.class, class.basis));
+    }
+    not_judged(out, report);
+}
+
+fn not_judged(out: &mut Markdown, report: &Report) {
+    let rows = report.not_judged.iter().map(|part| vec![part.part.clone(), part.reason.clone()]);
+    if !report.not_judged.is_empty() {
+        out.table(&["part", "not judged, because"], rows);
     }
 }
 

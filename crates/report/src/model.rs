@@ -15,9 +15,12 @@ pub struct Report {
     pub version: u32,
     pub capture: Capture,
     pub totals: Totals,
-    /// Absent where nothing was measured that it could be made of
+    /// Absent where nothing was measured that it could be made of: `not_judged` says why
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Parts of the score that cannot be judged, with the reason; where there is no score, all of them
+    #[serde(default)]
+    pub not_judged: Vec<NotJudged>,
     /// The most harmful first
     #[serde(default)]
     pub findings: Vec<Finding>,
@@ -145,6 +148,9 @@ pub struct Totals {
     /// Of these, seen on the other side of a router: with another hop limit
     #[serde(default)]
     pub routed_duplicates: u64,
+    /// Packets that came in one frame of 802.11 with others before them; the frame is one of `packets`
+    #[serde(default)]
+    pub aggregated_packets: u64,
     pub fragments: u64,
 }
 
@@ -163,6 +169,15 @@ pub struct Health {
     /// was measured
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub y1541: Option<Y1541>,
+}
+
+/// A part of the score that cannot be judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotJudged {
+    /// As in `parts` of the health
+    pub part: String,
+    /// For people
+    pub reason: String,
 }
 
 /// One part of the score.

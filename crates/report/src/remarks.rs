@@ -24,6 +24,12 @@ pub(crate) fn remarks(report: &Report) -> Vec<String> {
             count(totals.duplicate_packets)
         ));
     }
+    if totals.aggregated_packets > 0 {
+        all.push(format!(
+            "Frames of 802.11 carry several packets at once: {} more than there are frames. Flows count each of them, totals the frames.",
+            count(totals.aggregated_packets)
+        ));
+    }
     if totals.cut_packets > 0 {
         all.push(format!("Of {} packets the capture kept less than was on the wire.", count(totals.cut_packets)));
     }

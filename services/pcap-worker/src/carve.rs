@@ -138,7 +138,7 @@ async fn listed(worker: &Worker, question: CarvePackets) -> Result<CarvePackets>
 fn carve(source: impl Read + Send + 'static, limits: Limits, wanted: &CarvePackets, output: impl Write) -> Result<u64> {
     let mut matcher = Matcher::new(wanted);
     let mut file = CaptureFile::open(source, limits, &Progress::default())?;
-    let mut writer = Writer::new(output)?;
+    let mut writer = Writer::new(output, &wanted.comment)?;
     let mut packets = 0;
     loop {
         let found = match file.next_packet() {

@@ -61,7 +61,8 @@ pub struct Config {
     )]
     pub max_flows: usize,
     /// Bytes that the tables of an analysis hold together, about: flows, streams, fragments, DNS queries. What is given up at this bound
-    /// is counted in the report. Tables of a fixed size (findings, top talkers, copies of packets) have up to 50 MB besides
+    /// is counted in the report. Tables of a fixed size (findings, names, top talkers, copies of packets) come on top: mostly a few ten
+    /// megabytes, and up to about 140 MB in a capture that is made to fill them all
     #[arg(long, env = "WEIR_PCAP_WORKER_MAX_MEMORY", value_name = "BYTES", default_value_t = 512 << 20)]
     pub max_memory: usize,
     /// Bytes of heap and stacks that the kernel gives this process; one that wants more ends, and its job is tried again

@@ -116,6 +116,7 @@ fn frame(about: About, analysis: &Analysis) -> Report {
         },
         totals: totals(summary, &analysis.notes),
         health: None,
+        not_judged: Vec::new(),
         findings: findings(&summary.findings),
         findings_left_out: summary.findings.left_out.values().sum(),
         timeline: timeline(&summary.series),
@@ -188,6 +189,7 @@ fn totals(summary: &Summary, notes: &Notes) -> weir_report::Totals {
         untimed_packets: notes.untimed,
         duplicate_packets: summary.duplicates,
         routed_duplicates: summary.routed_duplicates,
+        aggregated_packets: summary.further_packets,
         fragments: summary.fragments,
     }
 }

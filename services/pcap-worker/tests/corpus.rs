@@ -91,7 +91,8 @@ fn seen(path: &Path) -> Result<Counts> {
         _ => None,
     });
     let without_flow: u64 = summary.unanalysed.values().sum();
-    assert_eq!(flows.sum::<u64>() + without_flow, summary.frames.packets, "each frame is in a flow or has a reason");
+    let packets = summary.frames.packets + summary.further_packets;
+    assert_eq!(flows.sum::<u64>() + without_flow, packets, "each packet is in a flow or has a reason");
     let count = |protocol| streams.get(&protocol).map_or(0, BTreeSet::len);
     Ok(BTreeMap::from([
         ("packets", summary.frames.packets.to_string()),

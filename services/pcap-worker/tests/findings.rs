@@ -16,18 +16,23 @@ use weir_proto::Flow;
 use Severity::{Critical, Info, Warning};
 
 /// Name of the recording, and what is to be found in it.
-const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
+const RECORDINGS: [(&str, &[(&str, Severity)]); 53] = [
     ("address-conflict", &[("address_conflict", Critical)]),
+    ("address-conflict-ipv6", &[("address_conflict", Critical)]),
     ("amplification", &[("amplification", Critical)]),
     // The port that was asked is closed; each complaint was captured twice.
     ("any-interface", &[("connection_refused", Info)]),
     ("asymmetric-path", &[("asymmetric_path", Info)]),
     ("beacon", &[("beacon", Warning)]),
     ("brute-force-ftp", &[("brute_force", Warning), ("cleartext_credentials", Warning)]),
+    ("brute-force-http", &[("brute_force", Warning), ("cleartext_credentials", Warning)]),
+    ("brute-force-mail", &[("brute_force", Warning), ("cleartext_credentials", Warning)]),
     ("brute-force-ssh", &[("brute_force", Warning)]),
     ("burst", &[("burst", Info)]),
     ("certificate", &[("certificate_expiring", Warning), ("certificate_self_signed", Info)]),
     ("certificate-expired", &[("certificate_expired", Critical)]),
+    ("certificate-expiring", &[("certificate_expiring", Warning)]),
+    ("certificate-self-signed", &[("certificate_self_signed", Info)]),
     ("cleartext-credentials", &[("cleartext_credentials", Warning)]),
     ("connection-refused", &[("connection_refused", Warning)]),
     ("connection-reset", &[("connection_reset", Info)]),
@@ -40,6 +45,7 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
     ("exfiltration", &[("exfiltration", Warning)]),
     ("fragments-incomplete", &[("fragments_incomplete", Warning)]),
     ("fragments-overlap", &[("fragments_overlap", Critical)]),
+    ("http2", &[]),
     ("icmp-flood", &[("icmp_flood", Warning)]),
     ("icmp-tunnel", &[("icmp_tunnel", Warning)]),
     ("lateral-movement", &[("lateral_movement", Warning)]),
@@ -48,6 +54,7 @@ const RECORDINGS: [(&str, &[(&str, Severity)]); 46] = [
     ("path-mtu-black-hole", &[("path_mtu_black_hole", Critical)]),
     ("port-scan-horizontal", &[("port_scan_horizontal", Warning)]),
     ("port-scan-vertical", &[("port_scan_vertical", Warning)]),
+    ("quic", &[]),
     ("retransmissions", &[("retransmissions", Warning)]),
     ("rhythm", &[]),
     ("rtp", &[]),
@@ -114,10 +121,10 @@ fn each_finding_names_flows_and_packets_of_its_capture() -> Result<()> {
         let (first, last) = (analysis.summary.first_time, analysis.summary.last_time);
         for finding in &analysis.summary.findings.list {
             let kind = finding.kind.name();
-            // Overlapping and lost fragments, claims of addresses, bursts and certificates are of no one flow.
+            // ARP is of no flow.
             let has_flow = finding.flow_ids.iter().any(|id| ids.contains(id));
-            let of_packets = ["fragments_incomplete", "fragments_overlap", "address_conflict", "burst"].contains(&kind);
-            assert!(has_flow || of_packets, "{name}: {kind} names no flow");
+            assert!(has_flow || kind == "address_conflict", "{name}: {kind} names no flow");
+            assert!(!finding.packets.is_empty(), "{name}: {kind} names no packet");
             assert!(finding.flow_ids.iter().all(|id| ids.contains(id)), "{name}: {kind} names strange flows");
             let in_file = |packet: &u64| (1..=analysis.summary.frames.packets).contains(packet);
             assert!(finding.packets.iter().all(in_file), "{name}: {kind} names strange packets");
@@ -125,6 +132,49 @@ fn each_finding_names_flows_and_packets_of_its_capture() -> Result<()> {
             assert!((0.1..=1.0).contains(&finding.confidence), "{name}: {kind}");
         }
     }
+    Ok(())
+}
+
+/// The display filters of tshark that give the same numbers are in the comments.
+#[test]
+fn the_packets_of_findings_are_those_that_show_them() -> Result<()> {
+    let cases: [(&str, &str, &[u64]); 6] = [
+        // dns.time >= 0.5
+        ("dns-slow", "dns_slow", &[8, 16, 24, 32]),
+        // dns.flags.response == 0 && !dns.response_in, in the second pass
+        ("dns-unanswered", "dns_unanswered", &[5, 10, 15, 20, 25]),
+        // tls.handshake.certificate
+        ("certificate", "certificate_expiring", &[8]),
+        ("certificate", "certificate_self_signed", &[8]),
+        ("certificate-expired", "certificate_expired", &[8, 22, 36, 50]),
+        // ip.fragment.overlap.conflict, which tshark says of the packet that completes the whole
+        ("fragments-overlap", "fragments_overlap", &[2]),
+    ];
+    for (name, kind, packets) in cases {
+        let (flows, analysis) = analysed(name)?;
+        let finding = analysis.summary.findings.list.iter().find(|finding| finding.kind.name() == kind);
+        let finding = finding.with_context(|| format!("{name}: no {kind}"))?;
+        assert_eq!(finding.packets, packets, "{name}");
+        let mut file = CaptureFile::open(recording(name)?, Limits::default(), &Progress::default())?;
+        let mut times = Vec::new();
+        while let Ok(Some(packet)) = file.next_packet() {
+            if packets.contains(&packet.number) {
+                times.push(packet.time_us);
+            }
+        }
+        // A slow answer is from its query on.
+        let starts = if kind == "dns_slow" { ..=times[0] - 500_000 } else { ..=times[0] };
+        assert!(starts.contains(&finding.time) && Some(&finding.end_time) == times.last(), "{name}: {kind}");
+        assert!(flows.iter().any(|flow| finding.flow_ids.contains(&flow.flow_id)), "{name}: {kind}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_burst_names_the_flow_that_made_it() -> Result<()> {
+    let (flows, analysis) = analysed("burst")?;
+    let transfer = flows.iter().find(|flow| flow.dst_port == 9000).context("no transfer")?;
+    assert_eq!(analysis.summary.findings.list[0].flow_ids, [transfer.flow_id]);
     Ok(())
 }
 
@@ -312,6 +362,40 @@ fn cut(name: &str, most: u32) -> Result<Vec<u8>> {
 }
 
 #[test]
+fn what_nothing_supports_has_no_score_in_any_format() -> Result<()> {
+    // One packet, a handshake that is refused, errors of ICMP alone, claims of addresses alone.
+    let mut first = Vec::new();
+    flate2::read::GzDecoder::new(recording("connection-refused")?).read_to_end(&mut first)?;
+    let kept = u32::from_le_bytes(first[32..36].try_into()?) as usize;
+    first.truncate(24 + 16 + kept);
+    let one = reported(read(Cursor::new(first), "one packet")?.1);
+    assert_eq!(one.totals.packets, 1);
+    let others =
+        ["connection-refused", "time-exceeded", "address-conflict"].map(|name| anyhow::Ok(reported(analysed(name)?.1)));
+    for report in [Ok(one.clone())].into_iter().chain(others) {
+        let report = report?;
+        assert_eq!(report.health, None, "{:?}", report.not_judged);
+        assert_eq!(report.not_judged.len(), 6);
+        let json = serde_json::to_value(&report)?;
+        assert!(json.get("health").is_none() && json["not_judged"][0]["reason"].is_string());
+        assert!(weir_report::html(&report).contains("There is no score."));
+        assert!(weir_report::markdown(&report).contains("## Health: no score"));
+        assert!(weir_report::csv(&report, weir_report::Table::Health).contains("\r\nloss,,,,,"));
+    }
+    assert_eq!(one.not_judged[0].reason, "TCP packets: 1, and at least 50 are needed");
+    // With enough of it there is one, and what it lacks is told.
+    let busy = reported(analysed("retransmissions")?.1);
+    let parts = busy.health.as_ref().context("no score")?.parts.iter().map(|part| part.name.as_str());
+    assert_eq!(parts.collect::<Vec<_>>(), ["loss", "retransmission", "rtt", "anomalies"]);
+    assert_eq!(busy.not_judged.iter().map(|part| part.part.as_str()).collect::<Vec<_>>(), ["dns", "jitter"]);
+    let comparison = weir_report::Comparison::new(&one, &busy);
+    let note = comparison.differences[0].note.clone().context("no note")?;
+    assert!(note.starts_with("no score before: loss: TCP packets: 1,"), "{note}");
+    assert!(weir_report::comparison_markdown(&comparison).contains(&note));
+    Ok(())
+}
+
+#[test]
 fn of_headers_that_the_capture_cut_nothing_is_said() -> Result<()> {
     // Of each TCP header the ports and half of the sequence number.
     let report = reported(read(Cursor::new(cut("retransmissions", 40)?), "cut")?.1);
@@ -321,5 +405,90 @@ fn of_headers_that_the_capture_cut_nothing_is_said() -> Result<()> {
     assert!(weir_report::markdown(&report).contains("not even the header is whole"));
     let whole = reported(analysed("retransmissions")?.1);
     assert_eq!(whole.tcp.context("there is no TCP")?.cut_packets, 0);
+    Ok(())
+}
+
+#[test]
+fn refused_logins_are_told_by_service_and_so_are_passwords_in_clear() -> Result<()> {
+    // Client, port, and the packets that tshark shows with smtp.response.code == 535, imap.response.status == "NO", pop.response.indicator
+    // == "-ERR" and http.response.code == 401.
+    let seven = |first: u64| (0..7).map(|number| first + 66 * number).collect::<Vec<_>>();
+    let twice = |first: u64| (0..7).flat_map(|number| [first + 66 * number, first + 2 + 66 * number]).collect();
+    let refused =
+        [("smtp", 25, twice(10)), ("smtp", 587, seven(31)), ("imap", 143, seven(46)), ("pop3", 110, seven(61))];
+    let (flows, analysis) = analysed("brute-force-mail")?;
+    let of = |kind: &str, port: u16| {
+        let mut list = analysis.summary.findings.list.iter();
+        list.find(|finding| finding.kind.name() == kind && finding.dst_port == Some(port))
+    };
+    for (service, port, packets) in refused {
+        let finding = of("brute_force", port).with_context(|| format!("{port}"))?;
+        assert_eq!((&finding.evidence["service"], &finding.packets), (&service.into(), &packets), "{port}");
+        assert_eq!(finding.evidence["refused_logins"], packets.len());
+        let port_of = |id: &u64| flows.iter().find(|flow| flow.flow_id == *id).map(|flow| flow.dst_port);
+        assert!(finding.flow_ids.iter().all(|id| port_of(id) == Some(u32::from(port))));
+        let secret = of("cleartext_credentials", port).with_context(|| format!("{port}"))?;
+        assert!(secret.summary.contains(service), "{}", secret.summary);
+    }
+    // In two steps the password goes alone: it is the question that shows it.
+    let steps = of("cleartext_credentials", 587).context("no password in steps")?;
+    assert_eq!((steps.confidence, &steps.packets), (0.7, &seven(29)));
+    let (_, analysis) = analysed("brute-force-http")?;
+    let finding = analysis.summary.findings.list.iter().find(|finding| finding.kind.name() == "brute_force");
+    assert_eq!(finding.context("no brute force")?.packets, [6, 16, 26, 36, 46, 56, 66]);
+    Ok(())
+}
+
+#[test]
+fn a_host_that_answers_for_the_address_of_another_is_found_in_neighbour_discovery() -> Result<()> {
+    let (flows, analysis) = analysed("address-conflict-ipv6")?;
+    let [finding] = &analysis.summary.findings.list[..] else { anyhow::bail!("{:?}", analysis.summary.findings.list) };
+    let macs = finding.evidence["hardware_addresses"].as_array().context("no addresses")?;
+    assert_eq!((macs.len(), finding.summary.starts_with("fd77::2 is claimed by 2")), (2, true));
+    assert!(flows.iter().any(|flow| finding.flow_ids.contains(&flow.flow_id) && flow.protocol == 58));
+    Ok(())
+}
+
+/// The rows of hellos and of requests.
+fn talks(name: &str) -> Result<(Vec<weir_proto::Tls>, Vec<weir_proto::Http>)> {
+    let (mut tls, mut http) = (Vec::new(), Vec::new());
+    analyse(recording(name)?, Limits::default(), weir_flow::Config::default(), &Live::default(), |record| {
+        match record {
+            Record::Tls(row) => tls.push(row),
+            Record::Http(row) => http.push(row),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok((tls, http))
+}
+
+#[test]
+fn connections_of_quic_have_their_hello_with_and_without_a_retry() -> Result<()> {
+    let (tls, _) = talks("quic")?;
+    let rows: Vec<_> = tls.iter().map(|row| (row.sni.as_str(), row.dst_port, row.chosen_version, row.cipher)).collect();
+    // What the server hello says, tshark shows as tls.handshake.type == 2.
+    assert_eq!(rows, [("quic.weir.example", 443, 0x0304, 0x1302), ("quic.weir.example", 8443, 0x0304, 0x1302)]);
+    for row in &tls {
+        assert!(row.ja4.starts_with("q13d") && row.alpn == ["h3"], "{row:?}");
+        assert_eq!(row.not_after, 0, "certificates of QUIC are encrypted");
+    }
+    let (flows, _) = analysed("quic")?;
+    assert!(flows.iter().all(|flow| flow.app == "quic" && flow.dst_name == "quic.weir.example"), "{flows:?}");
+    Ok(())
+}
+
+#[test]
+fn requests_of_one_connection_of_http_2_have_each_their_own_answer() -> Result<()> {
+    let (_, http) = talks("http2")?;
+    let mut rows: Vec<_> =
+        http.iter().map(|row| (row.path.as_str(), row.status, row.latency_us.unwrap_or(0) / 1000)).collect();
+    rows.sort_unstable();
+    // From packet 4 to 9, 10 to 14 and 12 to 16, by http2.streamid.
+    assert_eq!(rows, [("/first", Some(200), 11), ("/late", Some(200), 201), ("/refused", Some(403), 199)]);
+    for row in &http {
+        let is = (row.method.as_str(), row.authority.as_str(), row.version.as_str(), row.user_agent.as_str());
+        assert_eq!(is, ("GET", "two.weir.example:8080", "2", "weir"));
+    }
     Ok(())
 }

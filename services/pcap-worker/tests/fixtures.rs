@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use weir_flow::Record;
+use weir_flow::analyzer::Summary;
 use weir_pcap_worker::Config;
 use weir_pcap_worker::analysis::{Live, analyse};
 use weir_pcap_worker::capture_file::Limits;
@@ -19,6 +20,7 @@ fn captures() -> PathBuf {
 
 #[derive(Default)]
 struct Records {
+    summary: Summary,
     flows: Vec<Flow>,
     dns: Vec<Dns>,
     tls: Vec<Tls>,
@@ -40,6 +42,7 @@ fn records(name: &str) -> Result<Records> {
         Ok(())
     })?;
     assert_eq!(analysis.damage, None);
+    records.summary = analysis.summary;
     Ok(records)
 }
 
@@ -145,6 +148,41 @@ fn tags_tunnels_and_fragments_of_datagrams_are_told_apart() -> Result<()> {
     let tagged = records.flows.iter().filter(|flow| flow.dst_port == 7001);
     let tagged: Vec<_> = tagged.map(|flow| (flow.vlan, flow.tx_packets, flow.tx_bytes)).collect();
     assert_eq!(tagged, [(5, 1, 34), (6 | 7 << 12, 1, 34)]);
+    Ok(())
+}
+
+/// All that a flow says of its packets, without times, which those of a frame have in common.
+fn without_times(records: &Records) -> Vec<String> {
+    let flows = records.flows.iter().map(|flow| {
+        let ends = (flow.src_ip_high, flow.src_ip_low, flow.src_port, flow.dst_ip_high, flow.dst_ip_low, flow.dst_port);
+        let counts = [flow.tx_packets, flow.tx_bytes, flow.rx_packets, flow.rx_bytes];
+        let tcp =
+            (flow.tcp_flags_tx, flow.tcp_flags_rx, flow.tx_retransmits, flow.rx_out_of_order, flow.tx_lost_segments);
+        let names = (&flow.app, &flow.dst_name, &flow.tunnel);
+        format!("{} {ends:?} {} {counts:?} {tcp:?} {names:?} {}", flow.protocol, flow.vlan, flow.end_reason)
+    });
+    let mut flows: Vec<_> = flows.collect();
+    flows.sort();
+    flows
+}
+
+/// `tests/captures/make-wlan.py` put the packets of one into the frames of the other.
+#[test]
+fn each_of_several_packets_in_one_frame_of_802_11_is_analysed() -> Result<()> {
+    let (wired, wireless) = (records("ethernet-ns.pcap")?, records("wlan-aggregated.pcap.gz")?);
+    assert_eq!(without_times(&wireless), without_times(&wired));
+    let (wired_packets, summary) = (wired.summary.frames.packets, &wireless.summary);
+    assert_eq!((summary.frames.packets, summary.further_packets), (53, 33));
+    assert_eq!(wired_packets, 53 + 33);
+    assert_eq!(summary.protocols, wired.summary.protocols);
+    assert_eq!(summary.unanalysed, wired.summary.unanalysed, "only ARP");
+    let talk = |records: &Records| {
+        let dns: Vec<_> = records.dns.iter().map(|row| (row.query_id, row.qname.clone(), row.rcode)).collect();
+        let tls: Vec<_> = records.tls.iter().map(|row| (row.sni.clone(), row.ja4.clone())).collect();
+        let http: Vec<_> = records.http.iter().map(|row| (row.path.clone(), row.status)).collect();
+        (dns, tls, http)
+    };
+    assert_eq!(talk(&wireless), talk(&wired));
     Ok(())
 }
 

@@ -106,8 +106,8 @@ impl FlowState {
         self.held_bytes
     }
 
-    /// Takes a segment; `budget` is what all streams together may still hold.
-    pub(super) fn segment(&mut self, direction: Direction, time: u64, tcp: &Tcp<'_>, budget: usize) -> Found {
+    /// Takes a segment, with its time and frame; `budget` is what all streams together may still hold.
+    pub(super) fn segment(&mut self, direction: Direction, at: (u64, u64), tcp: &Tcp<'_>, budget: usize) -> Found {
         let mut found = Found::default();
         if let Content::New | Content::Asked(_) = self.content {
             let mut asked = if let Content::Asked(asked) = self.content { asked } else { [None; 2] };
@@ -127,7 +127,7 @@ impl FlowState {
             found.refused = true;
             return found;
         }
-        stream.segment(direction, time, tcp, &mut found);
+        stream.segment(direction, at, tcp, &mut found);
         if stream.is_over() {
             stream.finish(&mut found);
             self.content = Content::Done;
@@ -136,7 +136,8 @@ impl FlowState {
     }
 
     /// Takes a datagram that is not of DNS; and the interarrival jitter of its direction where it has one.
-    pub(super) fn datagram(&mut self, direction: Direction, time: u64, payload: &[u8]) -> (Found, Option<u32>) {
+    pub(super) fn datagram(&mut self, direction: Direction, at: (u64, u64), payload: &[u8]) -> (Found, Option<u32>) {
+        let (time, _) = at;
         let mut found = Found::default();
         let up = direction == Direction::Up;
         if let Content::New | Content::Quiet(_) = self.content {
@@ -151,7 +152,7 @@ impl FlowState {
                 }
             }
             Content::Dtls(datagrams) => {
-                datagrams.push(up, time, payload, &mut found.sessions);
+                datagrams.push(up, at, payload, &mut found.sessions);
                 found.name = datagrams.server_name();
                 if datagrams.is_over() {
                     datagrams.finish(&mut found.sessions);
@@ -304,7 +305,7 @@ impl Stream {
         }
     }
 
-    fn segment(&mut self, direction: Direction, time: u64, tcp: &Tcp<'_>, found: &mut Found) {
+    fn segment(&mut self, direction: Direction, at: (u64, u64), tcp: &Tcp<'_>, found: &mut Found) {
         let index = direction.index();
         let is_dns = tcp.src_port == dns::PORT || tcp.dst_port == dns::PORT;
         let syn = tcp.flags & flags::SYN != 0;
@@ -318,17 +319,16 @@ impl Stream {
         let sequence = tcp.sequence.wrapping_add(u32::from(syn));
         let complete = tcp.payload.len() as u32 >= tcp.payload_length;
         let mut stream = std::mem::take(&mut side.stream);
-        stream.push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, time, bytes, is_dns, found));
+        stream.push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, at, bytes, is_dns, found));
         if stream.is_lost() {
             let next = stream.next().unwrap_or(sequence);
             let ahead = sequence.wrapping_sub(next).cast_signed() > 0;
             // A segment that was cut is passed over; one that comes after a gap is where it goes on.
             let goes_on = if ahead { sequence } else { sequence.wrapping_add(tcp.payload_length) };
-            self.gap(index, time, u64::from(goes_on.wrapping_sub(next)), found);
+            self.gap(index, at.0, u64::from(goes_on.wrapping_sub(next)), found);
             stream = Reassembler::after_syn(goes_on.wrapping_sub(1));
             if ahead {
-                stream
-                    .push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, time, bytes, is_dns, found));
+                stream.push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, at, bytes, is_dns, found));
             }
         }
         self.sides[index].stream = stream;
@@ -341,23 +341,23 @@ impl Stream {
     }
 
     /// Takes the next bytes of a direction.
-    fn bytes(&mut self, index: usize, time: u64, bytes: &[u8], is_dns: bool, found: &mut Found) {
+    fn bytes(&mut self, index: usize, at: (u64, u64), bytes: &[u8], is_dns: bool, found: &mut Found) {
         if let Talk::Unknown = self.talk {
-            return self.recognise(index, time, bytes, is_dns, found);
+            return self.recognise(index, at, bytes, is_dns, found);
         }
-        self.talk(index, time, bytes, found);
+        self.talk(index, at, bytes, found);
     }
 
-    fn talk(&mut self, index: usize, time: u64, bytes: &[u8], found: &mut Found) {
+    fn talk(&mut self, index: usize, at: (u64, u64), bytes: &[u8], found: &mut Found) {
         match &mut self.talk {
-            Talk::Tls(connection) => connection.push(index == 0, time, bytes, &mut found.sessions),
+            Talk::Tls(connection) => connection.push(index == 0, at, bytes, &mut found.sessions),
             Talk::Dns(framers) => {
                 framers[index].push(bytes, &mut |message| found.messages.push(message.to_vec()));
             }
             Talk::Http { connection, client_is_first } => {
                 let up = *client_is_first;
                 let mut out = Vec::new();
-                let left = connection.push((index == 0) == up, time, bytes, &mut out);
+                let left = connection.push((index == 0) == up, at.0, bytes, &mut out);
                 found.exchanges.extend(out.into_iter().map(|exchange| (up, exchange)));
                 if let Left::Tunnel(rest) = left {
                     // What is inside may be TLS.
@@ -366,7 +366,7 @@ impl Stream {
                         (side.unknown, side.began_with_syn) = (0, false);
                     }
                     if !rest.is_empty() {
-                        self.recognise(index, time, rest, false, found);
+                        self.recognise(index, at, rest, false, found);
                     }
                 }
             }
@@ -423,7 +423,7 @@ impl Stream {
     }
 
     /// Says what a connection is by the first bytes of a direction.
-    fn recognise(&mut self, index: usize, time: u64, bytes: &[u8], is_dns: bool, found: &mut Found) {
+    fn recognise(&mut self, index: usize, at: (u64, u64), bytes: &[u8], is_dns: bool, found: &mut Found) {
         let side = &mut self.sides[index];
         if side.is_given_up() {
             return;
@@ -468,8 +468,8 @@ impl Stream {
                     return;
                 }
                 let other = std::mem::take(&mut self.sides[1 - index].start);
-                self.talk(1 - index, time, &other, found);
-                self.talk(index, time, start, found);
+                self.talk(1 - index, at, &other, found);
+                self.talk(index, at, start, found);
             }
             Verdict::Undecided if start.len() < app::MOST => self.sides[index].start = start.to_vec(),
             Verdict::Undecided | Verdict::Unknown => self.sides[index].unknown += 1,

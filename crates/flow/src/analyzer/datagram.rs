@@ -58,7 +58,7 @@ impl Analyzer {
             self.exchanges.answer(by, record, answer);
         } else {
             self.watch.query(self.summary.frames.packets, &record);
-            self.exchanges.query(by, record);
+            self.exchanges.query(by, self.summary.frames.packets, record);
         }
     }
 
@@ -66,7 +66,8 @@ impl Analyzer {
     pub(super) fn datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): &Belonging) {
         let Some(entry) = self.tracker.get_mut(key) else { return };
         let before = entry.state.held_bytes();
-        let (mut found, jitter_us) = entry.state.datagram(*direction, place.time, payload);
+        let (mut found, jitter_us) =
+            entry.state.datagram(*direction, (place.time, self.summary.frames.packets), payload);
         if self.config.one_sided {
             entry.state.settle(&mut found);
         }
@@ -127,7 +128,7 @@ impl Analyzer {
     fn session(&mut self, key: &Key, flow_id: u64, session: Session) {
         let Session { time, carrier, from_first, hello, answer } = session;
         let [client, server] = ends(key, from_first);
-        let certificate = answer.certificate.unwrap_or_default();
+        let (certificate, shown_at) = answer.certificate.unwrap_or_default();
         let record = Tls {
             time,
             flow_id,
@@ -153,7 +154,7 @@ impl Analyzer {
             ..Tls::default()
         };
         self.summary.hello(&record);
-        self.watch.hello(&record);
+        self.watch.hello(shown_at, &record);
         self.records.push(Record::Tls(record));
     }
 

@@ -2,9 +2,9 @@
 
 use weir_proto::Finding;
 
-use super::{Analyzer, Frame, Place, Record, key};
+use super::{Analyzer, Frame, Place, Record, key, without_ports};
 use crate::findings::{self, At, signs};
-use crate::fragments::Datagram;
+use crate::fragments::{Datagram, Incomplete};
 use crate::key::Key;
 use crate::packet::ip::protocol;
 use crate::packet::{self, IpPacket, Tcp, Transport, Unanalysed};
@@ -63,7 +63,9 @@ impl Analyzer {
     /// Fragments that overlap with other content.
     pub(super) fn notice_contradiction(&mut self, place: Place, datagram: &Datagram) {
         if self.fragments.take_contradiction(datagram) {
-            let at = At { flow_id: 0, frame: self.summary.frames.packets, time: place.time };
+            let key = self.fragments.flow_of(datagram);
+            let flow_id = key.map_or(0, |key| self.flow_id_of(&key));
+            let at = At { flow_id, frame: self.summary.frames.packets, time: place.time };
             self.summary.contradicting_fragments += 1;
             self.watch.overlap(at, datagram.src, datagram.dst);
         }
@@ -71,9 +73,11 @@ impl Analyzer {
 
     /// Fragmented packets whose time is out.
     pub(super) fn notice_incomplete(&mut self) {
-        for (time, datagram) in self.fragments.take_incomplete() {
+        for Incomplete { time, frame, datagram, key, protocol } in self.fragments.take_incomplete() {
+            let key = key.unwrap_or_else(|| without_ports(&datagram, protocol).0);
+            let at = At { flow_id: self.flow_id_of(&key), frame, time };
             self.summary.incomplete_packets += 1;
-            self.watch.incomplete(time, datagram.src, datagram.dst);
+            self.watch.incomplete(at, datagram.src, datagram.dst);
         }
     }
 
@@ -115,9 +119,13 @@ impl Analyzer {
 
     /// The packet at hand, and the flow with this key.
     fn at(&mut self, place: Place, key: &Key) -> At {
+        At { flow_id: self.flow_id_of(key), frame: self.summary.frames.packets, time: place.time }
+    }
+
+    /// The flow with this key; 0 = none.
+    fn flow_id_of(&mut self, key: &Key) -> u64 {
         let ordinal = self.tracker.get_mut(key).map(|entry| entry.ordinal());
-        let flow_id = ordinal.map_or(0, |ordinal| self.flow_id(key, ordinal));
-        At { flow_id, frame: self.summary.frames.packets, time: place.time }
+        ordinal.map_or(0, |ordinal| self.flow_id(key, ordinal))
     }
 
     /// Makes findings of what was seen, once.

@@ -212,7 +212,9 @@ pub struct Summary {
     pub bursts: Bursts,
     /// What a person should look at.
     pub findings: Findings,
-    /// Frames that made no flow, by reason.
+    /// Packets of frames that have several, without the first one of each frame.
+    pub further_packets: u64,
+    /// Frames, or packets of those that have several, that made no flow, by reason.
     pub unanalysed: BTreeMap<Unanalysed, u64>,
     /// Packets inside tunnels that made no flow of their own, by reason.
     pub unanalysed_inside: BTreeMap<Unanalysed, u64>,

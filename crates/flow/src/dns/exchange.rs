@@ -49,6 +49,8 @@ pub struct Answer {
 #[derive(Debug)]
 struct Pending {
     serial: u64,
+    /// Of the query.
+    frame: u64,
     record: Dns,
 }
 
@@ -75,7 +77,8 @@ pub struct Exchanges {
     serials: u64,
     waiting: usize,
     early: u64,
-    finished: Vec<Dns>,
+    /// With the frames of their queries; 0 = none.
+    finished: Vec<(u64, Dns)>,
 }
 
 impl Exchanges {
@@ -85,10 +88,10 @@ impl Exchanges {
         Self { limits, ..Self::default() }
     }
 
-    /// Keeps a query until its answer comes. Without a match it is a row of its own at once. One that waits already and is sent again is
+    /// Keeps a query, which is in `frame`, until its answer comes. Without a match it is a row of its own at once. One that waits already and is sent again is
     /// another row, which says how often it was sent before.
-    pub fn query(&mut self, by: Option<Match>, mut record: Dns) {
-        let Some(by) = by else { return self.finished.push(record) };
+    pub fn query(&mut self, by: Option<Match>, frame: u64, mut record: Dns) {
+        let Some(by) = by else { return self.finished.push((frame, record)) };
         let same = |pending: &&Pending| (&pending.record.qname, pending.record.qtype) == (&record.qname, record.qtype);
         let before = self.pending.get(&by).and_then(|queue| queue.iter().rev().take(MAX_COMPARED).find(same));
         record.repeats = before.map_or(0, |before| before.record.repeats.saturating_add(1));
@@ -99,7 +102,7 @@ impl Exchanges {
         }
         self.serials += 1;
         self.order.push_back((record.time, by, self.serials));
-        let pending = Pending { serial: self.serials, record };
+        let pending = Pending { serial: self.serials, frame, record };
         match self.pending.entry(by) {
             Entry::Occupied(mut queue) => queue.get_mut().rest.push_back(pending),
             Entry::Vacant(place) => {
@@ -111,16 +114,16 @@ impl Exchanges {
 
     /// Joins an answer with the oldest query that it fits; `record` is the row that it makes alone.
     pub fn answer(&mut self, by: Option<Match>, record: Dns, answer: Answer) {
-        let mut row = match by.and_then(|by| self.take(by, &record)) {
-            Some(query) => {
+        let (frame, mut row) = match by.and_then(|by| self.take(by, &record)) {
+            Some((frame, query)) => {
                 let latency = answer.time.saturating_sub(query.time);
-                Dns { latency_us: Some(u32::try_from(latency).unwrap_or(u32::MAX)), ..query }
+                (frame, Dns { latency_us: Some(u32::try_from(latency).unwrap_or(u32::MAX)), ..query })
             }
-            None => record,
+            None => (0, record),
         };
         row.rcode = Some(u32::from(answer.rcode));
         row.answers = answer.answers;
-        self.finished.push(row);
+        self.finished.push((frame, row));
     }
 
     /// Queries that stopped waiting for their answer because the table was full.
@@ -151,12 +154,12 @@ impl Exchanges {
         !self.finished.is_empty()
     }
 
-    /// Takes the rows that are finished, in the order in which they were.
-    pub fn take_finished(&mut self) -> std::vec::Drain<'_, Dns> {
+    /// Takes the rows that are finished, in the order in which they were, each with the frame of its query (0 = none).
+    pub fn take_finished(&mut self) -> std::vec::Drain<'_, (u64, Dns)> {
         self.finished.drain(..)
     }
 
-    fn take(&mut self, by: Match, answer: &Dns) -> Option<Dns> {
+    fn take(&mut self, by: Match, answer: &Dns) -> Option<(u64, Dns)> {
         // An answer may leave the question away (RFC 5936), and either message may be cut before the end of it.
         let fits = |query: &Dns| {
             let name = query.qname.is_empty() || answer.qname.is_empty() || query.qname == answer.qname;
@@ -173,7 +176,7 @@ impl Exchanges {
     }
 
     /// Takes a query out of the queue of a match, by its place there.
-    fn remove(&mut self, by: Match, place: impl FnOnce(&Queue) -> Option<usize>) -> Option<Dns> {
+    fn remove(&mut self, by: Match, place: impl FnOnce(&Queue) -> Option<usize>) -> Option<(u64, Dns)> {
         let Entry::Occupied(mut entry) = self.pending.entry(by) else { return None };
         let queue = entry.get_mut();
         let found = match place(queue)? {
@@ -184,7 +187,7 @@ impl Exchanges {
             place => queue.rest.remove(place - 1)?,
         };
         self.waiting -= 1;
-        Some(found.record)
+        Some((found.frame, found.record))
     }
 }
 
@@ -202,42 +205,48 @@ mod tests {
         Answer { time, ..Answer::default() }
     }
 
+    fn rows(table: &mut Exchanges) -> Vec<Dns> {
+        table.take_finished().map(|(_, row)| row).collect()
+    }
+
     const BY: Option<Match> = Some(Match::Flow(1, 7));
 
     #[test]
     fn an_answer_joins_the_query_with_its_question_however_often_that_was_sent() {
         let mut table = Exchanges::new(Limits::default());
-        table.query(BY, row(10, "a", true));
-        table.query(BY, row(20, "b", true));
-        table.query(BY, row(30, "b", true));
-        table.query(BY, row(40, "c", true));
+        table.query(BY, 1, row(10, "a", true));
+        table.query(BY, 2, row(20, "b", true));
+        table.query(BY, 3, row(30, "b", true));
+        table.query(BY, 4, row(40, "c", true));
         table.answer(BY, row(50, "b", false), answer(50));
-        let rows: Vec<_> = table.take_finished().collect();
-        assert_eq!((rows[0].time, rows[0].latency_us, rows[0].rcode, rows[0].repeats), (20, Some(30), Some(0), 0));
+        let (frame, joined) = table.take_finished().next().unwrap();
+        assert_eq!((joined.time, joined.latency_us, joined.rcode, joined.repeats), (20, Some(30), Some(0), 0));
+        assert_eq!(frame, 2, "of the query");
         table.finish();
+        let left = table.take_finished();
         assert_eq!(
-            table.take_finished().map(|row| (row.time, row.rcode, row.repeats)).collect::<Vec<_>>(),
-            [(10, None, 0), (30, None, 1), (40, None, 0)]
+            left.map(|(frame, row)| (frame, row.time, row.rcode, row.repeats)).collect::<Vec<_>>(),
+            [(1, 10, None, 0), (3, 30, None, 1), (4, 40, None, 0)]
         );
     }
 
     #[test]
     fn an_answer_to_another_question_is_a_row_of_its_own() {
         let mut table = Exchanges::new(Limits::default());
-        table.query(BY, row(10, "a", true));
+        table.query(BY, 1, row(10, "a", true));
         table.answer(BY, row(20, "evil", false), answer(20));
-        let rows: Vec<_> = table.take_finished().collect();
+        let rows = rows(&mut table);
         assert_eq!((rows.len(), rows[0].has_query, rows[0].latency_us), (1, false, None));
     }
 
     #[test]
     fn a_query_that_waited_too_long_is_a_row_without_an_answer() {
         let mut table = Exchanges::new(Limits { timeout_us: 100, ..Limits::default() });
-        table.query(BY, row(10, "a", true));
+        table.query(BY, 1, row(10, "a", true));
         table.expire(109);
-        assert_eq!(table.take_finished().len(), 0);
+        assert_eq!(rows(&mut table), []);
         table.expire(110);
-        assert_eq!(table.take_finished().as_slice(), [row(10, "a", true)]);
+        assert_eq!(rows(&mut table), [row(10, "a", true)]);
     }
 
     proptest! {
@@ -253,7 +262,7 @@ mod tests {
                 let record = row(time, &name.to_string(), is_query);
                 if is_query {
                     queries += 1;
-                    table.query(Some(Match::Flow(1, id)), record);
+                    table.query(Some(Match::Flow(1, id)), 1, record);
                 } else {
                     answers += 1;
                     table.answer(Some(Match::Flow(1, id)), record, answer(time));
@@ -261,7 +270,7 @@ mod tests {
                 prop_assert!(table.order.len() <= limits.pending && table.waiting <= limits.pending);
             }
             table.finish();
-            let rows: Vec<_> = table.take_finished().collect();
+            let rows = rows(&mut table);
             prop_assert_eq!(rows.iter().filter(|row| row.has_query).count(), queries);
             prop_assert_eq!(rows.iter().filter(|row| row.rcode.is_some()).count(), answers);
             prop_assert!(table.pending.is_empty() && table.waiting == 0);

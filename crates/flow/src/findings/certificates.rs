@@ -46,7 +46,7 @@ impl Certificates {
         self.all.lost
     }
 
-    pub(super) fn hello(&mut self, hello: &Tls) {
+    pub(super) fn hello(&mut self, (time, frame): (u64, u64), hello: &Tls) {
         if hello.not_after == 0 {
             return;
         }
@@ -56,7 +56,7 @@ impl Certificates {
         shown.hellos += 1;
         let Some(certificate) = shown.certificate(hello) else { return };
         certificate.hellos += 1;
-        certificate.evidence.flow(hello.flow_id, 0, hello.time, hello.time);
+        certificate.evidence.packet(hello.flow_id, frame, time);
     }
 
     pub(super) fn findings(&self, thresholds: &Thresholds, found: &mut Vec<Finding>) {

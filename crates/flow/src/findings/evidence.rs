@@ -76,10 +76,15 @@ impl Evidence {
     /// A flow from its first frame on.
     pub(super) fn flow(&mut self, flow_id: u64, frame: u64, start: u64, end: u64) {
         self.span(start, end);
+        self.name(flow_id);
+        self.frame(frame);
+    }
+
+    /// A flow by its name alone; 0 = none.
+    pub(super) fn name(&mut self, flow_id: u64) {
         if flow_id != 0 && !self.flows.contains(&flow_id) {
             self.flows.push(flow_id);
         }
-        self.frame(frame);
     }
 
     /// One packet.

@@ -54,7 +54,7 @@ struct Server {
     unanswered_at: Evidence,
     failed_at: Evidence,
     nxdomain_at: Evidence,
-    all: Evidence,
+    slow_at: Evidence,
 }
 
 /// What was asked and answered.
@@ -94,8 +94,8 @@ impl Questions {
         domain.evidence.packet(query.flow_id, frame, query.time);
     }
 
-    /// An exchange that ended; with its answer in `frame`, if it has one.
-    pub(super) fn exchange(&mut self, frame: u64, exchange: &Dns) {
+    /// An exchange that ended, with the frames of its query and, if it has one, its answer.
+    pub(super) fn exchange(&mut self, query_frame: u64, frame: u64, exchange: &Dns, thresholds: &Thresholds) {
         if !exchange.has_query || [5353, 5355].contains(&exchange.dst_port) {
             return;
         }
@@ -104,11 +104,12 @@ impl Questions {
             return;
         }
         let Some(server) = self.servers.entry(ip, |server| server.queries > 1) else { return };
-        let at = |evidence: &mut Evidence, frame| evidence.flow(exchange.flow_id, frame, exchange.time, exchange.time);
+        // An exchange lasts from its query to its answer.
+        let end = exchange.time + u64::from(exchange.latency_us.unwrap_or(0));
+        let at = |evidence: &mut Evidence, frame| evidence.flow(exchange.flow_id, frame, exchange.time, end);
         server.queries += 1;
-        at(&mut server.all, 0);
         match exchange.rcode {
-            None => (server.unanswered, ()) = (server.unanswered + 1, at(&mut server.unanswered_at, 0)),
+            None => (server.unanswered, ()) = (server.unanswered + 1, at(&mut server.unanswered_at, query_frame)),
             // SERVFAIL, REFUSED.
             Some(2 | 5) => (server.failed, ()) = (server.failed + 1, at(&mut server.failed_at, frame)),
             Some(3) => (server.nxdomain, ()) = (server.nxdomain + 1, at(&mut server.nxdomain_at, frame)),
@@ -121,6 +122,9 @@ impl Questions {
             let step = (f64::from(latency / 100 + 1).log2() * 4.0) as usize;
             server.latencies[step.min(127)] += 1;
             server.timed += 1;
+            if f64::from(latency) >= thresholds.dns_slow_ms * 1000.0 {
+                at(&mut server.slow_at, frame);
+            }
         }
     }
 
@@ -235,7 +239,7 @@ impl Server {
         }
         let summary = format!("one in twenty answers of {} takes {late:.0} ms or more", display(ip));
         Some(
-            Finding::new(Kind::DnsSlow, Severity::Warning, 0.9, &self.all)
+            Finding::new(Kind::DnsSlow, Severity::Warning, 0.9, &self.slow_at)
                 .to(ip)
                 .with("p95_ms", tenths(late))
                 .with("answers", self.timed)

@@ -10,6 +10,17 @@ use crate::statistics::Bursts;
 
 /// Streams with silences that are listed.
 const MAX_GAPS: usize = 256;
+/// Flows that are remembered as those that may have made a burst.
+const MAX_LARGEST: usize = 16;
+
+/// An interval of a flow, by the bytes in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Large {
+    bytes: u64,
+    flow_id: u64,
+    start: u64,
+    end: u64,
+}
 
 /// What was seen of paths.
 #[derive(Debug, Default)]
@@ -25,6 +36,8 @@ pub(super) struct Paths {
     overlaps_between: Option<([u8; 16], [u8; 16])>,
     gaps: Vec<Finding>,
     gaps_left_out: u64,
+    /// The largest ones first.
+    largest: Vec<Large>,
 }
 
 impl Paths {
@@ -36,6 +49,7 @@ impl Paths {
                 ended.add_to(&mut self.one_sided_at);
             }
         }
+        self.weigh(ended);
         if let Some(gap) = stream_gap(ended, thresholds) {
             if self.gaps.len() < MAX_GAPS {
                 self.gaps.push(gap);
@@ -43,6 +57,19 @@ impl Paths {
                 self.gaps_left_out += 1;
             }
         }
+    }
+
+    fn weigh(&mut self, ended: &Ended<'_>) {
+        let record = ended.record;
+        let bytes = record.tx_bytes + record.rx_bytes;
+        let is_full = self.largest.len() == MAX_LARGEST;
+        if is_full && self.largest.last().is_some_and(|least| bytes <= least.bytes) {
+            return;
+        }
+        self.largest.truncate(MAX_LARGEST - 1);
+        let at = self.largest.partition_point(|larger| larger.bytes >= bytes);
+        let large = Large { bytes, flow_id: record.flow_id, start: record.start_time, end: record.end_time };
+        self.largest.insert(at, large);
     }
 
     pub(super) const fn one_sided(&self) -> u64 {
@@ -55,10 +82,10 @@ impl Paths {
         self.overlaps_at.packet(at.flow_id, at.frame, at.time);
     }
 
-    pub(super) fn incomplete(&mut self, time: u64, src: [u8; 16], dst: [u8; 16]) {
+    pub(super) fn incomplete(&mut self, at: At, src: [u8; 16], dst: [u8; 16]) {
         self.incomplete += 1;
         self.fragments_between.get_or_insert((src, dst));
-        self.incomplete_at.packet(0, 0, time);
+        self.incomplete_at.packet(at.flow_id, at.frame, at.time);
     }
 
     pub(super) fn findings(&self, thresholds: &Thresholds, found: &mut Vec<Finding>) {
@@ -146,7 +173,7 @@ const fn is_media(ended: &Ended<'_>) -> bool {
 }
 
 /// The busiest 100 ms, where they stand out.
-pub(super) fn burst(bursts: &Bursts, thresholds: &Thresholds) -> Option<Finding> {
+pub(super) fn burst(bursts: &Bursts, paths: &Paths, thresholds: &Thresholds) -> Option<Finding> {
     let peak = bursts.highest().first()?;
     let ratio = peak.bytes as f64 / bursts.mean().max(1.0);
     let megabits = peak.bytes as f64 * 80.0 / 1e6;
@@ -157,6 +184,11 @@ pub(super) fn burst(bursts: &Bursts, thresholds: &Thresholds) -> Option<Finding>
     let mut evidence = Evidence::default();
     for burst in bursts.highest().iter().filter(|burst| burst.bytes as f64 >= thresholds.burst_ratio * bursts.mean()) {
         evidence.flow(0, burst.first_frame, burst.time, burst.time + Bursts::WIDTH_US);
+    }
+    // The largest flows that were there at the time; a flow without a tenth of the bytes did not make it.
+    let was_there = |flow: &&Large| flow.start < peak.time + Bursts::WIDTH_US && flow.end >= peak.time;
+    for flow in paths.largest.iter().filter(was_there).filter(|flow| flow.bytes >= peak.bytes / 10) {
+        evidence.name(flow.flow_id);
     }
     let summary = format!(
         "{} bytes within 100 ms ({megabits:.0} Mbit/s), {ratio:.0} times the mean; {} such bursts",

@@ -43,6 +43,9 @@ pub(crate) fn in_tcp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Sig
     match src_port {
         21 | 2121 => return payload.starts_with(b"530").then_some(Sign::Refused("ftp")),
         23 | 2323 => return telnet_prompt(payload),
+        25 | 465 | 587 | 2525 if asks_password(payload, b"334 ") => return Some(Sign::Prompt("smtp login")),
+        110 if asks_password(payload, b"+ ") => return Some(Sign::Prompt("pop3 password")),
+        143 if asks_password(payload, b"+ ") => return Some(Sign::Prompt("imap login")),
         25 | 465 | 587 | 2525 => return payload.starts_with(b"535").then_some(Sign::Refused("smtp")),
         110 => return mail_refusal(payload).then_some(Sign::Refused("pop3")),
         143 => return imap_refusal(payload).then_some(Sign::Refused("imap")),
@@ -78,6 +81,12 @@ fn contains(payload: &[u8], what: &[u8]) -> bool {
 
 fn mail_login(payload: &[u8]) -> bool {
     is_command(payload, b"AUTH PLAIN") || is_command(payload, b"AUTH LOGIN")
+}
+
+/// `AUTH LOGIN` in steps: the server asks for `Password:`, in base64, and the client sends nothing else.
+fn asks_password(payload: &[u8], start: &[u8]) -> bool {
+    let asked = payload.strip_prefix(start).unwrap_or_default();
+    asked.starts_with(b"UGFzc3dvcmQ6") || asked.starts_with(b"cGFzc3dvcmQ6")
 }
 
 /// A tag before the command.
@@ -193,6 +202,8 @@ mod tests {
         }
         assert_eq!(in_udp(161, b"\x30\x29\x02\x01\x01\x04\x06public"), Some(Sign::Secret("snmp community")));
         assert_eq!(in_tcp(23, 40000, b"\r\nPassword: "), Some(Sign::Prompt("telnet login")));
+        assert_eq!(in_tcp(587, 40000, b"334 UGFzc3dvcmQ6\r\n"), Some(Sign::Prompt("smtp login")));
+        assert_eq!(in_tcp(143, 40000, b"+ cGFzc3dvcmQ6\r\n"), Some(Sign::Prompt("imap login")));
     }
 
     #[test]
@@ -205,6 +216,8 @@ mod tests {
             (40000, 143, b"a1 CAPABILITY\r\n"),
             (40000, 443, b"\x16\x03\x01\x02\x00"),
             (23, 40000, b"Last login: Fri\r\n$ "),
+            (587, 40000, b"334 VXNlcm5hbWU6\r\n"),
+            (143, 40000, b"+ idling\r\n"),
             (80, 40000, b"HTTP/1.1 200 OK\r\n\r\n401"),
             (40000, 389, b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00"),
         ] {

@@ -3,8 +3,11 @@
 use super::{Layer, Unanalysed};
 use crate::bytes::{after, array_at, u8_at, u16_at, u32_at};
 
+mod aggregate;
 mod rare;
 mod wlan;
+
+pub use aggregate::{Subframe, Subframes, subframes};
 
 /// Number of a link type, as in the header of a capture file.
 ///
@@ -126,64 +129,15 @@ pub struct Network<'a> {
 /// VLAN tags or MPLS labels in one frame beyond which it is taken for hostile.
 const MAX_TAGS: usize = 16;
 
-/// Finds the network layer of a frame.
+/// Finds the network layer of a frame. One that carries several packets is [`Unanalysed::Aggregate`]: [`subframes`] has them.
 pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanalysed> {
     let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
-    match link_type {
-        LinkType::ETHERNET => walk.ethernet(),
-        LinkType::LINUX_SLL => walk.typed_at(14, 16),
-        LinkType::LINUX_SLL2 => walk.typed_at(0, 20),
-        LinkType::WLAN => walk.wlan(false),
-        LinkType::RADIOTAP => walk.radiotap(),
-        LinkType::PRISM | LinkType::AVS => walk.prism(),
-        LinkType::PPI => walk.ppi(),
-        LinkType::PKTAP => walk.pktap(),
-        LinkType::NULL | LinkType::LOOP => walk.family(),
-        LinkType::RAW | LinkType::IPV4 | LinkType::IPV6 => walk.raw(),
-        raw if LinkType::RAW_BSD.contains(&raw) => walk.raw(),
-        LinkType::C_HDLC => walk.typed_at(2, 4),
-        LinkType::PPP | LinkType::PPP_HDLC => walk.ppp(),
-        LinkType::PPP_ETHER => walk.pppoe(),
-        LinkType::FDDI => walk.from(13).llc(),
-        LinkType::ATM_RFC1483 => walk.llc(),
-        LinkType::PPP_WITH_DIRECTION => walk.from(1).ppp(),
-        LinkType::ENC => walk.from(12).raw(),
-        LinkType::PFLOG => {
-            let length = u8_at(frame, 0).ok_or(TRUNCATED_LINK)?;
-            walk.from(usize::from(length).next_multiple_of(4)).raw()
-        }
-        LinkType::JUNIPER_ETHER => walk.juniper(),
-        LinkType::NFLOG => walk.nflog(),
-        LinkType::IPNET => walk.from(24).raw(),
-        LinkType::TOKEN_RING => walk.token_ring(),
-        LinkType::ARCNET_BSD => walk.arcnet(2),
-        LinkType::ARCNET_LINUX => walk.arcnet(4),
-        LinkType::SLIP => walk.from(16).raw(),
-        LinkType::ATM_CLIP => walk.atm_clip(),
-        LinkType::FRAME_RELAY => walk.frame_relay(),
-        LinkType::FIBRE_CHANNEL => walk.from(16).llc(),
-        LinkType::SUN_ATM => walk.from(4).llc(),
-        LinkType::IEEE_1394 => walk.typed_at(16, 18),
-        LinkType::PPPD => walk.pppd(),
-        LinkType::NETANALYZER | LinkType::BRCM_TAG_PREPEND => walk.from(4).ethernet(),
-        LinkType::NETANALYZER_TRANSPARENT => walk.from(12).ethernet(),
-        LinkType::IPOIB => walk.infiniband(),
-        LinkType::MPACKET => walk.from(8).ethernet(),
-        LinkType::BRCM_TAG | LinkType::DSA => walk.tagged(4),
-        LinkType::EDSA => walk.tagged(8),
-        LinkType(number) => Err(Unanalysed::LinkType(number)),
-    }
+    walk.link(link_type)
 }
-
-/// What follows the link layer of a frame that is not IP, for example an ARP packet; nothing for link types that carry IP only.
+/// What follows the link layer of a frame that is not IP, for example an ARP packet.
 pub(crate) fn not_ip(link_type: LinkType, frame: &[u8]) -> Option<&[u8]> {
     let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
-    let found = match link_type {
-        LinkType::ETHERNET => walk.ethernet(),
-        LinkType::LINUX_SLL => walk.typed_at(14, 16),
-        LinkType::LINUX_SLL2 => walk.typed_at(0, 20),
-        _ => return None,
-    };
+    let found = walk.link(link_type);
     matches!(found, Err(Unanalysed::EtherType(_))).then(|| walk.rest())
 }
 
@@ -219,6 +173,54 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
+    /// From the first byte of a frame on.
+    fn link(&mut self, link_type: LinkType) -> Result<Network<'a>, Unanalysed> {
+        match link_type {
+            LinkType::ETHERNET => self.ethernet(),
+            LinkType::LINUX_SLL => self.typed_at(14, 16),
+            LinkType::LINUX_SLL2 => self.typed_at(0, 20),
+            LinkType::WLAN => self.wlan(false),
+            LinkType::RADIOTAP => self.radiotap(),
+            LinkType::PRISM | LinkType::AVS => self.prism(),
+            LinkType::PPI => self.ppi(),
+            LinkType::PKTAP => self.pktap(),
+            LinkType::NULL | LinkType::LOOP => self.family(),
+            LinkType::RAW | LinkType::IPV4 | LinkType::IPV6 => self.raw(),
+            raw if LinkType::RAW_BSD.contains(&raw) => self.raw(),
+            LinkType::C_HDLC => self.typed_at(2, 4),
+            LinkType::PPP | LinkType::PPP_HDLC => self.ppp(),
+            LinkType::PPP_ETHER => self.pppoe(),
+            LinkType::FDDI => self.from(13).llc(),
+            LinkType::ATM_RFC1483 => self.llc(),
+            LinkType::PPP_WITH_DIRECTION => self.from(1).ppp(),
+            LinkType::ENC => self.from(12).raw(),
+            LinkType::PFLOG => {
+                let length = u8_at(self.frame, 0).ok_or(TRUNCATED_LINK)?;
+                self.from(usize::from(length).next_multiple_of(4)).raw()
+            }
+            LinkType::JUNIPER_ETHER => self.juniper(),
+            LinkType::NFLOG => self.nflog(),
+            LinkType::IPNET => self.from(24).raw(),
+            LinkType::TOKEN_RING => self.token_ring(),
+            LinkType::ARCNET_BSD => self.arcnet(2),
+            LinkType::ARCNET_LINUX => self.arcnet(4),
+            LinkType::SLIP => self.from(16).raw(),
+            LinkType::ATM_CLIP => self.atm_clip(),
+            LinkType::FRAME_RELAY => self.frame_relay(),
+            LinkType::FIBRE_CHANNEL => self.from(16).llc(),
+            LinkType::SUN_ATM => self.from(4).llc(),
+            LinkType::IEEE_1394 => self.typed_at(16, 18),
+            LinkType::PPPD => self.pppd(),
+            LinkType::NETANALYZER | LinkType::BRCM_TAG_PREPEND => self.from(4).ethernet(),
+            LinkType::NETANALYZER_TRANSPARENT => self.from(12).ethernet(),
+            LinkType::IPOIB => self.infiniband(),
+            LinkType::MPACKET => self.from(8).ethernet(),
+            LinkType::BRCM_TAG | LinkType::DSA => self.tagged(4),
+            LinkType::EDSA => self.tagged(8),
+            LinkType(number) => Err(Unanalysed::LinkType(number)),
+        }
+    }
+
     const fn from(&mut self, offset: usize) -> &mut Self {
         self.offset = offset;
         self
@@ -234,8 +236,11 @@ impl<'a> Walk<'a> {
         if matches!(link_type, LinkType::PPI | LinkType::PKTAP) {
             return Err(Unanalysed::TooDeep);
         }
-        let found = network(link_type, self.rest())?;
-        Ok(Network { offset: self.offset + found.offset, ..found })
+        let mut walk = Self { frame: self.rest(), offset: 0, vlan: 0, tags: 0 };
+        let found = walk.link(link_type);
+        let before = self.offset;
+        self.offset += walk.offset;
+        found.map(|found| Network { offset: before + found.offset, ..found })
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -471,10 +476,9 @@ mod tests {
     #[test]
     fn every_link_type_leads_to_the_network_layer() {
         let snap: &[u8] = &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
-        let cases: [(LinkType, &[&[u8]]); 46] = [
+        let cases: [(LinkType, &[&[u8]]); 45] = [
             (LinkType::WLAN, &[&[0x08, 1], &[0; 22], snap]),
             (LinkType::WLAN, &[&[0x88, 3], &[0; 30], snap]),
-            (LinkType::WLAN, &[&[0x88, 1], &[0; 22], &[0x80, 0], &[0; 14], snap]),
             (LinkType::RADIOTAP, &[&[0, 0, 8, 0, 0, 0, 0, 0], &[0x08, 2], &[0; 22], snap]),
             (LinkType::RADIOTAP, &[&[0, 0, 9, 0, 2, 0, 0, 0, 0x20], &[0x88, 2], &[0; 26], snap]),
             (LinkType::PRISM, &[&[0; 144], &[0x08, 1], &[0; 22], snap]),

@@ -55,6 +55,8 @@ pub(super) struct Initial<'a> {
 
 pub(super) enum Packet<'a> {
     Initial(Initial<'a>),
+    /// A server asks for the first one again.
+    Retry,
     /// A type that cannot be decrypted.
     Other,
 }
@@ -77,7 +79,7 @@ impl<'a> Packets<'a> {
         let is_initial = version.is_initial(kind);
         if version.is_retry(kind) {
             self.0 = &[];
-            return Some(Packet::Other);
+            return Some(Packet::Retry);
         }
         if is_initial {
             let (length, token) = integer(bytes, at)?;

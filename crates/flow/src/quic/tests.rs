@@ -110,6 +110,24 @@ fn a_retry_begins_with_new_keys_and_a_hello_without_an_answer_is_a_session() {
 }
 
 #[test]
+fn a_hello_that_a_retry_asks_for_again_is_the_same_session() {
+    let retry = [&[0xf0, 0, 0, 0, 1, 0, 8][..], &[2; 8], &[7; 30]].concat();
+    let said = |id: u8, hello: &[u8]| protect(Version::One, &[id; 8], Side::Client, 0, &crypto(0, hello));
+    for (from_first, expected) in [(false, 1), (true, 2)] {
+        let mut connection = Connection::default();
+        let mut out = Vec::new();
+        connection.push(true, 1, &said(1, &client()), &mut out);
+        connection.push(from_first, 2, &retry, &mut out);
+        connection.push(true, 3, &said(2, &client()), &mut out);
+        connection.push(false, 4, &protect(Version::One, &[2; 8], Side::Server, 0, &crypto(0, &server())), &mut out);
+        assert_eq!(out.len(), expected, "only a server asks again");
+        let last = &out[expected - 1];
+        assert_eq!((out[0].time, last.answer.version), (1, 0x0304));
+        assert!(connection.is_over());
+    }
+}
+
+#[test]
 fn a_datagram_cut_or_changed_anywhere_gives_nothing() {
     let whole = protect(Version::One, &[3; 8], Side::Client, 0, &crypto(0, &client()));
     assert_eq!(single(&whole).unwrap().sni, "weir.example");

@@ -17,10 +17,10 @@ impl Connection {
         Self { sides: Default::default(), handshake: Handshake::new(Carrier::Tcp) }
     }
 
-    /// Takes the next bytes of one direction, which came at `time` (microseconds), and adds the sessions that they complete.
-    pub fn push(&mut self, from_first: bool, time: u64, bytes: &[u8], out: &mut Vec<Session>) {
+    /// Takes the next bytes of one direction, which came at this time (microseconds) and in this frame, and adds the sessions that they complete.
+    pub fn push(&mut self, from_first: bool, at: (u64, u64), bytes: &[u8], out: &mut Vec<Session>) {
         let Self { sides, handshake } = self;
-        sides[usize::from(!from_first)].push(bytes, &mut |message| handshake.message(from_first, time, message, out));
+        sides[usize::from(!from_first)].push(bytes, &mut |message| handshake.message(from_first, at, message, out));
         self.settle(out);
     }
 
@@ -81,7 +81,7 @@ mod tests {
         let mut connection = Connection::new();
         let mut out = Vec::new();
         for (time, (from_client, bytes)) in sent.iter().enumerate() {
-            connection.push(*from_client, time as u64, bytes, &mut out);
+            connection.push(*from_client, (time as u64, 0), bytes, &mut out);
         }
         connection.finish(&mut out);
         out
@@ -91,24 +91,25 @@ mod tests {
     fn what_the_server_chose_and_who_it_is_stand_beside_the_hello() {
         let mut connection = Connection::new();
         let mut out = Vec::new();
-        connection.push(true, 1, &message(1, &hello("weir.example")), &mut out);
+        connection.push(true, (1, 11), &message(1, &hello("weir.example")), &mut out);
         let answer =
             [message(2, &server_hello(b"\0\x10\0\x05\0\x03\x02h2")), message(11, &certificate()), message(14, &[])];
-        connection.push(false, 2, &answer.concat(), &mut out);
+        connection.push(false, (2, 12), &answer.concat(), &mut out);
         connection.push(
             true,
-            3,
+            (3, 13),
             &[message(16, &[0; 33]), record(20, &[1]), record(22, &[0x55; 40])].concat(),
             &mut out,
         );
         assert_eq!(out, []);
-        connection.push(false, 4, &[record(20, &[1]), record(22, &[0xaa; 40])].concat(), &mut out);
+        connection.push(false, (4, 14), &[record(20, &[1]), record(22, &[0xaa; 40])].concat(), &mut out);
         assert!(connection.is_over());
         let session = &out[0];
         assert_eq!((session.time, session.from_first, session.hello.sni.as_str()), (1, true, "weir.example"));
         let answer = &session.answer;
         assert_eq!((answer.version, answer.cipher, answer.alpn.as_str(), answer.alert), (0x0303, 0xc02f, "h2", 0));
-        assert_eq!(answer.certificate.as_ref().unwrap().subject, "O=Weir, CN=weir.example");
+        let (certificate, shown_at) = answer.certificate.as_ref().unwrap();
+        assert_eq!((certificate.subject.as_str(), *shown_at), ("O=Weir, CN=weir.example", (2, 12)));
     }
 
     #[test]
@@ -166,7 +167,7 @@ mod tests {
             let mut connection = Connection::new();
             let mut out = Vec::new();
             for (from_first, kind, bytes) in pieces {
-                connection.push(from_first, 1, &record(kind, &bytes), &mut out);
+                connection.push(from_first, (1, 1), &record(kind, &bytes), &mut out);
                 prop_assert!(connection.held_bytes() < 400 << 10);
             }
         }

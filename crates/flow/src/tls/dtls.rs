@@ -44,15 +44,15 @@ impl Default for Datagrams {
 }
 
 impl Datagrams {
-    /// Takes a datagram and adds the sessions that it completes.
-    pub fn push(&mut self, from_first: bool, time: u64, datagram: &[u8], out: &mut Vec<Session>) {
+    /// Takes a datagram, which came at this time (microseconds) and in this frame, and adds the sessions that it completes.
+    pub fn push(&mut self, from_first: bool, at: (u64, u64), datagram: &[u8], out: &mut Vec<Session>) {
         if self.is_over() {
             return;
         }
         self.left -= 1;
         let Self { sides, handshake, .. } = self;
         let side = &mut sides[usize::from(!from_first)];
-        side.datagram(datagram, &mut |message| handshake.message(from_first, time, message, out));
+        side.datagram(datagram, &mut |message| handshake.message(from_first, at, message, out));
         if self.is_over() {
             self.handshake.finish(out);
         }
@@ -188,12 +188,12 @@ mod tests {
         let mut out = Vec::new();
         let two = [record(22, &fragment(1, 0, &body, 0, 20)), record(22, &fragment(1, 0, &body, 20, 30))].concat();
         assert!(looks_like_dtls(&two));
-        flow.push(true, 1, &two, &mut out);
-        flow.push(true, 2, &record(22, &fragment(1, 0, &body, 50, body.len() - 50)), &mut out);
+        flow.push(true, (1, 1), &two, &mut out);
+        flow.push(true, (2, 2), &record(22, &fragment(1, 0, &body, 50, body.len() - 50)), &mut out);
         let server = server_hello(&[]);
-        flow.push(false, 3, &record(22, &fragment(2, 0, &server, 0, server.len())), &mut out);
+        flow.push(false, (3, 3), &record(22, &fragment(2, 0, &server, 0, server.len())), &mut out);
         // Sent again.
-        flow.push(true, 4, &record(22, &fragment(1, 0, &body, 0, body.len())), &mut out);
+        flow.push(true, (4, 4), &record(22, &fragment(1, 0, &body, 0, body.len())), &mut out);
         flow.finish(&mut out);
         assert_eq!(out.len(), 1);
         assert_eq!((out[0].time, out[0].hello.sni.as_str(), out[0].answer.cipher), (2, "weir.example", 0xc02f));
@@ -206,8 +206,8 @@ mod tests {
         let mut flow = Datagrams::default();
         let mut out = Vec::new();
         for number in 0..2 {
-            flow.push(true, 1, &record(22, &fragment(1, number, &body, 0, body.len())), &mut out);
-            flow.push(false, 2, &record(22, &fragment(3, number, &[1; 10], 0, 10)), &mut out);
+            flow.push(true, (1, 1), &record(22, &fragment(1, number, &body, 0, body.len())), &mut out);
+            flow.push(false, (2, 2), &record(22, &fragment(3, number, &[1; 10], 0, 10)), &mut out);
         }
         flow.finish(&mut out);
         assert_eq!(out.len(), 2);
@@ -223,9 +223,9 @@ mod tests {
             let mut out = Vec::new();
             for (from_first, kind, number, bytes, offset) in parts {
                 let offset = offset.min(bytes.len());
-                flow.push(from_first, 1, &record(22, &fragment(kind, number, &bytes, offset, bytes.len() - offset)), &mut out);
-                flow.push(from_first, 1, &record(22, &bytes), &mut out);
-                flow.push(from_first, 1, &bytes, &mut out);
+                flow.push(from_first, (1, 1), &record(22, &fragment(kind, number, &bytes, offset, bytes.len() - offset)), &mut out);
+                flow.push(from_first, (1, 1), &record(22, &bytes), &mut out);
+                flow.push(from_first, (1, 1), &bytes, &mut out);
                 prop_assert!(flow.held_bytes() < 64 << 10);
             }
         }

@@ -27,8 +27,8 @@ pub struct Answer {
     pub cipher: u16,
     /// Empty = none, or encrypted.
     pub alpn: String,
-    /// None = not seen, or encrypted.
-    pub certificate: Option<Certificate>,
+    /// With the time and the frame of its last byte; none = not seen, or encrypted.
+    pub certificate: Option<(Certificate, (u64, u64))>,
     /// First alert of either side (level * 256 + description); 0 = none.
     pub alert: u16,
 }
@@ -55,6 +55,8 @@ pub(crate) struct Handshake {
     session: Option<Box<Session>>,
     /// What came of the server; it may overtake the hello in a capture.
     answer: Answer,
+    /// The same hello comes once more.
+    is_retried: bool,
 }
 
 impl Handshake {
@@ -62,12 +64,16 @@ impl Handshake {
         Self { carrier, ..Self::default() }
     }
 
-    /// Takes a message of one direction; a session that it completes goes to `out`.
-    pub(crate) fn message(&mut self, from_first: bool, time: u64, message: Message, out: &mut Vec<Session>) {
+    /// Takes a message of one direction, whose last byte came at the time and in the frame; a session that it completes goes to `out`.
+    pub(crate) fn message(&mut self, from_first: bool, at: (u64, u64), message: Message, out: &mut Vec<Session>) {
         match message {
             Message::ClientHello(hello) => {
+                let is_said = |session: &Session| session.from_first == from_first && session.hello == *hello;
+                if std::mem::take(&mut self.is_retried) && self.session.as_deref().is_some_and(is_said) {
+                    return;
+                }
                 self.finish(out);
-                let carrier = self.carrier;
+                let (carrier, (time, _)) = (self.carrier, at);
                 self.session =
                     Some(Box::new(Session { time, carrier, from_first, hello: *hello, answer: Answer::default() }));
             }
@@ -77,12 +83,17 @@ impl Handshake {
             Message::Certificate(certificate) => {
                 let of_client = self.session.as_ref().is_some_and(|session| session.from_first == from_first);
                 if !of_client && self.answer.certificate.is_none() {
-                    self.answer.certificate = Some(certificate);
+                    self.answer.certificate = Some((certificate, at));
                 }
             }
             Message::Alert(alert) if self.answer.alert == 0 => self.answer.alert = alert,
             Message::Alert(_) => {}
         }
+    }
+
+    /// The server asked the client to begin again with the same hello, as Retry packets of QUIC do (RFC 9000 section 17.2.5.2).
+    pub(crate) const fn retry(&mut self) {
+        self.is_retried = true;
     }
 
     /// Gives the hello with what has come of its answer.
@@ -107,7 +118,8 @@ impl Handshake {
     /// Bytes on the heap, about.
     pub(crate) fn held_bytes(&self) -> usize {
         let certificate = &self.answer.certificate;
-        let names = certificate.as_ref().map_or(0, |certificate| certificate.subject.len() + certificate.issuer.len());
+        let names =
+            certificate.as_ref().map_or(0, |(certificate, _)| certificate.subject.len() + certificate.issuer.len());
         self.session.as_ref().map_or(0, |session| size_of::<Session>() + session.hello.held_bytes()) + names
     }
 }

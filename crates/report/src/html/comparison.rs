@@ -26,7 +26,10 @@ pub fn comparison(comparison: &Comparison) -> String {
                         td.number { @if let Some(value) = value { (figure(value, &difference.unit)) } @else { "not measured" } }
                     }
                     td.number { @if let Some(change) = difference.change_percent { (format!("{change:+.1} %")) } }
-                    td class=(difference.verdict.name()) { (verdict(difference.verdict)) }
+                    td class=(difference.verdict.name()) {
+                        (verdict(difference.verdict))
+                        @if let Some(note) = &difference.note { " " span.quiet { "(" (note) ")" } }
+                    }
                 } } }
             } }
             (findings("new", "New findings", &comparison.new_findings))

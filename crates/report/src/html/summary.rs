@@ -47,18 +47,35 @@ pub(super) fn tiles(report: &Report) -> Markup {
     }
 }
 
-pub(super) fn health(health: &Health) -> Markup {
+pub(super) fn health(report: &Report) -> Markup {
     html! {
-        h2 #health { "Health" }
+        @if let Some(health) = &report.health {
+            h2 #health { "Health" }
+            (score(health))
+            (not_judged("Not judged, and left out of the score", report))
+        } @else if !report.not_judged.is_empty() {
+            h2 #health { "Health" }
+            p { strong { "There is no score." } " Nothing in this capture says how well the network does." }
+            (not_judged("What it would be made of", report))
+        }
+    }
+}
+
+fn not_judged(title: &str, report: &Report) -> Markup {
+    html! { @if !report.not_judged.is_empty() {
+        p.quiet { (title) ":" }
+        ul.quiet { @for part in &report.not_judged { li { (part.part) ": " (part.reason) } } }
+    } }
+}
+
+fn score(health: &Health) -> Markup {
+    html! {
         div.score {
             (charts::ring(health.score))
             div {
                 @if let Some(class) = &health.y1541 {
                     p { strong { "ITU-T Y.1541 class " (class.class) } }
                     p.quiet { (class.basis) }
-                }
-                @if !health.not_measured.is_empty() {
-                    p.quiet { "Not measured, and left out: " (health.not_measured.join(", ")) "." }
                 }
             }
         }

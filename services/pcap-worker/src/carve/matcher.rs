@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use weir_flow::packet::ip::{self, IpPacket};
-use weir_flow::packet::{self, Network, Transport, link, transport, tunnel};
+use weir_flow::packet::{self, Network, Transport, Unanalysed, link, transport, tunnel};
 use weir_flow::{Endpoint, Key};
 use weir_proto::{CarvePackets, CarvedFlow, Ip};
 
@@ -33,6 +33,8 @@ pub(super) struct Matcher {
 struct Interval {
     start: u64,
     end: u64,
+    /// The latest end of this one and those before it.
+    latest: u64,
     comment: String,
 }
 
@@ -72,8 +74,17 @@ impl Matcher {
                 tunnels.push(flow.tunnel.clone());
                 tunnels.len() - 1
             });
-            let interval = Interval { start: flow.start_time, end: flow.end_time, comment: flow.comment.clone() };
+            let CarvedFlow { start_time: start, end_time: end, .. } = *flow;
+            let interval = Interval { start, end, latest: end, comment: flow.comment.clone() };
             flows.entry(key_of(flow, tunnel as u32)).or_default().push(interval);
+        }
+        for intervals in flows.values_mut() {
+            intervals.sort_by_key(|interval| interval.start);
+            let mut latest = 0;
+            for interval in intervals {
+                latest = interval.end.max(latest);
+                interval.latest = latest;
+            }
         }
         let until = if wanted.until == 0 { u64::MAX } else { wanted.until };
         Self { all: wanted.all, from: wanted.from, until, tunnels, flows, fragments: Fragments::default() }
@@ -85,12 +96,12 @@ impl Matcher {
             return Vec::new();
         }
         if self.all {
-            return vec![found(packet, String::new())];
+            // In the order of the file: a fragment does not wait for the first one of its datagram, and has no comment without it.
+            let verdict = if self.flows.is_empty() { Verdict::Unwanted } else { self.frame(packet) };
+            let comment = if let Verdict::Wanted(comment) = verdict { comment } else { String::new() };
+            return vec![found(packet, comment)];
         }
-        let Ok(network) = link::network(packet.link_type, packet.data) else { return Vec::new() };
-        let length = packet.original_length.saturating_sub(network.offset as u32);
-        let place = Place { time: packet.time_us, vlan: network.vlan, tunnel: 0, depth: 0 };
-        match self.network(place, &network, length) {
+        match self.frame(packet) {
             Verdict::Unwanted => Vec::new(),
             Verdict::Waits(datagram) => {
                 self.fragments.wait(datagram, found(packet, String::new()));
@@ -101,6 +112,39 @@ impl Matcher {
                 all.push(found(packet, comment));
                 all
             }
+        }
+    }
+
+    fn frame(&mut self, packet: &Packet<'_>) -> Verdict {
+        match link::network(packet.link_type, packet.data) {
+            Ok(network) => self.outermost(packet.time_us, &network, packet.original_length),
+            Err(Unanalysed::Aggregate) => self.aggregate(packet),
+            Err(_) => Verdict::Unwanted,
+        }
+    }
+
+    fn outermost(&mut self, time: u64, network: &Network<'_>, original_length: u32) -> Verdict {
+        let length = original_length.saturating_sub(network.offset as u32);
+        self.network(Place { time, vlan: network.vlan, tunnel: 0, depth: 0 }, network, length)
+    }
+
+    /// A frame with several packets is wanted for each of them, and has the comments of all.
+    fn aggregate(&mut self, packet: &Packet<'_>) -> Verdict {
+        let mut comments: Vec<String> = Vec::new();
+        let mut waits = None;
+        let parts = link::subframes(packet.link_type, packet.data, packet.original_length);
+        for part in parts.map_while(Result::ok) {
+            let Ok(network) = link::network(link::Subframe::LINK_TYPE, part.data) else { continue };
+            match self.outermost(packet.time_us, &network, part.length) {
+                Verdict::Wanted(comment) if !comments.contains(&comment) => comments.push(comment),
+                Verdict::Waits(datagram) => waits = waits.or(Some(datagram)),
+                Verdict::Wanted(_) | Verdict::Unwanted => {}
+            }
+        }
+        match (comments.is_empty(), waits) {
+            (false, _) => Verdict::Wanted(comments.join("\n")),
+            (true, Some(datagram)) => Verdict::Waits(datagram),
+            (true, None) => Verdict::Unwanted,
         }
     }
 
@@ -124,10 +168,12 @@ impl Matcher {
             return comment.map_or(Verdict::Unwanted, Verdict::Wanted);
         }
         let transport = transport::parse(ip.protocol, ip.payload, ip.payload_length);
-        if let Some(comment) = self.comment(place, ip, &transport) {
-            return Verdict::Wanted(comment);
+        // A tunnel's packet has the comments of all flows that it is of, the outermost first.
+        match (self.comment(place, ip, &transport), self.inside(place, ip, &transport)) {
+            (Some(outer), Verdict::Wanted(inner)) => Verdict::Wanted(format!("{outer}\n{inner}")),
+            (Some(outer), Verdict::Unwanted | Verdict::Waits(_)) => Verdict::Wanted(outer),
+            (None, inside) => inside,
         }
-        self.inside(place, ip, &transport)
     }
 
     fn later_fragment(&mut self, place: Place, ip: &IpPacket<'_>, datagram: Datagram) -> Verdict {
@@ -188,8 +234,9 @@ impl Matcher {
 
     fn find(&self, place: Place, key: Key) -> Option<String> {
         let intervals = self.flows.get(&key)?;
-        let within = |interval: &&Interval| (interval.start..=interval.end).contains(&place.time);
-        intervals.iter().find(within).map(|interval| interval.comment.clone())
+        let begun = &intervals[..intervals.partition_point(|interval| interval.start <= place.time)];
+        let mut latest_first = begun.iter().rev().take_while(|interval| interval.latest >= place.time);
+        latest_first.find(|interval| interval.end >= place.time).map(|interval| interval.comment.clone())
     }
 }
 

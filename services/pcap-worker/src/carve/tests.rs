@@ -79,6 +79,25 @@ fn each_flow_has_as_many_packets_as_its_rows_say() {
 }
 
 #[test]
+fn a_frame_with_several_packets_is_there_for_each_of_their_flows() {
+    let name = "wlan-aggregated.pcap.gz";
+    let flows = flows(name);
+    let wanted = |flows: Vec<CarvedFlow>| CarvePackets { flows, ..CarvePackets::default() };
+    for (flow, packets) in flows.values() {
+        let (frames, output) = carved(name, &wanted(vec![flow.clone()]));
+        assert!((1..=*packets).contains(&frames), "{flow:?}");
+        let comments = output.windows(flow.comment.len()).filter(|at| *at == flow.comment.as_bytes()).count();
+        assert_eq!(comments as u64, frames);
+    }
+    // A fragment of an echo, and all of its datagram, are in one frame.
+    let echoes = flows.values().find(|(flow, packets)| flow.protocol == 1 && *packets == 18);
+    let (frames, _) = carved(name, &wanted(vec![echoes.unwrap().0.clone()]));
+    assert_eq!(frames, 10, "3 echoes in a packet each, 2 in three");
+    let (frames, _) = carved(name, &wanted(flows.values().map(|(flow, _)| flow.clone()).collect()));
+    assert_eq!(frames, 52, "all but the one that has ARP alone");
+}
+
+#[test]
 fn all_packets_of_a_time_are_those_of_the_capture() {
     let name = "ethernet-ns.pcap";
     let mut whole = Vec::new();
@@ -96,6 +115,62 @@ fn all_packets_of_a_time_are_those_of_the_capture() {
     assert_eq!(parts[0].len() + parts[1].len(), whole.len());
 }
 
+/// The comments of the packets of a file.
+fn comments(file: Vec<u8>) -> Vec<String> {
+    let mut file = CaptureFile::open(io::Cursor::new(file), Limits::default(), &Progress::default()).unwrap();
+    let mut all = Vec::new();
+    while let Some(packet) = file.next_packet().unwrap() {
+        all.push(String::from_utf8(packet.comment.to_vec()).unwrap());
+    }
+    all
+}
+
+#[test]
+fn all_packets_of_a_time_have_the_comments_of_their_flows() {
+    for (name, without) in [("ethernet-ns.pcap", 2), ("any-sll.pcap", 4), ("wlan-aggregated.pcap.gz", 1)] {
+        let flows = flows(name);
+        let every: Vec<CarvedFlow> = flows.values().map(|(flow, _)| flow.clone()).collect();
+        let bare = CarvePackets { all: true, comment: "of all".to_owned(), ..CarvePackets::default() };
+        let (count, whole) = carved(name, &bare);
+        assert!(whole.windows(6).any(|at| at == b"of all") && comments(whole.clone()).iter().all(String::is_empty));
+        let (with, commented) = carved(name, &CarvePackets { flows: every, ..bare });
+        assert_eq!((with, packets(commented.clone())), (count, packets(whole)), "{name}");
+        let comments = comments(commented);
+        assert_eq!(comments.iter().filter(|comment| comment.is_empty()).count(), without, "{name}: ARP alone");
+        let lines = || comments.iter().flat_map(|comment| comment.lines());
+        for (flow, packets) in flows.values() {
+            let times = lines().filter(|line| **line == flow.comment).count() as u64;
+            // Packets of one flow in one frame share a comment.
+            assert!(
+                if name.starts_with("wlan") { (1..=*packets).contains(&times) } else { times == *packets },
+                "{flow:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn of_flows_with_the_same_ends_each_packet_has_the_one_of_its_time() {
+    let name = "ethernet-ns.pcap";
+    let (flow, packets) = flows(name).into_values().find(|(flow, _)| flow.protocol == 1).unwrap();
+    let (start, middle) = (flow.start_time, flow.start_time.midpoint(flow.end_time));
+    let part = |start_time, end_time, comment: &str| CarvedFlow {
+        start_time,
+        end_time,
+        comment: comment.to_owned(),
+        ..flow.clone()
+    };
+    let wanted = CarvePackets {
+        flows: vec![part(middle + 1, flow.end_time, "later"), part(start, middle, "sooner"), part(0, 1, "before")],
+        ..CarvePackets::default()
+    };
+    let comments = comments(carved(name, &wanted).1);
+    let later = comments.iter().position(|comment| comment == "later").unwrap();
+    assert!(later > 0 && comments.len() as u64 == packets);
+    assert!(comments[..later].iter().all(|comment| comment == "sooner"));
+    assert!(comments[later..].iter().all(|comment| comment == "later"));
+}
+
 #[test]
 fn text_of_strangers_cannot_break_the_file() {
     let name = "ethernet-ns.pcap";
@@ -111,7 +186,7 @@ fn text_of_strangers_cannot_break_the_file() {
 fn secrets_and_names_are_kept_and_so_are_remarks() {
     use crate::capture_file::Aside;
     let mut file = Vec::new();
-    let mut writer = Writer::new(&mut file).unwrap();
+    let mut writer = Writer::new(&mut file, "").unwrap();
     let secrets = Aside::Secrets(0x544c_534b, b"CLIENT_RANDOM 01".to_vec());
     let name = Aside::Name(std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets(), "web.lan".to_owned());
     let packet = writer::Found {

@@ -51,14 +51,17 @@ pub(super) struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a section.
-    pub(super) fn new(output: W) -> io::Result<Self> {
+    /// Begins a section, with a comment of its own where that is not empty.
+    pub(super) fn new(output: W, comment: &str) -> io::Result<Self> {
         let mut writer = Self { output, block: Vec::new(), interfaces: HashMap::new() };
         writer.field(BYTE_ORDER.to_le_bytes());
         writer.field(1u16.to_le_bytes());
         writer.field(0u16.to_le_bytes());
         // How long the section is, nobody knows before its end.
         writer.field(u64::MAX.to_le_bytes());
+        if !comment.is_empty() {
+            writer.option(OPT_COMMENT, comment);
+        }
         writer.option(SHB_USERAPPL, concat!("weir ", env!("CARGO_PKG_VERSION")));
         writer.end_of_options();
         writer.block(SECTION)?;

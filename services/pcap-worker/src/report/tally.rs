@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use weir_flow::Record;
 use weir_flow::statistics::Histogram;
 use weir_proto::{Dns, EndReason, Flow, Http, Ip, Tls};
-use weir_report::health::Measured;
+use weir_report::health::{Cases, Measured};
 use weir_report::{Certificate, CodeCount, DnsServer, Domain, GivenUp, NameCount, Report, Stream, Tcp, WorstFlow};
 
 use super::{TOP, rfc3339, spread};
@@ -154,13 +154,21 @@ impl Tally {
             rtt_us: self.tcp.rtt.percentile(50),
             dns_failed: share(self.failed_queries, self.queries),
             jitter_us: self.jitter.percentile(95),
+            cases: Cases {
+                tcp_packets: measured,
+                cut_tcp_packets: tcp.cut_packets,
+                round_trips: self.tcp.rtt.count(),
+                queries: self.queries,
+                streams: self.jitter.count(),
+            },
         }
     }
 
     /// Fills in the sections of a report that are made of records, and the score; findings are to be in it already.
     pub(crate) fn fill(self, report: &mut Report) {
         let findings = report.findings.iter().map(|finding| (finding.severity, finding.confidence));
-        report.health = weir_report::health::health(&self.measured(), findings);
+        let (health, not_judged) = weir_report::health::health(&self.measured(), findings);
+        (report.health, report.not_judged) = (health, not_judged);
         report.given_up.extend(self.given_up());
         let Self { tcp, streams, latency, repeats, domains, servers, tls, http, .. } = self;
         if tcp.sums.flows > 0 {

@@ -2,7 +2,7 @@
 """Records finding-*.pcap.gz: one capture for each kind of finding, made by real stacks and programs between three network namespaces of
 this machine. `findings.rs` says what each shows, and that it shows nothing else.
 
-Needs root, iproute2, iptables, tcpdump, openssl, curl, ping, nmap, hping3 and iodine; reaches nothing but the namespaces, which it removes again.
+Needs root, iproute2, iptables, tcpdump, openssl, curl, ping, nmap, hping3 and iodine, for quic and http2 the Python packages aioquic and h2; reaches nothing but the namespaces, which it removes again.
     ./record-findings.py            records all
     ./record-findings.py NAME ...   records these
 
@@ -12,12 +12,16 @@ Needs root, iproute2, iptables, tcpdump, openssl, curl, ping, nmap, hping3 and i
 import ctypes
 import ftplib
 import gzip
+import imaplib
 import multiprocessing
 import os
+import poplib
 import random
 import select
 import signal
+import smtplib
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -28,6 +32,7 @@ import time
 CLONE_NEWNET = 0x40000000
 HERE = os.path.dirname(os.path.abspath(__file__))
 A, B, C = (f"weir-find-{os.getpid()}-{name}" for name in "abc")
+A6, B6 = "fd77::1", "fd77::2"
 A4, B4, FAR, OUT = "10.77.0.1", "10.77.0.2", "203.0.113.2", "198.51.100.2"
 
 
@@ -206,6 +211,81 @@ def brute_force_ftp():
     server.end()
 
 
+def brute_force_http():
+    """Wrong passwords, each on a connection of its own."""
+    def refuse(connection):
+        while connection.recv(4096):
+            connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"weir\"\r\nContent-Length: 2\r\n\r\nno")
+
+    server = In(B, tcp_server, 80, refuse).wait()
+    for word in range(7):
+        inside(A, "curl", "-s", "-o", "/dev/null", "-u", f"somebody:{word}", f"http://{B4}/private")
+    server.end()
+
+
+def mail_server(greeting, answers, otherwise):
+    """Answers each line by the command in it; an answer may hold the tag of IMAP."""
+    def serve(connection):
+        connection.sendall(greeting)
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                words = line.split()
+                command = next((word for word in words[:2] if word.upper() in answers), None)
+                answer = answers[command.upper()] if command else otherwise
+                connection.sendall(answer.replace(b"TAG", words[0]) if words else otherwise)
+
+    return serve
+
+
+def brute_force_mail():
+    """Wrong passwords for SMTP, IMAP and POP3, with the clients of Python; and for SMTP in the two steps that other clients make."""
+    smtp = {b"EHLO": b"250-weir.example\r\n250 AUTH PLAIN LOGIN\r\n", b"AUTH": b"535 5.7.8 Error: authentication failed\r\n", b"QUIT": b"221 bye\r\n"}
+    steps = {b"EHLO": smtp[b"EHLO"], b"LOGIN": b"334 VXNlcm5hbWU6\r\n", b"QUIT": smtp[b"QUIT"],
+             b"C29TZWJVZHK=": b"334 UGFzc3dvcmQ6\r\n"}
+    imap = {b"CAPABILITY": b"* CAPABILITY IMAP4rev1\r\nTAG OK done\r\n", b"LOGIN": b"TAG NO [AUTHENTICATIONFAILED] Authentication failed.\r\n",
+            b"LOGOUT": b"* BYE\r\nTAG OK bye\r\n"}
+    pop3 = {b"USER": b"+OK\r\n", b"PASS": b"-ERR [AUTH] Authentication failed.\r\n", b"QUIT": b"+OK bye\r\n"}
+    servers = [
+        In(B, tcp_server, 25, mail_server(b"220 weir.example ESMTP\r\n", smtp, b"500 what?\r\n")).wait(),
+        In(B, tcp_server, 587, mail_server(b"220 weir.example ESMTP\r\n", steps, smtp[b"AUTH"])).wait(),
+        In(B, tcp_server, 143, mail_server(b"* OK ready\r\n", imap, b"TAG BAD what?\r\n")).wait(),
+        In(B, tcp_server, 110, mail_server(b"+OK ready\r\n", pop3, b"-ERR what?\r\n")).wait(),
+    ]
+
+    def in_steps(password):
+        with socket.create_connection((B4, 587)) as connection:
+            for line in (b"EHLO me", b"AUTH LOGIN", b"c29tZWJvZHk=", password, b"QUIT"):
+                connection.recv(200)
+                connection.sendall(line + b"\r\n")
+            connection.recv(200)
+
+    def guess():
+        for word in ("one", "two", "three", "four", "five", "six", "seven"):
+            with smtplib.SMTP(B4, 25) as session:
+                try:
+                    session.login("somebody", word)
+                except smtplib.SMTPAuthenticationError:
+                    pass
+            in_steps(word.encode().hex().encode())
+            session = imaplib.IMAP4(B4)
+            try:
+                session.login("somebody", word)
+            except imaplib.IMAP4.error:
+                pass
+            session.logout()
+            session = poplib.POP3(B4)
+            try:
+                session.user("somebody")
+                session.pass_(word)
+            except poplib.error_proto:
+                pass
+            session.quit()
+
+    client(guess)
+    for server in servers:
+        server.end()
+
+
 def syn_flood():
     web = In(B, tcp_server, 80, echo_once).wait()
     inside(A, "hping3", "-q", "-S", "-p", "80", "--rand-source", "-i", "u1000", "-c", "800", B4, check=False)
@@ -342,6 +422,24 @@ def address_conflict():
     ip("-n", C, "link", "del", "twin")
 
 
+def address_conflict_ipv6():
+    """The same with neighbour discovery: a second host answers for B."""
+    places = ((A, "weir0", A6), (B, "weir0", B6))
+    for name, device, address in places:
+        inside(name, "sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=0")
+        ip("-n", name, "addr", "add", f"{address}/64", "dev", device, "nodad")
+    ip("-n", B, "link", "add", "twin", "link", "weir0", "netns", C, "type", "macvlan", "mode", "bridge")
+    inside(C, "sysctl", "-qw", "net.ipv6.conf.twin.disable_ipv6=0")
+    ip("-n", C, "addr", "add", f"{B6}/64", "dev", "twin", "nodad")
+    ip("-n", C, "link", "set", "twin", "up")
+    for _ in range(4):
+        ip("-n", A, "-6", "neigh", "flush", "dev", "weir0")
+        inside(A, "ping", "-6", "-q", "-c", "1", "-W", "1", B6, check=False)
+    ip("-n", C, "link", "del", "twin")
+    for name, device, _ in places:
+        inside(name, "sysctl", "-qw", f"net.ipv6.conf.{device}.disable_ipv6=1")
+
+
 def cleartext_credentials():
     def web(connection):
         connection.recv(4096)
@@ -371,22 +469,38 @@ def certificate():
         tls_talks(f"{directory}/cert.pem", f"{directory}/key.pem", 1)
 
 
-def certificate_expired():
-    """Of an authority, and over for ten days; asked for four times."""
+def of_authority(subject, begin, end, times):
+    """A certificate of an authority, valid from and to so many days from now."""
     with tempfile.TemporaryDirectory() as directory:
         key = ["-newkey", "rsa:2048", "-nodes"]
         run("openssl", "req", "-x509", *key, "-keyout", f"{directory}/ca.key", "-out", f"{directory}/ca.pem", "-days", "900", "-subj", "/CN=Weir test authority")
-        run("openssl", "req", "-new", *key, "-keyout", f"{directory}/key.pem", "-out", f"{directory}/request.pem", "-subj", "/CN=old.weir.example")
+        run("openssl", "req", "-new", *key, "-keyout", f"{directory}/key.pem", "-out", f"{directory}/request.pem", "-subj", subject)
         for name, content in (("index", ""), ("serial", "01\n")):
             with open(f"{directory}/{name}", "w", encoding="ascii") as file:
                 file.write(content)
         with open(f"{directory}/ca.conf", "w", encoding="ascii") as file:
             file.write(f"[ca]\ndefault_ca=a\n[a]\ndatabase={directory}/index\nserial={directory}/serial\nnew_certs_dir={directory}\n"
                        "default_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n")
-        begin, end = (time.strftime("%y%m%d%H%M%SZ", time.gmtime(time.time() - days * 86400)) for days in (100, 10))
+        begin, end = (time.strftime("%y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86400)) for days in (begin, end))
         run("openssl", "ca", "-batch", "-config", f"{directory}/ca.conf", "-cert", f"{directory}/ca.pem", "-keyfile", f"{directory}/ca.key",
             "-in", f"{directory}/request.pem", "-out", f"{directory}/cert.pem", "-notext", "-startdate", begin, "-enddate", end)
-        tls_talks(f"{directory}/cert.pem", f"{directory}/key.pem", 4)
+        tls_talks(f"{directory}/cert.pem", f"{directory}/key.pem", times)
+
+
+def certificate_expired():
+    """Of an authority, and over for ten days; asked for four times."""
+    of_authority("/CN=old.weir.example", -100, -10, 4)
+
+
+def certificate_expiring():
+    of_authority("/CN=soon.weir.example", -80, 9.5, 2)
+
+
+def certificate_self_signed():
+    with tempfile.TemporaryDirectory() as directory:
+        files = ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/cert.pem"]
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *files, "-days", "400", "-subj", "/CN=own.weir.example")
+        tls_talks(f"{directory}/cert.pem", f"{directory}/key.pem", 1)
 
 
 def fragment(identification, offset, more, data):
@@ -672,6 +786,107 @@ def rtp():
     server.end()
 
 
+def quic():
+    """Two requests of HTTP/3, each on a connection of its own; the second server first asks for proof of the client's address (Retry)."""
+    import asyncio
+
+    from aioquic.asyncio import QuicConnectionProtocol, connect, serve
+    from aioquic.h3.connection import H3Connection
+    from aioquic.h3.events import HeadersReceived
+    from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.events import ProtocolNegotiated
+
+    class Talk(QuicConnectionProtocol):
+        http = None
+
+        def quic_event_received(self, event):
+            if isinstance(event, ProtocolNegotiated):
+                self.http = H3Connection(self._quic)
+            for found in self.http.handle_event(event) if self.http else ():
+                if isinstance(found, HeadersReceived):
+                    self.headers(found.stream_id)
+
+    class Server(Talk):
+        def headers(self, stream):
+            self.http.send_headers(stream, [(b":status", b"204")], end_stream=True)
+            self.transmit()
+
+    class Client(Talk):
+        def headers(self, _stream):
+            self.answered.set()
+
+    def serving(ready, port, retry):
+        async def run():
+            configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
+            configuration.load_cert_chain(certificate, key)
+            await serve(B4, port, configuration=configuration, create_protocol=Server, retry=retry)
+            ready.set()
+            await asyncio.Event().wait()
+
+        asyncio.run(run())
+
+    async def ask():
+        for port in (443, 8443):
+            configuration = QuicConfiguration(alpn_protocols=["h3"], server_name="quic.weir.example", verify_mode=ssl.CERT_NONE)
+            async with connect(B4, port, configuration=configuration, create_protocol=Client) as talk:
+                talk.answered = asyncio.Event()
+                stream = talk._quic.get_next_available_stream_id()
+                talk.http.send_headers(stream, [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"quic.weir.example"), (b":path", b"/")], end_stream=True)
+                talk.transmit()
+                await talk.answered.wait()
+
+    with tempfile.TemporaryDirectory() as directory:
+        certificate, key = f"{directory}/cert.pem", f"{directory}/key.pem"
+        run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate, "-days", "5",
+            "-subj", "/CN=quic.weir.example")
+        servers = [In(B, serving, port, port == 8443).wait() for port in (443, 8443)]
+        client(lambda: asyncio.run(ask()))
+        for server in servers:
+            server.end()
+
+
+def http2():
+    """HTTP/2 in the clear: three requests on one connection, the last two at once; one is answered late, and one refused."""
+    from h2.connection import H2Connection
+    from h2.config import H2Configuration
+    from h2.events import RequestReceived, StreamEnded
+
+    def serve(connection):
+        session = H2Connection(H2Configuration(client_side=False))
+        session.initiate_connection()
+        connection.sendall(session.data_to_send())
+        while data := connection.recv(65535):
+            for event in session.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    path = dict(event.headers)[b":path"]
+                    time.sleep(0.2 if path == b"/late" else 0)
+                    status = b"403" if path == b"/refused" else b"200"
+                    session.send_headers(event.stream_id, [(b":status", status), (b"server", b"weir"), (b"content-length", b"4")])
+                    session.send_data(event.stream_id, b"fine", end_stream=True)
+            connection.sendall(session.data_to_send())
+
+    def ask_for(session, connection, paths):
+        for path in paths:
+            head = [(b":method", b"GET"), (b":path", path), (b":scheme", b"http"), (b":authority", b"two.weir.example:8080"), (b"user-agent", b"weir")]
+            session.send_headers(session.get_next_available_stream_id(), head, end_stream=True)
+            connection.sendall(session.data_to_send())
+        left = len(paths)
+        while left:
+            left -= sum(isinstance(event, StreamEnded) for event in session.receive_data(connection.recv(65535)))
+            connection.sendall(session.data_to_send())
+
+    def call():
+        with socket.create_connection((B4, 8080)) as connection:
+            session = H2Connection(H2Configuration())
+            session.initiate_connection()
+            ask_for(session, connection, [b"/first"])
+            ask_for(session, connection, [b"/late", b"/refused"])
+
+    server = In(B, tcp_server, 8080, serve).wait()
+    client(call)
+    server.end()
+
+
 def any_interface():
     """All interfaces of a router: each packet comes in and goes out."""
     server = In(C, tcp_server, 9000, echo_once).wait()
@@ -789,6 +1004,8 @@ SCENES = {
     port_scan_horizontal: (80, [], A, "weir0"),
     brute_force_ssh: (0, [], A, "weir0"),
     brute_force_ftp: (0, [], A, "weir0"),
+    brute_force_http: (0, ["tcp"], A, "weir0"),
+    brute_force_mail: (0, ["tcp"], A, "weir0"),
     syn_flood: (60, [], A, "weir0"),
     udp_flood: (46, [], A, "weir0"),
     icmp_flood: (60, [], A, "weir0"),
@@ -799,9 +1016,12 @@ SCENES = {
     icmp_tunnel: (0, [], A, "weir0"),
     lateral_movement: (0, [], A, "weir0"),
     address_conflict: (0, [], A, "weir0"),
+    address_conflict_ipv6: (0, ["icmp6"], A, "weir0"),
     cleartext_credentials: (0, [], A, "weir0"),
     certificate: (0, [], A, "weir0"),
     certificate_expired: (0, [], A, "weir0"),
+    certificate_expiring: (0, [], A, "weir0"),
+    certificate_self_signed: (0, [], A, "weir0"),
     fragments_overlap: (0, [], A, "weir0"),
     fragments_incomplete: (80, [], A, "weir0"),
     retransmissions: (80, [], A, "weir0"),
@@ -823,6 +1043,8 @@ SCENES = {
     transfer_stalled: (80, ["tcp"], A, "weir0"),
     transfer_paused: (160, ["tcp"], A, "weir0"),
     rtp: (60, [], A, "weir0"),
+    quic: (0, ["udp"], A, "weir0"),
+    http2: (0, ["tcp"], A, "weir0"),
     any_interface: (0, ["ip"], B, "any"),
     silences: (0, ["tcp"], A, "weir0"),
     one_way_datagrams: (0, ["src", "host", B4], A, "weir0"),

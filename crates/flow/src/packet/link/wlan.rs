@@ -28,11 +28,7 @@ impl<'a> Walk<'a> {
             length += if flags & ORDER != 0 { 6 } else { 2 };
         }
         self.offset += if padded { length.next_multiple_of(4) } else { length };
-        if is_aggregate {
-            // Of several packets in one frame the first is followed: two addresses and a length before each.
-            self.offset += 14;
-        }
-        self.llc()
+        if is_aggregate { Err(Unanalysed::Aggregate) } else { self.llc() }
     }
 
     /// Radiotap: a length and, for the flags, the fields that come before them.

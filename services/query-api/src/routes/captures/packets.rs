@@ -44,9 +44,9 @@ impl PacketsParameters {
 
 /// The packets of a capture
 ///
-/// Without parameters the file as it was uploaded. With any of them pcapng with the packets that they mean, in the order of the file. Where flows
-/// are asked for, each has a comment: its flow, the name of the server, the containers; comments of the file stay. A filter means flows by
-/// their rows, so the capture has to be done.
+/// Without parameters the file as it was uploaded. With any of them pcapng with the packets that they mean, in the order of the file. Each has a
+/// comment: its flow, the name of the server, the containers; comments of the file stay. A filter means flows by their rows, so the capture has
+/// to be done; of a time alone it has not, and then, or where the time has too many flows, the section's comment says which comments are missing.
 #[utoipa::path(
     get, path = "/api/v1/captures/{capture_id}/packets", tag = "captures", params(("capture_id" = Uuid, Path), PacketsParameters),
     responses((status = 200, description = "The uploaded bytes, or pcapng", content(
@@ -138,15 +138,27 @@ async fn wanted(app: &App, stored: &Stored, parameters: &PacketsParameters) -> R
         return Err(Error::parameter("to", "this is not after `from`"));
     }
     let all = parameters.filter.is_none() && parameters.flow_id.is_none();
-    let flows = if all {
-        Vec::new()
-    } else {
-        match state_of(stored) {
-            CaptureState::Done => flows(app, captures::id_of(stored), parameters).await?,
-            state => return Err(Error::NotReady { state: state.name() }),
+    let mut comment = String::new();
+    let flows = match state_of(stored) {
+        CaptureState::Done => {
+            let mut flows = flows(app, captures::id_of(stored), parameters, from, until).await?;
+            if flows.len() > MAX_FLOWS {
+                if !all {
+                    return Err(Error::TooManyFlows { limit: MAX_FLOWS });
+                }
+                flows.truncate(MAX_FLOWS);
+                comment = format!("Only the packets of the first {MAX_FLOWS} flows of this time have comments.");
+            }
+            flows
         }
+        state if all => {
+            comment = format!("Packets have no comments of their flows: the capture is {}, not done.", state.name());
+            Vec::new()
+        }
+        state => return Err(Error::NotReady { state: state.name() }),
     };
-    Ok(CarvePackets { capture_id: stored.capture_id.clone(), all, flows, from, until, ..CarvePackets::default() })
+    let capture_id = stored.capture_id.clone();
+    Ok(CarvePackets { capture_id, all, flows, from, until, comment, ..CarvePackets::default() })
 }
 
 fn moment(name: &str, text: Option<&str>) -> Result<u64, Error> {
@@ -175,7 +187,14 @@ struct Row {
     dst_container: String,
 }
 
-async fn flows(app: &App, capture: Uuid, parameters: &PacketsParameters) -> Result<Vec<CarvedFlow>, Error> {
+/// Flows that have packets of the time, one more than may be named if there are more.
+async fn flows(
+    app: &App,
+    capture: Uuid,
+    parameters: &PacketsParameters,
+    from: u64,
+    until: u64,
+) -> Result<Vec<CarvedFlow>, Error> {
     let condition = weir_filter::condition(parameters.filter.as_deref().unwrap_or(""))?;
     // The filter is about rows, and a flow with one such row is meant whole; its time is that of all its rows.
     let sql = format!(
@@ -185,12 +204,15 @@ async fn flows(app: &App, capture: Uuid, parameters: &PacketsParameters) -> Resu
          max(app) AS app, max(src_name) AS src_name, max(dst_name) AS dst_name, max(src_container) AS src_container, \
          max(dst_container) AS dst_container FROM flows WHERE capture_id = {{of_capture:UUID}} AND flow_id IN (\
          SELECT flow_id FROM flows WHERE capture_id = {{of_capture:UUID}} AND ({condition}){flow}) \
-         GROUP BY flow_id ORDER BY start LIMIT {most}",
+         GROUP BY flow_id HAVING toUnixTimestamp64Micro(max(end_time)) >= {{of_from:Int64}} AND \
+         toUnixTimestamp64Micro(min(start_time)) < {{of_until:Int64}} ORDER BY start LIMIT {most}",
         condition = condition.sql,
         flow = if parameters.flow_id.is_some() { " AND flow_id = {of_flow:UInt64}" } else { "" },
         most = MAX_FLOWS + 1,
     );
     let mut query = super::super::typed(app, &sql).param("of_capture", capture.to_string());
+    let until = if until == 0 { i64::MAX } else { i64::try_from(until).unwrap_or(i64::MAX) };
+    query = query.param("of_from", i64::try_from(from).unwrap_or(i64::MAX)).param("of_until", until);
     if let Some(flow) = parameters.flow_id {
         query = query.param("of_flow", flow);
     }
@@ -199,9 +221,6 @@ async fn flows(app: &App, capture: Uuid, parameters: &PacketsParameters) -> Resu
     }
     let _place = app.query_place()?;
     let rows: Vec<Row> = super::super::rows(query).await?;
-    if rows.len() > MAX_FLOWS {
-        return Err(Error::TooManyFlows { limit: MAX_FLOWS });
-    }
     rows.into_iter().map(Row::carved).collect()
 }
 
