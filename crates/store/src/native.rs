@@ -52,6 +52,11 @@ impl<'a> Pieces<'a> {
         Ok(())
     }
 
+    /// The columns of the rows.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.columns.iter().map(|(name, _)| *name)
+    }
+
     /// Hands over what was added, in parts of about `part` bytes.
     pub(crate) fn take(&mut self, part: usize) -> Result<Vec<BytesMut>, Mismatch> {
         let rows = std::mem::take(&mut self.rows);

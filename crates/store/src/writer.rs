@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use clickhouse::{Client, Row};
+use clickhouse::{Client, Row, insert_formatted::InsertFormatted};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -72,6 +72,7 @@ impl Writer {
             ("min_insert_block_size_rows", WHOLE),
             ("min_insert_block_size_bytes", "10000000000"),
             ("type_json_skip_duplicated_paths", "1"),
+            ("input_format_skip_unknown_fields", "0"),
         ];
         // Plain rows in answers: the schema's checksum says that the tables are those that the rows were written for.
         let client = options.client().with_database(DATABASE).with_validation(false);
@@ -186,21 +187,33 @@ impl Writer {
 
     async fn send_pieces<T: Table>(&self, rows: &[&T], token: Option<&str>) -> Result<(), Error> {
         let columns = self.columns::<T>().await?;
-        let insert = format!("INSERT INTO `{}` FORMAT Native", T::TABLE);
-        let mut insert = self.client.insert_formatted_with(insert).with_timeouts(Some(SEND), Some(ANSWER));
-        if let Some(token) = token {
-            insert = insert.with_setting("insert_deduplication_token", token);
-        }
         let mut pieces = Pieces::of(&columns);
+        let mut insert = None;
         for rows in rows.chunks(PIECE) {
             for row in rows {
                 pieces.add(*row).map_err(misfit)?;
             }
-            for part in pieces.take(PART).map_err(misfit)? {
+            let parts = pieces.take(PART).map_err(misfit)?;
+            let insert = insert.get_or_insert_with(|| self.begin(T::TABLE, &pieces, token));
+            for part in parts {
                 insert.send(part.freeze()).await.map_err(timed_out)?;
             }
         }
-        insert.end().await.map_err(timed_out)
+        match insert {
+            Some(insert) => insert.end().await.map_err(timed_out),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins an insert. It names its columns, so that the server refuses those that the table does not have.
+    fn begin(&self, table: &str, pieces: &Pieces<'_>, token: Option<&str>) -> InsertFormatted {
+        let names: Vec<_> = pieces.names().map(|name| format!("`{name}`")).collect();
+        let sql = format!("INSERT INTO `{table}` ({}) FORMAT Native", names.join(", "));
+        let insert = self.client.insert_formatted_with(sql).with_timeouts(Some(SEND), Some(ANSWER));
+        match token {
+            Some(token) => insert.with_setting("insert_deduplication_token", token),
+            None => insert,
+        }
     }
 
     /// The columns of a table.
