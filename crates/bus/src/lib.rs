@@ -26,7 +26,7 @@ pub use bucket::{Bucket, Change, Entry};
 pub use codec::{DecodeError, MAX_DECODED_BYTES, decode_batch, encode_batch};
 pub use connection::{Bus, Options, purge};
 pub use error::Error;
-pub use objects::{ObjectReader, Objects, Stored};
+pub use objects::{ObjectChunks, ObjectReader, Objects, Stored};
 pub use pieces::{Answer, AnswerError, Enough, PIECE_BYTES, Question, Questions, Wants};
 pub use publisher::{Publisher, SpoolOptions};
 pub use reader::{JobsReader, Message, RecordsReader};

@@ -7,10 +7,10 @@ use std::{
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, context::PublishAckFuture, object_store},
+    jetstream::{self, consumer::push, context::PublishAckFuture, object_store},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -32,6 +32,40 @@ pub struct Objects {
 
 /// An object being read; its digest is checked at the end.
 pub type ObjectReader = object_store::Object;
+
+/// An object being read as it was stored, chunk by chunk.
+pub struct ObjectChunks {
+    name: String,
+    /// None = it has no chunks.
+    messages: Option<push::Ordered>,
+    info: object_store::ObjectInfo,
+    digest: Sha256,
+    chunks: usize,
+}
+
+impl ObjectChunks {
+    /// The next chunk; none at the end. Whether they are what was stored is known at the end alone.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let broken = |why: &str| unavailable(format!("cannot read {}", self.name))(why.to_owned());
+        if self.chunks == self.info.chunks {
+            let digest = format!("SHA-256={}", URL_SAFE.encode(std::mem::take(&mut self.digest).finalize()));
+            // Asked again after the end, it is the digest of nothing.
+            let checked =
+                self.messages.take().is_none() || self.info.digest.as_ref().is_none_or(|told| *told == digest);
+            return if checked { Ok(None) } else { Err(broken("it is not what was stored")) };
+        }
+        let Some(messages) = &mut self.messages else { return Err(broken("it has no chunks")) };
+        let message = messages.try_next().await.map_err(unavailable(format!("cannot read {}", self.name)))?;
+        let message = message.ok_or_else(|| broken("it broke off"))?;
+        self.digest.update(&message.payload);
+        self.chunks += 1;
+        let follow = message.info().map_err(unavailable(format!("cannot read {}", self.name)))?.pending;
+        if follow == 0 && self.chunks < self.info.chunks {
+            return Err(broken("chunks of it are missing"));
+        }
+        Ok(Some(message.message.payload))
+    }
+}
 
 /// What was stored of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +110,30 @@ impl Objects {
             object_store::GetErrorKind::NotFound => Error::NoObject { name: name.to_owned() },
             _ => unavailable(format!("cannot open {name}"))(error),
         })
+    }
+
+    /// Opens an object for reading in the chunks that are stored, without a copy of them.
+    pub async fn chunks(&self, name: &str) -> Result<ObjectChunks, Error> {
+        let failed = || format!("cannot open {name}");
+        let info = self.store.info(name).await.map_err(|error| match error.kind() {
+            object_store::InfoErrorKind::NotFound => Error::NoObject { name: name.to_owned() },
+            _ => unavailable(failed())(error),
+        })?;
+        if info.deleted {
+            return Err(Error::NoObject { name: name.to_owned() });
+        }
+        let messages = if info.chunks == 0 {
+            None
+        } else {
+            let config = push::OrderedConfig {
+                deliver_subject: self.jetstream.client().new_inbox(),
+                filter_subject: self.chunks_subject(&info.nuid),
+                ..push::OrderedConfig::default()
+            };
+            let consumer = self.stream().await?.create_consumer(config).await.map_err(unavailable(failed()))?;
+            Some(consumer.messages().await.map_err(unavailable(failed()))?)
+        };
+        Ok(ObjectChunks { name: name.to_owned(), messages, info, digest: Sha256::new(), chunks: 0 })
     }
 
     /// Removes an object; one that does not exist is fine.

@@ -245,3 +245,48 @@ async fn a_wrong_password_is_said() {
     shutdown.cancel();
     assert!(matches!(waiting.await.unwrap(), Err(Error::Stopped)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_comes_back_in_its_chunks_and_what_is_not_whole_is_an_error() {
+    let Some(nats) = Nats::start_or_skip().await else { return };
+    let bus = connect(&nats).await;
+    let objects = bus.objects(names::UPLOADS).await.unwrap();
+    assert!(matches!(objects.chunks("a").await, Err(Error::NoObject { .. })));
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|index| (index % 251) as u8).collect();
+    objects.put("a", &mut bytes.as_slice()).await.unwrap();
+    let mut chunks = objects.chunks("a").await.unwrap();
+    let mut back = Vec::new();
+    while let Some(chunk) = chunks.next().await.unwrap() {
+        back.extend_from_slice(&chunk);
+    }
+    assert!(back == bytes);
+    assert_eq!(chunks.next().await.unwrap(), None);
+    // Its last piece but one is lost, and then the last.
+    let raw = raw(&nats).await;
+    let stream = raw.get_stream(format!("OBJ_{}", names::UPLOADS)).await.unwrap();
+    let last = stream.get_info().await.unwrap().state.last_sequence - 1;
+    for lost in [last - 1, last] {
+        stream.delete_message(lost).await.unwrap();
+        let mut chunks = objects.chunks("a").await.unwrap();
+        let ended = loop {
+            match chunks.next().await {
+                Ok(Some(_)) => {}
+                ended => break ended,
+            }
+        };
+        assert!(matches!(ended, Err(Error::Unavailable { .. })), "{ended:?}");
+    }
+    objects.put("empty", &mut [].as_slice()).await.unwrap();
+    assert_eq!(objects.chunks("empty").await.unwrap().next().await.unwrap(), None);
+    objects.delete("a").await.unwrap();
+    assert!(matches!(objects.chunks("a").await, Err(Error::NoObject { .. })));
+}
+
+/// A connection past what Weir makes of it.
+async fn raw(nats: &Nats) -> async_nats::jetstream::Context {
+    let url = nats.url();
+    let (credentials, address) = url.trim_start_matches("nats://").split_once('@').unwrap();
+    let (user, password) = credentials.split_once(':').unwrap();
+    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+    async_nats::jetstream::new(options.connect(address).await.unwrap())
+}

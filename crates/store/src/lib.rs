@@ -7,6 +7,7 @@
 //! - [`Reader`]: queries, streamed
 
 mod error;
+mod native;
 mod options;
 mod reader;
 pub mod rows;

@@ -12,7 +12,7 @@ mod flow;
 mod ledger;
 mod protocol;
 
-use clickhouse::{Row, RowOwned, RowWrite};
+use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::{Batch, Ip};
 
@@ -28,7 +28,7 @@ pub use protocol::{DnsRow, HttpRow, TlsRow};
 use context::Context;
 
 /// A row that knows its table and the message it came with.
-pub trait Table: Row + RowOwned + RowWrite + Send + Sync {
+pub trait Table: Serialize + Send + Sync {
     /// The table.
     const TABLE: &'static str;
     /// The column that holds the position in the stream. None = a table whose rows replace each other by their key, so that a row

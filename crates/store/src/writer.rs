@@ -6,14 +6,19 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use clickhouse::{Client, Row};
+use clickhouse::{Client, Row, insert_formatted::InsertFormatted};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::{DATABASE, Error, Options, rows::Table};
+use crate::{
+    DATABASE, Error, Options,
+    native::{Columns, Mismatch, Pieces},
+    rows::Table,
+};
 
 /// How long an insert may be stuck while rows are sent.
 const SEND: Duration = Duration::from_secs(30);
@@ -27,6 +32,10 @@ const STATEMENT: Duration = Duration::from_mins(1);
 const DAY: u32 = 86_400;
 /// More rows and bytes than a block ever has, so that the server keeps it whole: one insert, one part, all or nothing.
 const WHOLE: &str = "1000000000";
+/// Rows that are turned into columns at a time. The server joins these pieces again; larger ones cost more memory here than they save there.
+const PIECE: usize = 16_384;
+/// Bytes of them that are compressed and sent at a time.
+const PART: usize = 1 << 20;
 /// How often a table is asked again whether it has a block after it said that it took it.
 const CHECKS: u32 = 3;
 
@@ -37,6 +46,8 @@ const CAPTURE_TABLES: [&str; 5] = ["flows", "dns", "tls", "http", "findings"];
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    /// By table, as far as they were asked for.
+    columns: Arc<Mutex<HashMap<&'static str, Arc<Columns>>>>,
 }
 
 /// What an insert belongs to.
@@ -60,12 +71,13 @@ impl Writer {
             ("max_insert_block_size", WHOLE),
             ("min_insert_block_size_rows", WHOLE),
             ("min_insert_block_size_bytes", "10000000000"),
-            ("input_format_binary_read_json_as_string", "1"),
             ("type_json_skip_duplicated_paths", "1"),
+            ("input_format_skip_unknown_fields", "0"),
         ];
-        // Plain RowBinary: the schema's checksum says that the tables are those that the rows were written for.
+        // Plain rows in answers: the schema's checksum says that the tables are those that the rows were written for.
         let client = options.client().with_database(DATABASE).with_validation(false);
-        Self { client: settings.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value)) }
+        let client = settings.into_iter().fold(client, |client, (name, value)| client.with_setting(name, value));
+        Self { client, columns: Arc::default() }
     }
 
     /// Whether `ClickHouse` answers and knows the user.
@@ -165,15 +177,69 @@ impl Writer {
     }
 
     async fn send<T: Table>(&self, rows: &[&T], token: Option<&str>) -> Result<(), Error> {
-        let mut insert =
-            within(STATEMENT, self.client.insert::<T>(T::TABLE)).await?.with_timeouts(Some(SEND), Some(ANSWER));
-        if let Some(token) = token {
-            insert = insert.with_setting("insert_deduplication_token", token);
+        let sent = self.send_pieces(rows, token).await;
+        if sent.is_err() {
+            // Another server may have other tables.
+            self.known_columns().remove(T::TABLE);
         }
-        for row in rows {
-            insert.write(row).await.map_err(timed_out)?;
+        sent
+    }
+
+    async fn send_pieces<T: Table>(&self, rows: &[&T], token: Option<&str>) -> Result<(), Error> {
+        let columns = self.columns::<T>().await?;
+        let mut pieces = Pieces::of(&columns);
+        let mut insert = None;
+        for rows in rows.chunks(PIECE) {
+            for row in rows {
+                pieces.add(*row).map_err(misfit)?;
+            }
+            let parts = pieces.take(PART).map_err(misfit)?;
+            let insert = insert.get_or_insert_with(|| self.begin(T::TABLE, &pieces, token));
+            for part in parts {
+                insert.send(part.freeze()).await.map_err(timed_out)?;
+            }
         }
-        insert.end().await.map_err(timed_out)
+        match insert {
+            Some(insert) => insert.end().await.map_err(timed_out),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins an insert. It names its columns, so that the server refuses those that the table does not have.
+    fn begin(&self, table: &str, pieces: &Pieces<'_>, token: Option<&str>) -> InsertFormatted {
+        let names: Vec<_> = pieces.names().map(|name| format!("`{name}`")).collect();
+        let sql = format!("INSERT INTO `{table}` ({}) FORMAT Native", names.join(", "));
+        let insert = self.client.insert_formatted_with(sql).with_timeouts(Some(SEND), Some(ANSWER));
+        match token {
+            Some(token) => insert.with_setting("insert_deduplication_token", token),
+            None => insert,
+        }
+    }
+
+    /// The columns of a table.
+    async fn columns<T: Table>(&self) -> Result<Arc<Columns>, Error> {
+        #[derive(Deserialize)]
+        struct Described {
+            name: String,
+            #[serde(rename = "type")]
+            of: String,
+        }
+        if let Some(columns) = self.known_columns().get(T::TABLE) {
+            return Ok(Arc::clone(columns));
+        }
+        let sql = format!("DESCRIBE TABLE {}", T::TABLE);
+        let mut answer = self.client.query_raw(&sql).fetch_bytes("JSONEachRow")?;
+        let answer = within(STATEMENT, answer.collect()).await?;
+        let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let described = lines.map(serde_json::from_slice).collect::<Result<Vec<Described>, _>>()?;
+        let columns = Columns::new(described.into_iter().map(|Described { name, of }| (name, of)));
+        let columns = Arc::new(columns.map_err(misfit)?);
+        self.known_columns().insert(T::TABLE, Arc::clone(&columns));
+        Ok(columns)
+    }
+
+    fn known_columns(&self) -> MutexGuard<'_, HashMap<&'static str, Arc<Columns>>> {
+        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,6 +254,10 @@ fn by_day<T: Table>(rows: &[T]) -> Vec<(u32, Vec<&T>)> {
         }
     }
     days
+}
+
+fn misfit(error: Mismatch) -> Error {
+    Error::Client(clickhouse::error::Error::InvalidParams(Box::new(error)))
 }
 
 fn timed_out(error: clickhouse::error::Error) -> Error {

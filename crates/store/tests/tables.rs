@@ -647,3 +647,21 @@ async fn a_server_that_dies_in_the_middle_of_an_answer_is_an_error() {
 fn addresses_of_the_tests_are_addresses() {
     assert_eq!(Ipv6Addr::from(ip("10.0.0.7")).to_string(), "::ffff:10.0.0.7");
 }
+
+#[tokio::test]
+async fn rows_with_a_column_that_the_table_lost_are_refused_until_it_is_back() {
+    let Some((clickhouse, writer, _)) = database().await else { return };
+    let rows = flows(1..4, 100, TIME);
+    writer.insert(&rows.flows, &block("S:1-3")).await.expect("first");
+    let rows = flows(4..7, 100, TIME);
+    clickhouse.write("ALTER TABLE weir.flows DROP COLUMN app").await.expect("drop");
+    // With what it knew of the table, and with what it asked for since.
+    for _ in 0..2 {
+        let error = writer.insert(&rows.flows, &block("S:4-6")).await.expect_err("no such column");
+        assert!(!error.is_transient(), "{error:?}");
+    }
+    assert_eq!(counts(&clickhouse).await, "300\t300\n");
+    clickhouse.write("ALTER TABLE weir.flows ADD COLUMN app String").await.expect("add");
+    writer.insert(&rows.flows, &repeated("S:4-6")).await.expect("again");
+    assert_eq!(counts(&clickhouse).await, "600\t600\n");
+}

@@ -95,10 +95,14 @@ impl Committer {
         }
         // Numbers as in Rows::counts; first what somebody may wait for.
         inserter.insert(5, &rows.container_events, block, at.clone(), first_done).await?;
-        inserter.insert(0, &rows.flows, block, at.clone(), first_done).await?;
-        inserter.insert(1, &rows.dns, block, at.clone(), first_done).await?;
-        inserter.insert(2, &rows.tls, block, at.clone(), first_done).await?;
-        inserter.insert(3, &rows.http, block, at.clone(), first_done).await?;
+        // The largest beside the others: the server has more than one core, and what is sent to it waits for neither.
+        let flows = inserter.insert(0, &rows.flows, block, at.clone(), first_done);
+        let exchanges = async {
+            inserter.insert(1, &rows.dns, block, at.clone(), first_done).await?;
+            inserter.insert(2, &rows.tls, block, at.clone(), first_done).await?;
+            inserter.insert(3, &rows.http, block, at.clone(), first_done).await
+        };
+        tokio::try_join!(flows, exchanges)?;
         inserter.insert(4, &rows.container_stats, block, at.clone(), first_done).await?;
         inserter.insert(6, &rows.containers, block, at.clone(), first_done).await?;
         inserter.insert(7, &rows.captures, block, at.clone(), first_done).await?;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weir_bus::names;
+
 use crate::failpoint::Failpoint;
 
 /// Takes records from the bus into the tables, each once.
@@ -26,7 +28,8 @@ pub struct Config {
         value_parser = clap::value_parser!(u64).range(1 << 10..=1 << 30)
     )]
     pub block_bytes: u64,
-    /// Milliseconds after its first message that close a block, once the one before is written: no record waits longer for others
+    /// Milliseconds after its first message that close a block, once the one before is written: no record waits longer for others. Those
+    /// of an upload wait three times as long, as long as its analysis goes on
     #[arg(
         long,
         env = "WEIR_INGESTER_BLOCK_WAIT_MS",
@@ -49,6 +52,11 @@ pub struct Config {
     pub service: weir_service::Options,
 }
 
+/// How long a statement about a capture waits for others: somebody may wait for it.
+const STATEMENT: Duration = Duration::from_millis(20);
+/// Fewer and larger blocks cost the tables less; nobody waits for the first rows of an upload.
+const UPLOADS: u32 = 3;
+
 /// What closes a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -56,6 +64,17 @@ pub(crate) struct Limits {
     pub(crate) bytes: usize,
     pub(crate) messages: usize,
     pub(crate) wait: Duration,
+}
+
+impl Limits {
+    /// How long a message of a subject may wait for others.
+    pub(crate) fn wait_of(&self, subject: &str) -> Duration {
+        match subject {
+            names::RECORDS_CAPTURES => self.wait.min(STATEMENT),
+            names::RECORDS_PCAP => self.wait * UPLOADS,
+            _ => self.wait,
+        }
+    }
 }
 
 impl Config {
@@ -71,7 +90,15 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+    use weir_bus::names;
+
+    #[test]
+    fn statements_wait_shortly_and_uploads_longer() {
+        let limits = super::Config::parse_from(["weir-ingester", "--block-wait-ms", "100"]).limits();
+        let waits = [names::RECORDS_CAPTURES, names::RECORDS_EBPF, names::RECORDS_PCAP].map(|of| limits.wait_of(of));
+        assert_eq!(waits.map(|wait| wait.as_millis()), [20, 100, 300]);
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

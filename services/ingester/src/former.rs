@@ -7,7 +7,6 @@ use std::sync::{
 
 use prost::Message as _;
 use tokio::{
-    pin,
     sync::Mutex,
     time::{Instant, sleep_until},
 };
@@ -103,17 +102,17 @@ impl Former {
         Ok(Some(block))
     }
 
-    /// Collects new messages until the block is full, or its first message has waited long enough and the block before is committed: one
-    /// that would wait for its turn takes more along instead.
+    /// Collects new messages until the block is full, or one of them has waited long enough and the block before is committed: one that
+    /// would wait for its turn takes more along instead.
     async fn fresh(&mut self, shutdown: &Shutdown) -> Result<Block, Error> {
         let mut block = Block::default();
         let mut message = self.read(shutdown).await?;
-        let (deadline, committer) = (Instant::now() + self.limits.wait, self.committer.clone());
-        let due = async {
+        let mut deadline = Instant::now() + self.limits.wait_of(message.subject());
+        let committer = self.committer.clone();
+        let due = async |deadline| {
             sleep_until(deadline).await;
             drop(committer.lock().await);
         };
-        pin!(due);
         loop {
             self.add(&mut block, message);
             if block.rows.len() >= self.limits.rows
@@ -124,7 +123,7 @@ impl Former {
             }
             let read = tokio::select! {
                 biased;
-                () = &mut due => break,
+                () = due(deadline) => break,
                 read = self.read(shutdown) => read,
             };
             message = match read {
@@ -133,6 +132,7 @@ impl Former {
                 Err(Error::Stopped) => break,
                 Err(error) => return Err(error),
             };
+            deadline = deadline.min(Instant::now() + self.limits.wait_of(message.subject()));
         }
         self.finish(&mut block);
         if let Some((first, last)) = block.range()

@@ -107,7 +107,7 @@ async fn pieces(worker: &Worker, question: &Question) -> Result<u64> {
     let capture_id = Uuid::from_slice(&wanted.capture_id).context("not a question for packets")?;
     tracing::Span::current().record("capture_id", tracing::field::display(capture_id));
     let wanted = if wanted.list.is_empty() { wanted } else { listed(worker, wanted).await? };
-    let object = worker.uploads.get(&capture_id.to_string()).await.context("cannot open the capture")?;
+    let object = worker.uploads.chunks(&capture_id.to_string()).await.context("cannot open the capture")?;
     let source = BlockingSource::new(object, worker.config.read_timeout());
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let limits = worker.config.limits();

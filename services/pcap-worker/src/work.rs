@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument as _, debug, warn};
@@ -19,6 +20,8 @@ use crate::state::{CaptureState, Names};
 
 /// Batches between the analysis and the stream; when they wait, the analysis waits.
 const QUEUE: usize = 4;
+/// Batches that are on their way to the stream at one time.
+const ON_THE_WAY: usize = 4;
 /// How long a cancelled analysis is waited for.
 const LAST_PACKET: Duration = Duration::from_secs(2);
 /// Pause between two statements of progress.
@@ -32,7 +35,7 @@ pub(crate) async fn run(
     names: &Names,
     thresholds: Box<Thresholds>,
 ) -> Result<Analysis, Ended> {
-    let object = match worker.uploads.get(&names.capture_id.to_string()).await {
+    let object = match worker.uploads.chunks(&names.capture_id.to_string()).await {
         Ok(object) => object,
         Err(Error::NoObject { .. }) => return Err(Ended::Permanent(anyhow!("the uploaded file is gone"))),
         Err(error) => return Err(error.into()),
@@ -102,22 +105,25 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Sends batches in their order until there are no more. What the stream does not take is sent again for as long as it takes: the job
-/// is kept meanwhile, and the analysis waits.
+/// Sends batches until there are no more, a few at a time: the ingester's window per producer is larger, so their order does not matter.
 async fn send(worker: &Worker, mut batches: mpsc::Receiver<Batch>) -> Result<(), Ended> {
-    while let Some(batch) = batches.recv().await {
-        let mut pause = Duration::from_millis(100);
-        while let Err(error) = worker.bus.send(names::RECORDS_PCAP, &batch).await {
-            if matches!(error, Error::TooLarge { .. }) {
-                return Err(Ended::Permanent(error.into()));
-            }
-            metrics::send_retried();
-            debug!(error = format!("{:#}", anyhow::Error::from(error)), sequence = batch.sequence, "a batch waits");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+    let batches = stream::poll_fn(|context| batches.poll_recv(context));
+    batches.map(Ok).try_for_each_concurrent(ON_THE_WAY, |batch| send_one(worker, batch)).await
+}
+
+/// Sends a batch. What the stream does not take is sent again for as long as it takes: the job is kept meanwhile, and the analysis waits.
+async fn send_one(worker: &Worker, batch: Batch) -> Result<(), Ended> {
+    let mut pause = Duration::from_millis(100);
+    while let Err(error) = worker.bus.send(names::RECORDS_PCAP, &batch).await {
+        if matches!(error, Error::TooLarge { .. }) {
+            return Err(Ended::Permanent(error.into()));
         }
-        metrics::batch_sent();
+        metrics::send_retried();
+        debug!(error = format!("{:#}", anyhow::Error::from(error)), sequence = batch.sequence, "a batch waits");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
     }
+    metrics::batch_sent();
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! `audit`.
 
-use clickhouse::Row;
 use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::Audit;
@@ -8,7 +7,7 @@ use weir_proto::Audit;
 use super::{Context, block_table};
 
 /// One row of `audit`: who did what, and what came of it.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct AuditRow {
     pub time: i64,

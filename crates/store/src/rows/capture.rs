@@ -1,6 +1,5 @@
 //! `captures` and `findings`.
 
-use clickhouse::Row;
 use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::{Capture, Finding};
@@ -9,7 +8,7 @@ use super::{Context, block_table, replacing_table};
 use crate::text::hexadecimal;
 
 /// One row of `captures`: what was stated of a capture at one time.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct CaptureRow {
     #[serde(with = "clickhouse::serde::uuid")]
@@ -60,7 +59,7 @@ impl CaptureRow {
 }
 
 /// One row of `findings`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct FindingRow {
     #[serde(with = "clickhouse::serde::uuid")]

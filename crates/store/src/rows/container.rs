@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
-use clickhouse::Row;
 use serde::Serialize;
 use weir_proto::{Container, ContainerDevice, ContainerEvent, ContainerInterface, ContainerStats, Ip, PublishedPort};
 
 use super::{Context, block_table, replacing_table};
 
 /// One row of `container_stats`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct ContainerStatsRow {
     pub time: i64,
@@ -109,7 +108,7 @@ fn device(of: ContainerDevice) -> DeviceTuple {
 }
 
 /// One row of `container_events`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct ContainerEventRow {
     pub time: i64,
@@ -150,7 +149,7 @@ impl ContainerEventRow {
 }
 
 /// One row of `containers`: what is known of one life.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct ContainerRow {
     pub host: String,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use clickhouse::Row;
 use serde::{Serialize, Serializer};
 
 use super::{Position, Table};
@@ -11,7 +10,7 @@ use super::{Position, Table};
 const PAYLOAD_BYTES: usize = 64 << 10;
 
 /// One row of `dead_letters`: a message that is no batch.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct DeadLetterRow {
     pub recorded_at: u32,

@@ -2,7 +2,6 @@
 
 use std::net::Ipv6Addr;
 
-use clickhouse::Row;
 use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::{EndReason, Flow, Ip, ResetBy};
@@ -10,7 +9,7 @@ use weir_proto::{EndReason, Flow, Ip, ResetBy};
 use super::{ContainerNames, Containers, Context, End, Seen, block_table};
 
 /// One row of `flows`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct FlowRow {
     pub start_time: i64,

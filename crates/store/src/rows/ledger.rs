@@ -1,13 +1,12 @@
 //! `capture_ledger`.
 
-use clickhouse::Row;
 use serde::Serialize;
 use weir_proto::{LedgerEntry, ledger_entry::Outcome};
 
 use super::{Context, block_table};
 
 /// One row of `capture_ledger`: packets of one outcome in an interval.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct LedgerRow {
     pub start_time: i64,

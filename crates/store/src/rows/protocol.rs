@@ -2,7 +2,6 @@
 
 use std::net::Ipv6Addr;
 
-use clickhouse::Row;
 use serde::Serialize;
 use uuid::Uuid;
 use weir_proto::{Dns, Http, Ip, Tls};
@@ -13,7 +12,7 @@ use super::{Containers, Context, End, Seen, block_table};
 const TCP: u8 = 6;
 
 /// One row of `dns`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct DnsRow {
     pub time: i64,
@@ -81,7 +80,7 @@ impl DnsRow {
 }
 
 /// One row of `tls`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct TlsRow {
     pub time: i64,
@@ -157,7 +156,7 @@ impl TlsRow {
 }
 
 /// One row of `http`.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "the .sql files say what each column is")]
 pub struct HttpRow {
     pub time: i64,
