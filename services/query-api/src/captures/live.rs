@@ -15,7 +15,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{Instrument as _, info, info_span, warn};
 use uuid::Uuid;
-use weir_bus::{Answer, AnswerError, Error as BusError, names};
+use weir_bus::{Answer, AnswerError, Enough, Error as BusError, names};
 use weir_proto::{Audit, Batch, Capture, RecordPackets, RecordedPiece, Recording, Source, capture::State};
 
 use super::{change, find, hash_key, id_of, limits, now, send_job, send_record};
@@ -290,8 +290,8 @@ impl Pieces<'_> {
                         }
                         if told.elapsed() >= TELL {
                             told = Instant::now();
-                            if !self.tell(counts).await? {
-                                return Ok(Ended::Deleted);
+                            if let Some(ended) = self.tell(counts, &enough).await? {
+                                return Ok(ended);
                             }
                         }
                     }
@@ -301,14 +301,19 @@ impl Pieces<'_> {
                 },
                 change = changes.next(), if watching => match change {
                     Some(Ok(change)) => match change.value {
-                        Some(capture) if capture.deleted || !is_recording(&capture) => return Ok(Ended::Deleted),
-                        Some(capture) if capture.cancel => return Ok(Ended::Cancelled),
-                        Some(capture) if capture.recording.as_ref().is_some_and(|recording| recording.stop) => enough.say(),
-                        Some(_) => {}
+                        Some(capture) => {
+                            if let Some(ended) = wanted(&capture, &enough) {
+                                return Ok(ended);
+                            }
+                        }
                         None => return Ok(Ended::Deleted),
                     },
-                    // It ends by itself, if nobody can be heard any more.
-                    Some(Err(_)) | None => watching = false,
+                    // What is wanted is heard when the state is told, too.
+                    lost => {
+                        let error = lost.and_then(Result::err);
+                        warn!(error = error.map(|error| weir_service::chain(&error)), "changes of a recording are not heard at once");
+                        watching = false;
+                    }
                 },
                 () = app.shutdown.cancelled(), if !stopping => {
                     stopping = true;
@@ -330,8 +335,8 @@ impl Pieces<'_> {
         self.sender.send(Ok(piece.data.into())).await.map_err(|_| "it cannot be stored".to_owned())
     }
 
-    /// Says in the state how far it is; false = it was deleted.
-    async fn tell(&self, counts: &Counts) -> Result<bool, Error> {
+    /// Says in the state how far it is; whether somebody has ended it.
+    async fn tell(&self, counts: &Counts, enough: &Enough) -> Result<Option<Ended>, Error> {
         let bytes = self.progress.bytes();
         let changed = change_recording(self.app, id_of(self.capture), |capture| {
             capture.size_bytes = bytes;
@@ -341,12 +346,27 @@ impl Pieces<'_> {
             }
         });
         match changed.await {
-            Ok(changed) => Ok(changed.is_some()),
+            Ok(Some(capture)) => Ok(wanted(&capture, enough)),
+            Ok(None) => Ok(Some(Ended::Deleted)),
             // NATS may be back the next time.
-            Err(Error::NatsAway(_)) => Ok(true),
+            Err(Error::NatsAway(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a state says that the recording is to end as if it had not been; where it is to end early, the host is told.
+fn wanted(capture: &Capture, enough: &Enough) -> Option<Ended> {
+    if capture.deleted || !is_recording(capture) {
+        return Some(Ended::Deleted);
+    }
+    if capture.cancel {
+        return Some(Ended::Cancelled);
+    }
+    if capture.recording.as_ref().is_some_and(|recording| recording.stop) {
+        enough.say();
+    }
+    None
 }
 
 fn broken(capture: &Capture, error: &AnswerError) -> String {
