@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 use crate::dns::{self, Exchanges, Resolved};
 use crate::findings::{Thresholds, Watch};
 use crate::fragments::{self, Datagram, Fragments, Orphan, Waiting};
-use crate::key::{Direction, Endpoint, Key};
+use crate::key::{Belonging, Direction, Endpoint, Key};
 use crate::packet::transport::flags;
 use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
 use crate::tcp::{Marks, Options, Segment};
@@ -340,13 +340,13 @@ impl Analyzer {
         };
         if fragment.offset == 0 {
             let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
-            let (key, direction, ports) = key(place, ip, &transport);
-            self.count(place, ip, &transport, &(key, direction, ports));
-            for waited in self.fragments.name(now, datagram, (key, direction, ports)) {
-                self.count_waiting(&waited, key, direction, ports);
+            let flow = key(place, ip, &transport);
+            self.count(place, ip, &transport, &flow);
+            for waited in self.fragments.name(now, datagram, flow) {
+                self.count_waiting(&waited, flow);
             }
-        } else if let Some((key, direction, ports)) = self.fragments.find(now, datagram, waiting) {
-            self.count_waiting(&waiting, key, direction, ports);
+        } else if let Some(flow) = self.fragments.find(now, datagram, waiting) {
+            self.count_waiting(&waiting, flow);
         }
         let cut = (ip.payload.len() as u32) < ip.payload_length;
         let whole = self.fragments.push(now, datagram, fragment, ip.payload, cut, ip.protocol);
@@ -363,7 +363,7 @@ impl Analyzer {
         self.payload(place, &ip, &transport, &flow);
     }
 
-    fn count_waiting(&mut self, waiting: &Waiting, key: Key, direction: Direction, ports: (u16, u16)) {
+    fn count_waiting(&mut self, waiting: &Waiting, (key, direction, ports): Belonging) {
         let Waiting { time, length, interface, tunnel_ends, .. } = *waiting;
         let frame = self.summary.frames.packets;
         let packet = Observation {
@@ -493,13 +493,11 @@ impl Analyzer {
     fn count_orphan(&mut self, orphan: &Orphan) {
         let (key, direction) = without_ports(&orphan.datagram, orphan.packet.protocol);
         self.summary.orphan_fragments += 1;
-        self.count_waiting(&orphan.packet, key, direction, (0, 0));
+        self.count_waiting(&orphan.packet, (key, direction, (0, 0)));
     }
 }
 
-/// The flow of a packet: its key, the packet's direction, and what stands for the ports in a record.
-type Belonging = (Key, Direction, (u16, u16));
-
+/// The flow of a packet.
 fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> Belonging {
     let (vlan, tunnel) = (place.vlan, place.tunnel);
     let (src_port, dst_port) = match *transport {

@@ -34,6 +34,7 @@ pub use conversations::Rhythm;
 pub(crate) use errors::{Complaint, parse as icmp_error};
 pub use finding::Finding;
 pub use kind::{Category, Kind, Severity};
+pub use names::split as split_name;
 pub(crate) use neighbours::{Claim, arp, neighbour_discovery};
 pub use one_way::{OneWay, Seen};
 pub use thresholds::{Threshold, Thresholds, ThresholdsError};

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::key::{Direction, Key};
+use crate::key::{Belonging, Key};
 use crate::packet::Fragment;
 
 /// Bounds of the table.
@@ -83,9 +83,6 @@ pub struct Incomplete {
     pub protocol: u8,
 }
 
-/// A flow that a first fragment named: its key, the direction, and what stands for the ports in a record.
-pub type Named = (Key, Direction, (u16, u16));
-
 /// A payload that was put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Whole {
@@ -107,7 +104,7 @@ struct Entry {
     generation: u64,
     /// Of the fragment that came first.
     frame: u64,
-    named: Option<Named>,
+    named: Option<Belonging>,
     protocol: u8,
     waiting: Vec<Waiting>,
     data: Vec<u8>,
@@ -153,7 +150,7 @@ impl Fragments {
     }
 
     /// Names the flow of a packet by its first fragment; gives the fragments that waited for it.
-    pub fn name(&mut self, now: u64, datagram: Datagram, named: Named) -> Vec<Waiting> {
+    pub fn name(&mut self, now: u64, datagram: Datagram, named: Belonging) -> Vec<Waiting> {
         let entry = self.entry(now, datagram);
         if std::mem::take(&mut entry.given) {
             // The same again, or the next packet with this number.
@@ -165,7 +162,7 @@ impl Fragments {
     }
 
     /// The flow of a later fragment, where it is known. Otherwise the fragment waits.
-    pub fn find(&mut self, now: u64, datagram: Datagram, packet: Waiting) -> Option<Named> {
+    pub fn find(&mut self, now: u64, datagram: Datagram, packet: Waiting) -> Option<Belonging> {
         let entry = self.entry(now, datagram);
         if entry.named.is_some() {
             return entry.named;
@@ -392,7 +389,7 @@ mod tests {
 
     const DATAGRAM: Datagram = Datagram { src: [1; 16], dst: [2; 16], protocol: 17, id: 7, vlan: 0, tunnel: 0 };
 
-    fn named() -> Named {
+    fn named() -> Belonging {
         let (key, direction) =
             Key::new(Endpoint { ip: [1; 16], port: 5 }, Endpoint { ip: [2; 16], port: 53 }, 17, 0, 0);
         (key, direction, (5, 53))

@@ -67,6 +67,9 @@ pub enum Direction {
     Down,
 }
 
+/// The flow that a packet is of: its key, the direction of the packet, and what stands for the ports in a record.
+pub type Belonging = (Key, Direction, (u16, u16));
+
 impl Direction {
     /// 0 or 1, for arrays with an element per direction.
     #[must_use]

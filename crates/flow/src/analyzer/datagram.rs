@@ -3,10 +3,10 @@
 use weir_proto::{Dns, Http, Ip, Tls};
 
 use super::app::Found;
-use super::{Analyzer, Belonging, Place, Record};
+use super::{Analyzer, Place, Record};
 use crate::dns::{self, Answer, Match, Message};
 use crate::http::Exchange;
-use crate::key::{Direction, Endpoint, Key};
+use crate::key::{Belonging, Direction, Endpoint, Key};
 use crate::tls::{Session, ja4};
 use crate::tracker::State as _;
 

@@ -270,9 +270,10 @@ const fn class(byte: u8) -> usize {
     }
 }
 
-/// What stands before the registered domain, and the domain. Without the list of public suffixes: two labels, or three below a country's
-/// short second level (co.uk, com.au).
-fn split(name: &str) -> Option<(&str, &str)> {
+/// What stands before the registered domain, and the domain; none where nothing does. Without the list of public suffixes: two labels, or
+/// three below a country's short second level (co.uk, com.au).
+#[must_use]
+pub fn split(name: &str) -> Option<(&str, &str)> {
     // Names are short: a search that is made for long texts takes several times as long.
     let dot_before = |end: usize| name.as_bytes()[..end].iter().rposition(|byte| *byte == b'.');
     let top = dot_before(name.len())?;

@@ -134,6 +134,7 @@ pub fn network(link_type: LinkType, frame: &[u8]) -> Result<Network<'_>, Unanaly
     let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
     walk.link(link_type)
 }
+
 /// What follows the link layer of a frame that is not IP, for example an ARP packet.
 pub(crate) fn not_ip(link_type: LinkType, frame: &[u8]) -> Option<&[u8]> {
     let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };

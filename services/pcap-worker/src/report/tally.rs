@@ -7,6 +7,7 @@ use std::hash::Hash;
 
 use hashbrown::HashMap;
 use weir_flow::Record;
+use weir_flow::findings::split_name;
 use weir_flow::statistics::Histogram;
 use weir_proto::{Dns, EndReason, Flow, Http, Ip, Tls};
 use weir_report::health::{Cases, Measured};
@@ -436,17 +437,9 @@ pub(super) fn ends(flow: &Flow) -> (String, String) {
     (src, end(Ip::new(flow.dst_ip_high, flow.dst_ip_low), flow.dst_port))
 }
 
-/// What a name is registered below, as far as its form tells: two labels, or three below `co.uk` and the like.
+/// What a name is registered below, as far as its form tells.
 fn domain(name: &str) -> &str {
-    // Names are short: a search that is made for long texts takes several times as long.
-    let dot_before = |end: usize| name.as_bytes()[..end].iter().rposition(|byte| *byte == b'.');
-    let Some(top) = dot_before(name.len()) else { return name };
-    let Some(second) = dot_before(top) else { return name };
-    let is_short = name.len() - top <= 3 && top - second <= 4;
-    match if is_short { dot_before(second) } else { Some(second) } {
-        Some(dot) => &name[dot + 1..],
-        None => name,
-    }
+    split_name(name).map_or(name, |(_, domain)| domain)
 }
 
 #[cfg(test)]
