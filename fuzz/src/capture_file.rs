@@ -59,7 +59,7 @@ pub(crate) fn analysed(data: &[u8]) {
     let mut records: Vec<Record> = Vec::new();
     let source = Cursor::new(data.to_vec());
     let analysis = analyse(source, LIMITS, Config::default().within(8 << 20), &Live::default(), |record| {
-        records.push(record);
+        records.push(record.clone());
         Ok(())
     });
     let Ok(analysis) = analysis else { return };

@@ -231,7 +231,13 @@ impl Analyzer {
         !self.records.is_empty()
     }
 
-    /// Takes the records that are finished, in an order that follows from the frames alone.
+    /// The records that are finished, in an order that follows from the frames alone, until [`Analyzer::take_records`].
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Takes the records that are finished; to drop what this gives is enough.
     pub fn take_records(&mut self) -> std::vec::Drain<'_, Record> {
         self.records.drain(..)
     }

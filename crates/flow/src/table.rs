@@ -74,6 +74,10 @@ impl<K: Hash + Eq, V> Table<K, V> {
     /// Adds a row for a key that has none.
     pub(crate) fn push(&mut self, hash: u32, key: K, value: V) -> &mut V {
         let place = Place { hash, at: self.rows.len() as u32 };
+        if self.index.len() == self.index.capacity() {
+            // In large steps too: each one looks for a new place for all.
+            self.index.reserve(self.rows.len() * 3, |place| place.rehash());
+        }
         self.index.insert_unique(place.rehash(), place, |place| place.rehash());
         make_room(&mut self.rows);
         &mut self.rows.push_mut((key, value)).1

@@ -227,10 +227,8 @@ impl<S: State> Tracker<S> {
         self.latest = slot;
         let entry = self.slots[slot as usize].as_mut().expect("the index names only slots in use");
         let was_closed = entry.tcp.is_closed();
-        let counted = entry.count(packet, &self.limits);
+        marks.insert(entry.count(packet, &self.limits, &mut self.finished));
         let closes = !was_closed && entry.tcp.is_closed();
-        marks.insert(counted.marks);
-        self.finished.extend(counted.finished);
         if closes {
             self.schedule(slot);
         }

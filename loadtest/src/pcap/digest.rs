@@ -37,7 +37,7 @@ fn digest(path: &Path) -> anyhow::Result<String> {
     let mut batcher = Batcher::new(Uuid::from_u128(1), Uuid::from_u128(2));
     let mut hash = Sha256::new();
     let analysis = analyse(file, Limits::default(), Config::default(), &Live::default(), |record| {
-        if let Some(batch) = batcher.push(record) {
+        if let Some(batch) = batcher.push(record.clone()) {
             hash.update(batch.encode_to_vec());
         }
         Ok(())

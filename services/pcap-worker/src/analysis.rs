@@ -117,7 +117,7 @@ pub fn analyse(
     limits: Limits,
     config: Config,
     live: &Live,
-    mut sink: impl FnMut(Record) -> Result<(), Cancelled>,
+    mut sink: impl FnMut(&Record) -> Result<(), Cancelled>,
 ) -> Result<Analysis, Failure> {
     let mut file = CaptureFile::open(source, limits, &live.file).map_err(Failure::Open)?;
     let mut analyzer = Analyzer::new(config);
@@ -148,14 +148,14 @@ pub fn analyse(
             name_addresses(&mut file, &mut analyzer);
         }
         if analyzer.has_records() {
-            deliver(analyzer.take_records(), &mut tally, &mut sink)?;
+            deliver(&mut analyzer, &mut tally, &mut sink)?;
         }
     };
     name_addresses(&mut file, &mut analyzer);
     while analyzer.finish_some() {
-        deliver(analyzer.take_records(), &mut tally, &mut sink)?;
+        deliver(&mut analyzer, &mut tally, &mut sink)?;
     }
-    deliver(analyzer.take_records(), &mut tally, &mut sink)?;
+    deliver(&mut analyzer, &mut tally, &mut sink)?;
     Ok(Analysis {
         format: file.format(),
         compression: file.compression().name(),
@@ -186,14 +186,16 @@ fn frame<'a>(packet: &Packet<'a>, interface: u32) -> Frame<'a> {
     }
 }
 
+/// Shows records where they are: one is a kilobyte, and moving it takes longer than reading it.
 fn deliver(
-    records: impl Iterator<Item = Record>,
+    analyzer: &mut Analyzer,
     tally: &mut Tally,
-    sink: &mut impl FnMut(Record) -> Result<(), Cancelled>,
+    sink: &mut impl FnMut(&Record) -> Result<(), Cancelled>,
 ) -> Result<(), Failure> {
-    for record in records {
-        tally.record(&record);
+    for record in analyzer.records() {
+        tally.record(record);
         sink(record).map_err(|Cancelled| Failure::Cancelled)?;
     }
+    drop(analyzer.take_records());
     Ok(())
 }

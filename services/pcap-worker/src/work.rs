@@ -91,7 +91,7 @@ fn analyse_into(
         Some(batch) => sender.blocking_send(batch).map_err(|_| Cancelled),
         None => Ok(()),
     };
-    let analysis = analyse(source, limits, config, live, |record| pass_on(batcher.push(record)))?;
+    let analysis = analyse(source, limits, config, live, |record| pass_on(batcher.push(record.clone())))?;
     pass_on(batcher.finish()).map_err(|Cancelled| Failure::Cancelled)?;
     Ok(analysis)
 }

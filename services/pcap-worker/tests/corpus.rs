@@ -58,7 +58,7 @@ fn analysed(path: &Path) -> Result<(Vec<Record>, Result<Analysis, Failure>)> {
     let mut records = Vec::new();
     let file = fs::File::open(path)?;
     let analysis = analyse(file, Limits::default(), Config::default(), &Live::default(), |record| {
-        records.push(record);
+        records.push(record.clone());
         Ok(())
     });
     Ok((records, analysis))

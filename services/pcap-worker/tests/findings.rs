@@ -86,7 +86,7 @@ fn read(file: impl Read + Send + 'static, name: &str) -> Result<(Vec<Flow>, Anal
     let mut flows = Vec::new();
     let analysis = analyse(file, Limits::default(), weir_flow::Config::default(), &Live::default(), |record| {
         if let Record::Flow(flow) = record {
-            flows.push(flow);
+            flows.push(flow.clone());
         }
         Ok(())
     })?;
@@ -454,8 +454,8 @@ fn talks(name: &str) -> Result<(Vec<weir_proto::Tls>, Vec<weir_proto::Http>)> {
     let (mut tls, mut http) = (Vec::new(), Vec::new());
     analyse(recording(name)?, Limits::default(), weir_flow::Config::default(), &Live::default(), |record| {
         match record {
-            Record::Tls(row) => tls.push(row),
-            Record::Http(row) => http.push(row),
+            Record::Tls(row) => tls.push(row.clone()),
+            Record::Http(row) => http.push(row.clone()),
             _ => {}
         }
         Ok(())

@@ -33,10 +33,10 @@ fn records(name: &str) -> Result<Records> {
     let config = weir_flow::Config::default();
     let analysis = analyse(file, Limits::default(), config, &Live::default(), |record| {
         match record {
-            Record::Flow(flow) => records.flows.push(flow),
-            Record::Dns(dns) => records.dns.push(dns),
-            Record::Tls(tls) => records.tls.push(tls),
-            Record::Http(http) => records.http.push(http),
+            Record::Flow(flow) => records.flows.push(flow.clone()),
+            Record::Dns(dns) => records.dns.push(dns.clone()),
+            Record::Tls(tls) => records.tls.push(tls.clone()),
+            Record::Http(http) => records.http.push(http.clone()),
             Record::Finding(_) => {}
         }
         Ok(())

@@ -21,7 +21,7 @@ fn judged(name: &str) -> Result<(Vec<Flow>, serde_json::Value)> {
     let file = fs::File::open(captures(&format!("{name}.pcap.gz")))?;
     analyse(file, Limits::default(), Config::default(), &Live::default(), |record| {
         flows.extend(match record {
-            Record::Flow(flow) => Some(flow),
+            Record::Flow(flow) => Some(flow.clone()),
             _ => None,
         });
         Ok(())

@@ -122,9 +122,12 @@ struct Traits {
 
 impl Traits {
     fn of(packet: &[u8]) -> Option<Self> {
-        let mut block = [0; PREFIX];
-        let length = packet.len().min(PREFIX);
-        block[..length].copy_from_slice(&packet[..length]);
+        // Most packets have so many bytes, and a copy whose length is known is none at all.
+        let mut block = array_at(packet, 0).unwrap_or_else(|| {
+            let mut block = [0; PREFIX];
+            block[..packet.len()].copy_from_slice(packet);
+            block
+        });
         match block[0] >> 4 {
             4 => {
                 let hop_limit = std::mem::take(&mut block[8]);
@@ -152,24 +155,27 @@ fn takes_sequence(packet: &[u8], header: usize, total: usize) -> bool {
 
 /// Where a packet without an identification was seen.
 fn place(at: Place, link: &[u8], hop_limit: u8) -> u64 {
-    const LINK: usize = 24;
+    const LINK: usize = 32;
     let mut bytes = [0; LINK];
     let length = link.len().min(LINK);
     bytes[..length].copy_from_slice(&link[..length]);
     print(&bytes, u64::from(at.interface) << 8 | u64::from(hop_limit))
 }
 
-/// A number that differs between different bytes; their length is a multiple of eight.
-fn print(bytes: &[u8], seed: u64) -> u64 {
+/// A number that differs between different bytes; their length is a multiple of sixteen. The products do not wait for each other.
+fn print<const BYTES: usize>(bytes: &[u8; BYTES], seed: u64) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut all = seed ^ ODD;
-    let mut at = 0;
-    while let Some(word) = array_at(bytes, at) {
-        let product = u128::from(all ^ u64::from_ne_bytes(word)) * u128::from(ODD);
-        all = (product as u64 ^ (product >> 64) as u64).wrapping_add(at as u64);
-        at += 8;
+    let fold = |a: u64, b: u64| {
+        let product = u128::from(a) * u128::from(b);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let (mut all, mut salt) = (0, seed ^ ODD);
+    for pair in bytes.as_chunks::<16>().0 {
+        let both = u128::from_le_bytes(*pair);
+        all ^= fold(both as u64 ^ salt, (both >> 64) as u64 ^ salt.rotate_left(32));
+        salt = salt.wrapping_add(ODD);
     }
-    all
+    fold(all ^ ODD, ODD)
 }
 
 #[cfg(test)]

@@ -91,14 +91,12 @@ impl Conversations {
         let mut services = HashMap::new();
         let mut entered = HashMap::new();
         for (ends, conversation) in self.all.iter() {
-            found.extend(conversation.beacon(ends, thresholds));
-            found.extend(conversation.exfiltration(ends, thresholds));
-            found.extend(conversation.icmp_tunnel(ends, thresholds));
-            found.extend(conversation.brute_force(ends, thresholds));
-            found.extend(conversation.retransmissions(ends, thresholds));
-            found.extend(conversation.zero_windows(ends, thresholds));
-            found.extend(conversation.resets(ends, thresholds));
-            found.extend(conversation.stalled(ends, thresholds));
+            for find in Conversation::DETECTORS {
+                // Nearly always there is none, and to pass that on by way of an iterator would move it.
+                if let Some(finding) = find(conversation, ends, thresholds) {
+                    found.push(finding);
+                }
+            }
             if !scanners.contains(&ends.src) {
                 health::add_to_service(&mut services, ends, conversation);
             }
@@ -120,7 +118,21 @@ impl Conversations {
     }
 }
 
+/// Looks for one kind of finding.
+type Detector = fn(&Conversation, &Ends, &Thresholds) -> Option<Finding>;
+
 impl Conversation {
+    const DETECTORS: [Detector; 8] = [
+        Self::beacon,
+        Self::exfiltration,
+        Self::icmp_tunnel,
+        Self::brute_force,
+        Self::retransmissions,
+        Self::zero_windows,
+        Self::resets,
+        Self::stalled,
+    ];
+
     fn add(&mut self, ended: &Ended<'_>) {
         let record = ended.record;
         let sum = |tx: Option<u64>, rx: Option<u64>| tx.unwrap_or(0) + rx.unwrap_or(0);

@@ -83,13 +83,6 @@ pub(super) struct TcpState {
     reset: bool,
 }
 
-/// What counting a packet brought.
-pub(super) struct Counted {
-    /// The interval before it, where the packet does not fit in any more.
-    pub(super) finished: Option<Finished>,
-    pub(super) marks: Marks,
-}
-
 impl<S: State> Entry<S> {
     pub(super) fn new(packet: &Observation, ordinal: u64) -> Self {
         // An answer that is seen first still tells who asked.
@@ -118,14 +111,14 @@ impl<S: State> Entry<S> {
         }
     }
 
-    /// Counts a packet.
-    pub(super) fn count(&mut self, packet: &Observation, limits: &Limits) -> Counted {
+    /// Counts a packet. The interval before it is finished where the packet does not fit in any more.
+    pub(super) fn count(&mut self, packet: &Observation, limits: &Limits, finished: &mut Vec<Finished>) -> Marks {
         let (start, end) = (self.interval.start.min(packet.time), self.interval.end.max(packet.time));
         let full = end - start >= limits.active_us && self.interval.packets != [0, 0];
         let gap = packet.time.saturating_sub(self.last_seen);
         let stand = if gap < limits.silence_us || packet.is_copy { None } else { self.stand(gap) };
-        let finished = full.then(|| self.finish(EndReason::Active));
         if full {
+            finished.push(self.finish(EndReason::Active));
             self.interval = Interval { start: packet.time, end: packet.time, ..Interval::default() };
         } else {
             (self.interval.start, self.interval.end) = (start, end);
@@ -155,7 +148,7 @@ impl<S: State> Entry<S> {
                 }
             }
         }
-        Counted { finished, marks }
+        marks
     }
 
     pub(super) fn segment(&mut self, time: u64, direction: Direction, segment: &Segment) -> Marks {
