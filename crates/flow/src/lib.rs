@@ -29,6 +29,7 @@ pub mod http;
 pub mod key;
 pub mod packet;
 pub mod quic;
+mod rows;
 pub mod rtp;
 pub mod statistics;
 pub mod stream;

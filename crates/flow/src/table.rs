@@ -5,11 +5,13 @@ use std::hash::{BuildHasher as _, Hash};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::rows::Rows;
+
 /// Rows by key, in the order in which they came. The index holds nothing but places and hashes: it stays small, it grows without a look at
 /// the rows, and a new row is written behind the last one. That is what counts where most keys come once.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<K, V> {
-    rows: Vec<(K, V)>,
+    rows: Rows<(K, V)>,
     index: HashTable<Place>,
     hasher: DefaultHashBuilder,
 }
@@ -34,16 +36,16 @@ impl Place {
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { rows: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Self { rows: Rows::default(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
-    pub(crate) const fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    pub(crate) fn rows(&self) -> &[(K, V)] {
+    pub(crate) const fn rows(&self) -> &Rows<(K, V)> {
         &self.rows
     }
 
@@ -75,30 +77,21 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub(crate) fn push(&mut self, hash: u32, key: K, value: V) -> &mut V {
         let place = Place { hash, at: self.rows.len() as u32 };
         if self.index.len() == self.index.capacity() {
-            // In large steps too: each one looks for a new place for all.
+            // In large steps: each one looks for a new place for all.
             self.index.reserve(self.rows.len() * 3, |place| place.rehash());
         }
         self.index.insert_unique(place.rehash(), place, |place| place.rehash());
-        make_room(&mut self.rows);
-        &mut self.rows.push_mut((key, value)).1
+        &mut self.rows.push((key, value)).1
     }
 
     /// Drops the rows whose value is not to be kept.
     pub(crate) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
         self.rows.retain(|(_, value)| keep(value));
         self.index.clear();
-        for (at, (key, _)) in (0..).zip(&self.rows) {
+        for (at, (key, _)) in (0..).zip(self.rows.iter()) {
             let place = Place { hash: self.hasher.hash_one(key) as u32, at };
             self.index.insert_unique(place.rehash(), place, |place| place.rehash());
         }
-    }
-}
-
-/// Makes room for another row, in large steps: memory that nothing was written to costs nothing, and copying does.
-pub(crate) fn make_room<T>(rows: &mut Vec<T>) {
-    const STEP: usize = 8;
-    if rows.len() == rows.capacity() {
-        rows.reserve_exact((rows.len() * (STEP - 1)).max(STEP));
     }
 }
 

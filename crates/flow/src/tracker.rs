@@ -10,8 +10,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use weir_proto::EndReason;
 
 use crate::key::{Direction, Key};
+use crate::rows::Rows;
 use crate::rtp;
-use crate::table::{Place, make_room};
+use crate::table::Place;
 use crate::tcp::{Marks, Report};
 
 mod deadlines;
@@ -162,7 +163,7 @@ impl Finished {
 #[derive(Debug)]
 pub struct Tracker<S> {
     limits: Limits,
-    slots: Vec<Option<Entry<S>>>,
+    slots: Rows<Option<Entry<S>>>,
     free: Vec<u32>,
     /// Slots by key.
     index: HashTable<Place>,
@@ -191,7 +192,7 @@ impl<S: State> Tracker<S> {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            slots: Vec::new(),
+            slots: Rows::default(),
             free: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -282,7 +283,7 @@ impl<S: State> Tracker<S> {
     /// Ends the next flows in the order in which they began, some of them at each call; whether there are more.
     pub fn finish_some(&mut self) -> bool {
         if self.last.is_empty() {
-            let slots = (0..).zip(&self.slots);
+            let slots = (0..).zip(self.slots.iter());
             self.last = slots.filter_map(|(slot, entry)| Some((entry.as_ref()?.ordinal, slot))).collect();
             // Taken from the end.
             self.last.sort_unstable_by(|a, b| b.cmp(a));
@@ -346,7 +347,6 @@ impl<S: State> Tracker<S> {
         };
         let slot = self.free.pop().unwrap_or(self.slots.len() as u32);
         if slot as usize == self.slots.len() {
-            make_room(&mut self.slots);
             self.slots.push(Some(entry));
         } else {
             self.slots[slot as usize] = Some(entry);

@@ -44,7 +44,7 @@ impl Names {
         number.checked_sub(1).and_then(|at| self.names.rows().get(at)).map_or("", |(name, ())| name)
     }
 
-    const fn is_full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.names.len() + 1 >= MAX_NAMES
     }
 }

@@ -113,7 +113,7 @@ impl<K: Countable> Top<K> {
     /// The first `limit` by bytes, then by packets, then by name.
     #[must_use]
     pub fn first(&self, limit: usize) -> Vec<(K, Totals)> {
-        let mut all: Vec<_> = self.counts.rows().to_vec();
+        let mut all: Vec<_> = self.counts.rows().iter().cloned().collect();
         all.sort_by(|(a_name, a), (b_name, b)| (b.bytes, b.packets, a_name).cmp(&(a.bytes, a.packets, b_name)));
         all.truncate(limit);
         all

@@ -5,7 +5,8 @@ use std::hash::BuildHasher as _;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::key::{Direction, Key};
-use crate::table::{Place, make_room};
+use crate::rows::Rows;
+use crate::table::Place;
 
 /// What is remembered of a flow that ended.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Retired {
 #[derive(Debug)]
 pub(super) struct Retirees {
     most: usize,
-    ring: Vec<Retired>,
+    ring: Rows<Retired>,
     /// The place in the ring that is taken next.
     next: usize,
     index: HashTable<Place>,
@@ -35,11 +36,11 @@ pub(super) struct Retirees {
 impl Retirees {
     pub(super) fn new(most: usize) -> Self {
         let most = most.clamp(1, u32::MAX as usize);
-        Self { most, ring: Vec::new(), next: 0, index: HashTable::new(), hasher: DefaultHashBuilder::default() }
+        Self { most, ring: Rows::default(), next: 0, index: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     #[cfg(test)]
-    pub(super) const fn places(&self) -> usize {
+    pub(super) fn places(&self) -> usize {
         self.ring.len()
     }
 
@@ -47,7 +48,6 @@ impl Retirees {
     pub(super) fn add(&mut self, retired: Retired) {
         if self.ring.len() < self.most {
             self.next = self.ring.len();
-            make_room(&mut self.ring);
             self.ring.push(retired);
         } else {
             self.next %= self.most;
