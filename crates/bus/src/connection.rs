@@ -13,7 +13,10 @@ use tracing::{info, warn};
 use weir_proto::Batch;
 
 use crate::{
-    Bucket, Error, JobsReader, Objects, RecordsReader, codec::encode_batch, error::unavailable, names, topology,
+    Bucket, Error, JobsReader, Objects, PlainBatch, RecordsReader,
+    codec::{compress, encode_batch},
+    error::unavailable,
+    names, topology,
 };
 
 /// How long a request waits for the server.
@@ -143,6 +146,12 @@ impl Bus {
     /// Publishes a batch and waits until the stream has it. For a producer that can do its work again; others use [`crate::Publisher`].
     pub async fn send(&self, subject: &'static str, batch: &Batch) -> Result<(), Error> {
         self.send_encoded(subject, &message_id(batch), encode_batch(batch).into()).await
+    }
+
+    /// As [`Self::send`], for a batch that is encoded already.
+    pub async fn send_plain(&self, subject: &'static str, batch: &PlainBatch) -> Result<(), Error> {
+        let payload = compress(&batch.bytes).into();
+        self.send_encoded(subject, &format!("{}-{}", batch.producer, batch.sequence), payload).await
     }
 
     /// Puts something that could not be delivered among the records, where it becomes a dead letter; `id` makes asking twice the same as

@@ -23,7 +23,7 @@ mod topology;
 pub mod names;
 
 pub use bucket::{Bucket, Change, Entry};
-pub use codec::{DecodeError, MAX_DECODED_BYTES, decode_batch, encode_batch};
+pub use codec::{DecodeError, MAX_DECODED_BYTES, PlainBatch, decode_batch, encode_batch};
 pub use connection::{Bus, Options, purge};
 pub use error::Error;
 pub use objects::{ObjectChunks, ObjectReader, Objects, Stored};

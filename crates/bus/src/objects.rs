@@ -7,7 +7,7 @@ use std::{
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, consumer::push, context::PublishAckFuture, object_store},
+    jetstream::{self, consumer::pull, context::PublishAckFuture, object_store},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use bytes::{Bytes, BytesMut};
@@ -17,10 +17,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{Error, error::unavailable};
 
-/// Bytes of an object in one message.
-const CHUNK_BYTES: usize = 128 << 10;
+/// Bytes of an object in one message. A little less than a power of two: with its header it fits into buffers that grow by doubling, as those
+/// of client and server do; one that does not is copied once more on each side, and half of its buffer is empty.
+const CHUNK_BYTES: usize = 127 << 10;
 /// How many of them may be on their way: one round trip for each would make an upload as slow as the round trips.
 const IN_FLIGHT: usize = 8;
+
+/// How many the server sends ahead of who reads them: few, so that what comes is soon looked at and its memory free for what comes next.
+const AHEAD: i64 = 16;
 
 /// A store of objects.
 #[derive(Clone)]
@@ -37,28 +41,26 @@ pub type ObjectReader = object_store::Object;
 pub struct ObjectChunks {
     name: String,
     /// None = it has no chunks.
-    messages: Option<push::Ordered>,
+    messages: Option<Box<pull::Ordered>>,
     info: object_store::ObjectInfo,
-    digest: Sha256,
     chunks: usize,
+    bytes: usize,
 }
 
 impl ObjectChunks {
-    /// The next chunk; none at the end. Whether they are what was stored is known at the end alone.
+    /// The next chunk; none at the end. Whether all of them came is known at the end alone. Each is what was stored: the server keeps a hash
+    /// of every message, and passes over one that its disk gives back otherwise; it then does not come, nor does the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let broken = |why: &str| unavailable(format!("cannot read {}", self.name))(why.to_owned());
         if self.chunks == self.info.chunks {
-            let digest = format!("SHA-256={}", URL_SAFE.encode(std::mem::take(&mut self.digest).finalize()));
-            // Asked again after the end, it is the digest of nothing.
-            let checked =
-                self.messages.take().is_none() || self.info.digest.as_ref().is_none_or(|told| *told == digest);
-            return if checked { Ok(None) } else { Err(broken("it is not what was stored")) };
+            self.messages = None;
+            return if self.bytes == self.info.size { Ok(None) } else { Err(broken("it is not what was stored")) };
         }
         let Some(messages) = &mut self.messages else { return Err(broken("it has no chunks")) };
         let message = messages.try_next().await.map_err(unavailable(format!("cannot read {}", self.name)))?;
         let message = message.ok_or_else(|| broken("it broke off"))?;
-        self.digest.update(&message.payload);
         self.chunks += 1;
+        self.bytes += message.payload.len();
         let follow = message.info().map_err(unavailable(format!("cannot read {}", self.name)))?.pending;
         if follow == 0 && self.chunks < self.info.chunks {
             return Err(broken("chunks of it are missing"));
@@ -125,15 +127,15 @@ impl Objects {
         let messages = if info.chunks == 0 {
             None
         } else {
-            let config = push::OrderedConfig {
-                deliver_subject: self.jetstream.client().new_inbox(),
+            let config = pull::OrderedConfig {
                 filter_subject: self.chunks_subject(&info.nuid),
-                ..push::OrderedConfig::default()
+                max_batch: AHEAD,
+                ..pull::OrderedConfig::default()
             };
             let consumer = self.stream().await?.create_consumer(config).await.map_err(unavailable(failed()))?;
-            Some(consumer.messages().await.map_err(unavailable(failed()))?)
+            Some(Box::new(Box::pin(consumer.messages()).await.map_err(unavailable(failed()))?))
         };
-        Ok(ObjectChunks { name: name.to_owned(), messages, info, digest: Sha256::new(), chunks: 0 })
+        Ok(ObjectChunks { name: name.to_owned(), messages, info, chunks: 0, bytes: 0 })
     }
 
     /// Removes an object; one that does not exist is fine.
@@ -178,25 +180,28 @@ impl Objects {
         let subject = self.chunks_subject(nuid);
         let (mut size, mut chunks) = (0, 0);
         let mut digest = Sha256::new();
-        let mut in_flight: VecDeque<PublishAckFuture> = VecDeque::with_capacity(IN_FLIGHT);
+        let mut in_flight: VecDeque<(PublishAckFuture, Bytes)> = VecDeque::with_capacity(IN_FLIGHT);
+        // What the server has acknowledged was written to it, so that its memory can be filled again.
+        let mut buffer = BytesMut::new();
         loop {
-            let chunk = read_chunk(input).await?;
+            if in_flight.len() == IN_FLIGHT
+                && let Some((stored, chunk)) = in_flight.pop_front()
+            {
+                stored.await.map_err(|error| self.refused(name, error))?;
+                buffer = chunk.try_into_mut().unwrap_or_default();
+            }
+            let chunk = read_chunk(input, std::mem::take(&mut buffer)).await?.freeze();
             if chunk.is_empty() {
                 break;
             }
             digest.update(&chunk);
             size += chunk.len() as u64;
             chunks += 1;
-            if in_flight.len() == IN_FLIGHT
-                && let Some(oldest) = in_flight.pop_front()
-            {
-                oldest.await.map_err(|error| self.refused(name, error))?;
-            }
-            let sent = self.jetstream.publish(subject.clone(), chunk.freeze()).await;
-            in_flight.push_back(sent.map_err(|error| self.refused(name, error))?);
+            let sent = self.jetstream.publish(subject.clone(), chunk.clone()).await;
+            in_flight.push_back((sent.map_err(|error| self.refused(name, error))?, chunk));
         }
-        for sent in in_flight {
-            sent.await.map_err(|error| self.refused(name, error))?;
+        for (stored, _) in in_flight {
+            stored.await.map_err(|error| self.refused(name, error))?;
         }
         Ok(Stored { size, sha256: digest.finalize().into(), chunks })
     }
@@ -244,9 +249,10 @@ impl Objects {
     }
 }
 
-/// Reads until a chunk is full or the input ends.
-async fn read_chunk(input: &mut (impl AsyncRead + Unpin + Send)) -> Result<BytesMut, Error> {
-    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+/// Reads until a chunk is full or the input ends; into the memory of an earlier one, if there is any.
+async fn read_chunk(input: &mut (impl AsyncRead + Unpin + Send), mut chunk: BytesMut) -> Result<BytesMut, Error> {
+    chunk.clear();
+    chunk.reserve(CHUNK_BYTES);
     let mut limited = input.take(CHUNK_BYTES as u64);
     while chunk.len() < CHUNK_BYTES && limited.read_buf(&mut chunk).await.map_err(Error::Input)? > 0 {}
     Ok(chunk)

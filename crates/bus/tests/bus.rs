@@ -282,6 +282,49 @@ async fn an_object_comes_back_in_its_chunks_and_what_is_not_whole_is_an_error() 
     assert!(matches!(objects.chunks("a").await, Err(Error::NoObject { .. })));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_of_an_object_that_changed_on_the_disk_does_not_come_and_neither_does_the_end() {
+    let Some(mut nats) = Nats::start_or_skip().await else { return };
+    let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
+    let objects = connect(&nats).await.objects(names::UPLOADS).await.unwrap();
+    objects.put("a", &mut bytes.as_slice()).await.unwrap();
+    let mut chunks = objects.chunks("a").await.unwrap();
+    let mut pieces = Vec::new();
+    while let Some(chunk) = chunks.next().await.unwrap() {
+        pieces.push(chunk);
+    }
+    assert_eq!(pieces.concat(), bytes);
+    // So that it believes at its start that all is as it was.
+    nats.stop().await;
+    let marker = 100_000_u32.to_be_bytes();
+    let has_marker = |bytes: &[u8]| bytes.windows(4).position(|four| four == marker);
+    for file in files(&nats.data_dir()) {
+        let mut stored = std::fs::read(&file).unwrap();
+        if let Some(at) = has_marker(&stored) {
+            stored[at] ^= 1;
+            std::fs::write(file, stored).unwrap();
+        }
+    }
+    nats.restart().await.unwrap();
+
+    let objects = connect(&nats).await.objects(names::UPLOADS).await.unwrap();
+    let mut chunks = objects.chunks("a").await.unwrap();
+    let others: Vec<_> = pieces.iter().filter(|piece| has_marker(piece).is_none()).collect();
+    assert_eq!(others.len() + 1, pieces.len());
+    for piece in others {
+        let chunk = tokio::time::timeout(DEADLINE, chunks.next()).await.expect("it comes in time");
+        assert!(chunk.unwrap().as_ref() == Some(piece));
+    }
+    let end = tokio::time::timeout(Duration::from_secs(1), chunks.next()).await;
+    assert!(!matches!(end, Ok(Ok(_))), "{end:?}");
+}
+
+/// All files below a directory.
+fn files(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
 /// A connection past what Weir makes of it.
 async fn raw(nats: &Nats) -> async_nats::jetstream::Context {
     let url = nats.url();

@@ -84,9 +84,20 @@ impl Nats {
         self.engine.monitor_url()
     }
 
+    /// Where its streams are.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.running.dir.path().join("jetstream")
+    }
+
     /// Kills it with `SIGKILL`.
     pub async fn kill(&mut self) {
         self.running.kill().await;
+    }
+
+    /// Stops it as an operator does, with all that it has to note before.
+    pub async fn stop(&mut self) {
+        self.running.stop().await;
     }
 
     /// Starts it again with the same data on the same port (after [`Self::kill`], or killing it first) and waits until it is ready.
@@ -270,6 +281,14 @@ impl Running {
         if let Some(mut child) = self.child.take() {
             // Paused or not, SIGKILL ends it; an error here means that it had ended before.
             let _ = child.kill().await;
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.signal(Signal::SIGTERM);
+        if let Some(mut child) = self.child.take() {
+            // Err = it had ended before.
+            let _ = child.wait().await;
         }
     }
 

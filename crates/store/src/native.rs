@@ -145,6 +145,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_absent_takes_its_place_among_the_values() {
+        #[derive(Serialize)]
+        struct Perhaps {
+            number: Option<u16>,
+            text: Option<&'static str>,
+        }
+        let table = columns(&[("number", "Nullable(UInt16)"), ("text", "Nullable(String)")]);
+        let row = |number, text| Perhaps { number, text };
+        let rows =
+            [row(None, Some("a")), row(Some(1), None), row(None, None), row(Some(2), Some("b")), row(None, None)];
+        let expected = [
+            &b"\x02\x05\x06number\x10Nullable(UInt16)\x01\x00\x01\x00\x01\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00"[..],
+            b"\x04text\x10Nullable(String)\x00\x01\x01\x00\x01\x01a\x00\x00\x01b\x00",
+        ];
+        let mut pieces = Pieces::of(&table);
+        for _ in 0..2 {
+            for row in &rows {
+                pieces.add(row).expect("a row that fits");
+            }
+            assert_eq!(pieces.take(16).expect("a piece").concat(), expected.concat());
+        }
+    }
+
+    #[test]
     fn lists_maps_and_tuples_end_where_the_server_expects_it() {
         #[derive(Serialize)]
         struct Nested {
@@ -188,6 +212,8 @@ mod tests {
         refused("UInt8", "text");
         refused("String", 1_u8);
         refused("String", None::<&str>);
+        refused("Nullable(UInt32)", Some(1_u16));
+        refused("Nullable(String)", Some(1_u8));
         refused("Array(UInt8)", 1_u8);
         refused("Tuple(UInt8, UInt8)", (1_u8, 2_u16));
         assert!(piece(&columns(&[("another", "UInt8")]), &[One { value: 1_u8 }]).is_err());

@@ -3,6 +3,7 @@
 //! What came over the bus was made by another program: times, ports and enums that a column cannot hold are brought into its range and
 //! counted in [`Rows::altered`]; nothing here can fail.
 
+mod address;
 mod audit;
 mod capture;
 mod container;
@@ -10,6 +11,7 @@ mod context;
 mod dead_letter;
 mod flow;
 mod ledger;
+mod parts;
 mod protocol;
 
 use serde::Serialize;
@@ -23,6 +25,7 @@ pub use context::Position;
 pub use dead_letter::DeadLetterRow;
 pub use flow::FlowRow;
 pub use ledger::LedgerRow;
+pub use parts::Parts;
 pub use protocol::{DnsRow, HttpRow, TlsRow};
 
 use context::Context;
@@ -107,10 +110,10 @@ impl Containers for NoContainers {
 #[derive(Debug, Default)]
 #[expect(missing_docs, reason = "each field is the table of its name")]
 pub struct Rows {
-    pub flows: Vec<FlowRow>,
-    pub dns: Vec<DnsRow>,
-    pub tls: Vec<TlsRow>,
-    pub http: Vec<HttpRow>,
+    pub flows: Parts<FlowRow>,
+    pub dns: Parts<DnsRow>,
+    pub tls: Parts<TlsRow>,
+    pub http: Parts<HttpRow>,
     pub container_stats: Vec<ContainerStatsRow>,
     pub container_events: Vec<ContainerEventRow>,
     pub containers: Vec<ContainerRow>,
@@ -131,10 +134,10 @@ impl Rows {
     /// Adds the records of a batch.
     pub fn push(&mut self, batch: Batch, position: &Position, containers: &impl Containers) {
         let mut context = Context::new(&batch, position);
-        self.flows.extend(batch.flows.into_iter().map(|flow| FlowRow::new(flow, &mut context, containers)));
-        self.dns.extend(batch.dns.into_iter().map(|dns| DnsRow::new(dns, &mut context, containers)));
-        self.tls.extend(batch.tls.into_iter().map(|tls| TlsRow::new(tls, &mut context, containers)));
-        self.http.extend(batch.http.into_iter().map(|http| HttpRow::new(http, &mut context, containers)));
+        self.flows.push(batch.flows.into_iter().map(|flow| FlowRow::new(flow, &mut context, containers)).collect());
+        self.dns.push(batch.dns.into_iter().map(|dns| DnsRow::new(dns, &mut context, containers)).collect());
+        self.tls.push(batch.tls.into_iter().map(|tls| TlsRow::new(tls, &mut context, containers)).collect());
+        self.http.push(batch.http.into_iter().map(|http| HttpRow::new(http, &mut context, containers)).collect());
         let stats = batch.container_stats.into_iter().map(|stats| ContainerStatsRow::new(stats, &mut context));
         self.container_stats.extend(stats);
         let events = batch.container_events.into_iter().map(|event| ContainerEventRow::new(event, &mut context));

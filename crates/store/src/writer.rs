@@ -88,7 +88,11 @@ impl Writer {
     /// Inserts the rows of a block into their table, unless the table has them.
     ///
     /// Makes one attempt. After an error, whatever it is, it is not known what the table has: say so ([`Block::repeated`]) next time.
-    pub async fn insert<T: Table>(&self, rows: &[T], block: &Block) -> Result<(), Error> {
+    pub async fn insert<'a, T: Table + 'a>(
+        &self,
+        rows: impl IntoIterator<Item = &'a T> + Send,
+        block: &Block,
+    ) -> Result<(), Error> {
         for (day, rows) in by_day(rows) {
             let token = format!("{}/{day}", block.token);
             match T::SEQUENCE_COLUMN {
@@ -244,7 +248,7 @@ impl Writer {
 }
 
 /// The rows by day: an insert of one partition is one part, which is there or not.
-fn by_day<T: Table>(rows: &[T]) -> Vec<(u32, Vec<&T>)> {
+fn by_day<'a, T: Table>(rows: impl IntoIterator<Item = &'a T>) -> Vec<(u32, Vec<&'a T>)> {
     let mut days: Vec<(u32, Vec<&T>)> = Vec::new();
     for row in rows {
         let day = row.recorded_at() / DAY;

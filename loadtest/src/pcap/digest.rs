@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
+use weir_bus::PlainBatch;
 use weir_flow::Config;
 use weir_pcap_worker::analysis::{Live, analyse};
 use weir_pcap_worker::batches::Batcher;
 use weir_pcap_worker::capture_file::Limits;
 use weir_pcap_worker::report::{About, report, to_json};
+use weir_proto::Batch;
 
 /// What to read.
 #[derive(Debug, clap::Args)]
@@ -37,8 +39,8 @@ fn digest(path: &Path) -> anyhow::Result<String> {
     let mut batcher = Batcher::new(Uuid::from_u128(1), Uuid::from_u128(2));
     let mut hash = Sha256::new();
     let analysis = analyse(file, Limits::default(), Config::default(), &Live::default(), |record| {
-        if let Some(batch) = batcher.push(record.clone()) {
-            hash.update(batch.encode_to_vec());
+        if let Some(batch) = batcher.push(record) {
+            hash.update(canonical(&batch));
         }
         Ok(())
     });
@@ -46,11 +48,18 @@ fn digest(path: &Path) -> anyhow::Result<String> {
         Ok(analysis) => analysis,
         Err(failure) => return Ok(format!("{failure:64}")),
     };
-    hash.update(batcher.finish().unwrap_or_default().encode_to_vec());
+    if let Some(batch) = batcher.finish() {
+        hash.update(canonical(&batch));
+    }
     hash.update(to_json(&report(about, analysis))?);
     let mut text = String::new();
     for byte in hash.finalize() {
         write!(text, "{byte:02x}")?;
     }
     Ok(text)
+}
+
+/// A batch with its records by kind.
+fn canonical(batch: &PlainBatch) -> Vec<u8> {
+    Batch::decode(batch.bytes.as_slice()).expect("a batch was encoded").encode_to_vec()
 }

@@ -146,15 +146,15 @@ struct Inserter {
 
 impl Inserter {
     /// Inserts the rows of the n-th table.
-    async fn insert<T: Table>(
+    async fn insert<'a, T: Table + 'a>(
         &self,
         n: usize,
-        rows: &[T],
+        rows: impl IntoIterator<Item = &'a T> + Copy + Send,
         block: &Block,
         mut at: weir_store::Block,
         done: impl Fn(),
     ) -> Result<(), Error> {
-        if rows.is_empty() {
+        if rows.into_iter().next().is_none() {
             return Ok(());
         }
         let spans: Vec<Span> = block.traced.iter().filter_map(|traced| traced.insert(n, T::TABLE)).collect();

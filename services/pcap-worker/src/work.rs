@@ -7,9 +7,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{Instrument as _, debug, warn};
-use weir_bus::{Error, Message, names};
+use weir_bus::{Error, Message, PlainBatch, names};
 use weir_flow::findings::Thresholds;
-use weir_proto::Batch;
 
 use crate::analysis::{Analysis, Cancelled, Failure, Live, analyse};
 use crate::batches::Batcher;
@@ -84,14 +83,14 @@ fn analyse_into(
     config: weir_flow::Config,
     live: &Live,
     names: &Names,
-    sender: &mpsc::Sender<Batch>,
+    sender: &mpsc::Sender<PlainBatch>,
 ) -> Result<Analysis, Failure> {
     let mut batcher = Batcher::new(names.analysis_id, names.capture_id);
-    let pass_on = |batch: Option<Batch>| match batch {
+    let pass_on = |batch: Option<PlainBatch>| match batch {
         Some(batch) => sender.blocking_send(batch).map_err(|_| Cancelled),
         None => Ok(()),
     };
-    let analysis = analyse(source, limits, config, live, |record| pass_on(batcher.push(record.clone())))?;
+    let analysis = analyse(source, limits, config, live, |record| pass_on(batcher.push(record)))?;
     pass_on(batcher.finish()).map_err(|Cancelled| Failure::Cancelled)?;
     Ok(analysis)
 }
@@ -106,15 +105,15 @@ impl Drop for StopOnDrop {
 }
 
 /// Sends batches until there are no more, a few at a time: the ingester's window per producer is larger, so their order does not matter.
-async fn send(worker: &Worker, mut batches: mpsc::Receiver<Batch>) -> Result<(), Ended> {
+async fn send(worker: &Worker, mut batches: mpsc::Receiver<PlainBatch>) -> Result<(), Ended> {
     let batches = stream::poll_fn(|context| batches.poll_recv(context));
     batches.map(Ok).try_for_each_concurrent(ON_THE_WAY, |batch| send_one(worker, batch)).await
 }
 
 /// Sends a batch. What the stream does not take is sent again for as long as it takes: the job is kept meanwhile, and the analysis waits.
-async fn send_one(worker: &Worker, batch: Batch) -> Result<(), Ended> {
+async fn send_one(worker: &Worker, batch: PlainBatch) -> Result<(), Ended> {
     let mut pause = Duration::from_millis(100);
-    while let Err(error) = worker.bus.send(names::RECORDS_PCAP, &batch).await {
+    while let Err(error) = worker.bus.send_plain(names::RECORDS_PCAP, &batch).await {
         if matches!(error, Error::TooLarge { .. }) {
             return Err(Ended::Permanent(error.into()));
         }

@@ -159,6 +159,10 @@ where
         let length = this.rest.len().min(buffer.remaining());
         buffer.put_slice(&this.rest[..length]);
         this.rest.advance(length);
+        if this.rest.is_empty() {
+            // What is read next can have its memory.
+            this.rest = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -46,7 +46,8 @@ impl Column {
         match self {
             Self::Fixed { width, bytes } => bytes.len() == count * width,
             Self::Text { count: values, .. } => *values == count,
-            Self::Nullable { nulls, values } => nulls.len() == count && values.has(count),
+            // That its values fit was looked at when they came.
+            Self::Nullable { nulls, .. } => nulls.len() == count,
             Self::Array { ends, total, elements } => {
                 ends.len() == count * size_of::<u64>() && elements.has(usize::try_from(*total).unwrap_or(usize::MAX))
             }
@@ -67,6 +68,7 @@ impl Column {
                 hand_over(bytes, write);
             }
             Self::Nullable { nulls, values } => {
+                values.fill(nulls.len());
                 hand_over(nulls, write);
                 values.take(write);
             }
@@ -87,12 +89,21 @@ impl Column {
                 *count += 1;
                 bytes.push(0);
             }
-            Self::Nullable { nulls, values } => {
-                nulls.push(1);
-                values.add_nothing();
-            }
+            // What stands where there is none is added with what follows.
+            Self::Nullable { nulls, .. } => nulls.push(1),
             Self::Array { ends, total, .. } => ends.extend_from_slice(&total.to_le_bytes()),
             Self::Tuple(columns) => columns.iter_mut().for_each(Self::add_nothing),
+        }
+    }
+
+    /// Adds what stands where there is none, up to so many values.
+    fn fill(&mut self, count: usize) {
+        if let Self::Fixed { width, bytes } = self {
+            bytes.resize(count * *width, 0);
+        } else {
+            while !self.has(count) {
+                self.add_nothing();
+            }
         }
     }
 
@@ -109,10 +120,15 @@ impl Column {
 
     fn add_text(&mut self, text: &[u8]) -> Result<(), Mismatch> {
         let Self::Text { count, bytes } = self else { return Err(misfit("text")) };
+        *count += 1;
+        // Most are empty.
+        if text.is_empty() {
+            bytes.push(0);
+            return Ok(());
+        }
         let (buffer, length) = varint(text.len() as u64);
         bytes.extend_from_slice(&buffer[..length]);
         bytes.extend_from_slice(text);
-        *count += 1;
         Ok(())
     }
 }
@@ -204,7 +220,7 @@ impl<'a> Serializer for Cell<'a> {
 
     numbers!(
         serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64,
-        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64,
+        serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64, serialize_u128: u128,
         serialize_f32: f32, serialize_f64: f64
     );
 
@@ -230,8 +246,10 @@ impl<'a> Serializer for Cell<'a> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Mismatch> {
         let Column::Nullable { nulls, values } = self.0 else { return Err(misfit("an option")) };
+        values.fill(nulls.len());
         nulls.push(0);
-        value.serialize(Cell(values))
+        value.serialize(Cell(&mut *values))?;
+        if values.has(nulls.len()) { Ok(()) } else { Err(misfit("an option")) }
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Elements<'a>, Mismatch> {

@@ -23,7 +23,9 @@ pub struct FlowRow {
     pub interface: String,
     pub flow_id: u64,
     pub community_id: String,
+    #[serde(with = "super::address")]
     pub src_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_ip: Ipv6Addr,
     pub src_port: u16,
     pub dst_port: u16,
@@ -59,7 +61,9 @@ pub struct FlowRow {
     pub dst_process: String,
     pub app: String,
     pub interfaces: Vec<String>,
+    #[serde(with = "super::address")]
     pub tunnel_src_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub tunnel_dst_ip: Ipv6Addr,
     pub sampling: u32,
     pub src_pid: u32,
@@ -90,8 +94,10 @@ pub struct FlowRow {
     pub rx_window_full: Option<u64>,
     pub tx_keep_alives: Option<u64>,
     pub rx_keep_alives: Option<u64>,
+    #[serde(with = "super::address")]
     pub src_nat_ip: Ipv6Addr,
     pub src_nat_port: u16,
+    #[serde(with = "super::address")]
     pub dst_nat_ip: Ipv6Addr,
     pub dst_nat_port: u16,
     pub reset_by: i8,

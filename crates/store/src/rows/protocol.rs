@@ -23,7 +23,9 @@ pub struct DnsRow {
     #[serde(with = "clickhouse::serde::uuid")]
     pub capture_id: Uuid,
     pub flow_id: u64,
+    #[serde(with = "super::address")]
     pub src_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_ip: Ipv6Addr,
     pub src_port: u16,
     pub dst_port: u16,
@@ -37,7 +39,9 @@ pub struct DnsRow {
     pub latency_us: Option<u32>,
     pub container: String,
     pub repeats: u32,
+    #[serde(with = "super::address")]
     pub src_nat_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_nat_ip: Ipv6Addr,
 }
 
@@ -91,7 +95,9 @@ pub struct TlsRow {
     #[serde(with = "clickhouse::serde::uuid")]
     pub capture_id: Uuid,
     pub flow_id: u64,
+    #[serde(with = "super::address")]
     pub src_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_ip: Ipv6Addr,
     pub src_port: u16,
     pub dst_port: u16,
@@ -109,7 +115,9 @@ pub struct TlsRow {
     pub not_before: Option<i64>,
     pub not_after: Option<i64>,
     pub alert: u16,
+    #[serde(with = "super::address")]
     pub src_nat_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_nat_ip: Ipv6Addr,
 }
 
@@ -167,7 +175,9 @@ pub struct HttpRow {
     #[serde(with = "clickhouse::serde::uuid")]
     pub capture_id: Uuid,
     pub flow_id: u64,
+    #[serde(with = "super::address")]
     pub src_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_ip: Ipv6Addr,
     pub method: String,
     pub authority: String,
@@ -178,7 +188,9 @@ pub struct HttpRow {
     pub src_port: u16,
     pub dst_port: u16,
     pub version: String,
+    #[serde(with = "super::address")]
     pub src_nat_ip: Ipv6Addr,
+    #[serde(with = "super::address")]
     pub dst_nat_ip: Ipv6Addr,
     pub container: String,
 }
