@@ -19,7 +19,6 @@ mod limits;
 mod live;
 
 pub(crate) use expiry::{expire, has_expired, queue_again};
-use limits::Admitted;
 pub(crate) use limits::Rates;
 pub(crate) use live::{
     RECORDING, Wanted, begin as record, end_lost as end_lost_recordings, is_recording, recorded, stop,
@@ -158,18 +157,15 @@ async fn store(
         analysis_id: Uuid::new_v4().as_bytes().to_vec(),
         ..Capture::default()
     };
-    let admitted = match limits::admit(app, &capture).await {
-        Ok(admitted) => admitted,
-        Err(refused) => {
-            uploads.delete(&id.to_string()).await?;
-            return Err(refused);
-        }
-    };
-    match register(app, &capture, admitted).await {
+    match Box::pin(register(app, &capture)).await {
         Ok(None) => Ok((capture, true)),
         Ok(Some(known)) => {
             uploads.delete(&id.to_string()).await?;
             Ok((known, false))
+        }
+        Err(refused @ Error::Quota { .. }) => {
+            uploads.delete(&id.to_string()).await?;
+            Err(refused)
         }
         Err(error) => {
             // Best effort: what fails here is what has just failed.
@@ -183,12 +179,11 @@ async fn store(
 }
 
 /// Gives the capture its keys, its row and its job. Returns the capture that has the same bytes, if there is one.
-async fn register(app: &App, capture: &Capture, admitted: Admitted<'_>) -> Result<Option<Capture>, Error> {
+async fn register(app: &App, capture: &Capture) -> Result<Option<Capture>, Error> {
     let id = id_of(capture);
     let captures = app.captures().await?;
     // First, so that who finds the hash finds the capture.
-    captures.put(&names::capture_key(id), capture).await?;
-    drop(admitted);
+    limits::admit(app, capture).await?;
     if let Some(known) = claim_hash(app, capture).await? {
         captures.delete(&names::capture_key(id)).await?;
         if known.state() == State::Queued {

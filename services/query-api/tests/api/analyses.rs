@@ -177,10 +177,7 @@ async fn an_analysis_that_waits_is_cancelled_at_once_and_its_row_says_so() {
     change(&bus, id, |capture| capture.stored = true).await;
     let ended = weir.json(&path("")).await;
     assert_eq!((&ended["state"], &ended["phase"]), (&json!("failed"), &Value::Null));
-    assert_eq!(
-        problem(weir.post(&path("/cancel")).send().await.unwrap()).await,
-        (409, "capture-has-ended".into())
-    );
+    assert_eq!(problem(weir.post(&path("/cancel")).send().await.unwrap()).await, (409, "capture-has-ended".into()));
     let again = weir.post(&path("/analyse")).json(&json!({})).send().await.unwrap();
     assert_eq!(again.status(), StatusCode::ACCEPTED, "its file is there");
 }
@@ -338,4 +335,20 @@ async fn uploads_that_come_at_once_are_no_more_than_one_client_may_have() {
     statuses.sort_unstable();
     assert_eq!(statuses, [202, 202, 507, 507, 507, 507, 507, 507]);
     assert_eq!(weir.json("/api/v1/captures").await["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn uploads_at_several_services_are_no_more_than_one_client_may_have() {
+    let Some(weir) = Weir::start_with(&["--captures-per-client=3"]).await else { return };
+    let urls = [weir.url.clone(), weir.beside().await];
+    let upload = async |seed: u8| {
+        let url = format!("{}/api/v1/captures", urls[usize::from(seed % 2)]);
+        weir.client.post(url).body(pcap(seed)).send().await.unwrap().status().as_u16()
+    };
+    // The first two are there when the race for the third begins.
+    assert_eq!((upload(1).await, upload(2).await), (202, 202));
+    let mut statuses = futures::future::join_all((3..=10).map(upload)).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 507, 507, 507, 507, 507, 507, 507]);
+    assert_eq!(weir.json("/api/v1/captures").await["items"].as_array().unwrap().len(), 3);
 }
