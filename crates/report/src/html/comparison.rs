@@ -15,7 +15,7 @@ pub fn comparison(comparison: &Comparison) -> String {
         &html! {
             h1 { (title) }
             h2 { "Figures" }
-            div.table { table {
+            div.table { table.figures {
                 thead { tr {
                     th scope="col" { "figure" } th.number scope="col" { "before" } th.number scope="col" { "after" }
                     th.number scope="col" { "change" } th scope="col" { "the network does" }
