@@ -7,14 +7,18 @@ use clap::{Args, Subcommand};
 use super::{Api, Report, ReportFormat};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Captures {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
+    /// Without a command they are listed.
+    #[command(flatten)]
+    pub(crate) list: List,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// List captures, the latest first
+    /// List captures, the latest first; without a command the same
     List(List),
     /// Say all that is known about a capture
     Show(Show),

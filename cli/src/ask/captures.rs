@@ -16,7 +16,8 @@ use crate::args::captures::{Captures, Command, List, Show};
 use crate::output;
 
 pub(crate) async fn run(captures: &Captures) -> Result<bool> {
-    match &captures.command {
+    let Some(command) = &captures.command else { return list(&captures.list).await };
+    match command {
         Command::List(options) => list(options).await,
         Command::Show(options) => show(options).await,
         Command::Report(options) => report::run(options).await,

@@ -34,7 +34,7 @@ pub fn record(host: &str) -> String {
 /// Key-value bucket of the containers that exist: `<host>.<container_id>` (see [`key`]).
 pub const IDENTITIES: &str = "weir-identities";
 /// Key-value bucket of captures: `id.<uuid>` holds a `Capture`, `sha256.<hex>` the 16 bytes of the id, and so does `recording.<uuid>` for as
-/// long as the capture is recorded.
+/// long as the capture is recorded; [`ADMISSION_KEY`] holds that of the capture that was admitted last, where clients have limits.
 pub const CAPTURES: &str = "weir-captures";
 /// Key-value bucket of the ingester.
 pub const INGEST: &str = "weir-ingest";
@@ -60,6 +60,9 @@ pub const DEAD_LETTER_HEADER: &str = "Weir-Dead-Letter";
 pub fn capture_key(id: uuid::Uuid) -> String {
     format!("id.{id}")
 }
+
+/// The key in [`CAPTURES`] whose revision tells whether a capture was admitted since.
+pub const ADMISSION_KEY: &str = "admission";
 
 /// The key in [`CAPTURES`] that a capture has while it is recorded.
 #[must_use]

@@ -56,7 +56,7 @@ pub enum Verdict {
     Same,
     /// Neither good nor bad: another amount of traffic.
     Neutral,
-    /// One of them is not measured.
+    /// One of them is not measured, or they are not made of the same.
     Unknown,
 }
 
@@ -129,6 +129,10 @@ impl Comparison {
             .collect();
         if let Some(score) = differences.iter_mut().find(|difference| difference.name == FIGURES[0].0) {
             score.note = of_score(before, after);
+            if score.note.is_some() {
+                // Two means of other things.
+                score.verdict = Verdict::Unknown;
+            }
         }
         let (old, new) = (by_subject(before), by_subject(after));
         let only = |of: &BTreeMap<_, &Finding>, other: &BTreeMap<_, &Finding>, there: bool| {
@@ -195,7 +199,7 @@ fn of_score(before: &Report, after: &Report) -> Option<String> {
     };
     match (parts(before), parts(after)) {
         (Some(was), Some(is)) if was != is => {
-            Some(format!("made of other parts: {} before, {} after", was.join(", "), is.join(", ")))
+            Some(format!("made of {} before and of {} after, so not to be compared", was.join(", "), is.join(", ")))
         }
         (None, Some(_)) => Some(format!("no score before: {}", why(before))),
         (Some(_), None) => Some(format!("no score after: {}", why(after))),

@@ -62,6 +62,8 @@ const RTT: Rule = Rule {
     cases: "round trips of TCP flows",
     least: 1,
 };
+/// The round trip of a handshake that nothing followed is that of an instant.
+const RTT_OF_FEW: Rule = Rule { cases: RETRANSMISSION.cases, least: RETRANSMISSION.least, ..RTT };
 const DNS: Rule = Rule { name: "dns", unit: "%", good: 1.0, bad: 20.0, weight: 15.0, cases: "DNS queries", least: 5 };
 /// Y.1541's classes 0 and 1 have 50 ms.
 const JITTER: Rule = Rule {
@@ -106,10 +108,16 @@ pub fn health(
     let milliseconds = |us: Option<u64>| us.map(|us| us as f64 / 1000.0);
     // Not `sum`, which is -0 where there is nothing.
     let anomalies = findings.into_iter().fold(0.0, |sum, (severity, confidence)| sum + points(severity) * confidence);
+    let rtt = milliseconds(measured.rtt_us);
+    let rtt = if cases.round_trips < RTT.least {
+        (RTT, cases.round_trips, rtt)
+    } else {
+        (RTT_OF_FEW, cases.tcp_packets, rtt)
+    };
     let values = [
         (LOSS, cases.tcp_packets, percent(measured.loss)),
         (RETRANSMISSION, cases.tcp_packets, percent(measured.retransmission)),
-        (RTT, cases.round_trips, milliseconds(measured.rtt_us)),
+        rtt,
         (DNS, cases.queries, percent(measured.dns_failed)),
         (JITTER, cases.streams, milliseconds(measured.jitter_us)),
     ];
@@ -140,7 +148,7 @@ impl Measured {
         Self {
             loss: self.loss.filter(|_| tcp_packets >= LOSS.least),
             retransmission: self.retransmission.filter(|_| tcp_packets >= RETRANSMISSION.least),
-            rtt_us: self.rtt_us.filter(|_| round_trips >= RTT.least),
+            rtt_us: self.rtt_us.filter(|_| round_trips >= RTT.least && tcp_packets >= RTT_OF_FEW.least),
             dns_failed: self.dns_failed.filter(|_| queries >= DNS.least),
             jitter_us: self.jitter_us.filter(|_| streams >= JITTER.least),
             cases: self.cases,
@@ -288,6 +296,22 @@ mod tests {
             ("anomalies", "no other part that can be judged"),
         ];
         assert_eq!(reasons, expected);
+    }
+
+    #[test]
+    fn the_round_trip_of_a_handshake_that_nothing_followed_makes_no_score() {
+        let cases = Cases { tcp_packets: 3, round_trips: 1, ..Cases::default() };
+        let measured =
+            Measured { loss: Some(0.0), retransmission: Some(0.0), rtt_us: Some(1000), cases, ..Measured::default() };
+        let (none, not_judged) = super::health(&measured, []);
+        assert_eq!(none, None);
+        let rtt = not_judged.iter().find(|part| part.part == "rtt").unwrap();
+        assert_eq!(rtt.reason, "TCP packets: 3, and at least 20 are needed");
+
+        let enough = Measured { cases: Cases { tcp_packets: RTT_OF_FEW.least, ..cases }, ..measured };
+        let (health, _) = super::health(&enough, []);
+        let parts: Vec<_> = health.unwrap().parts.into_iter().map(|part| part.name).collect();
+        assert_eq!(parts, ["retransmission", "rtt", "anomalies"]);
     }
 
     #[test]

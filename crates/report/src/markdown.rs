@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use crate::groups::groups;
 use crate::remarks::{comments, remarks};
 use crate::text::{
-    bits_per_second, bytes, count, counted, duration, figure, missing, moment, protocol, rcode, short, waited_for,
+    bits_per_second, bytes, change, count, counted, duration, figure, missing, moment, protocol, rcode, short,
+    waited_for,
 };
 use crate::{Comparison, Finding, Report, Spread};
 
@@ -38,7 +39,7 @@ pub fn comparison(comparison: &Comparison) -> String {
     let rows = comparison.differences.iter().map(|difference| {
         let value =
             |value: Option<f64>| value.map_or("not measured".to_owned(), |value| figure(value, &difference.unit));
-        let change = difference.change_percent.map_or(String::new(), |change| format!("{change:+.1} %"));
+        let change = difference.change_percent.map_or(String::new(), change);
         let note = difference.note.as_ref().map_or(String::new(), |note| format!(" ({note})"));
         vec![
             difference.name.clone(),

@@ -215,6 +215,16 @@ pub(crate) fn figure(value: f64, unit: &str) -> String {
     }
 }
 
+/// A change in percent; of one that is many times what was, how many.
+pub(crate) fn change(percent: f64) -> String {
+    const TEN_TIMES: f64 = 900.0;
+    if percent >= TEN_TIMES {
+        format!("×\u{a0}{}", short(percent / 100.0 + 1.0))
+    } else {
+        format!("{percent:+.1}\u{a0}%")
+    }
+}
+
 /// The direction that a flow lacks.
 pub(crate) fn missing(flow: &OneWayFlow) -> String {
     let missing = if flow.seen == "answers" { "requests" } else { "answers" };
@@ -237,6 +247,15 @@ pub(crate) fn waited_for(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_many_times_what_was_says_how_many() {
+        let changes = [-100.0, 0.0, 24.2, 899.9, 900.0, 11_587.0].map(change);
+        assert_eq!(
+            changes,
+            ["-100.0\u{a0}%", "+0.0\u{a0}%", "+24.2\u{a0}%", "+899.9\u{a0}%", "×\u{a0}10", "×\u{a0}117"]
+        );
+    }
 
     #[test]
     fn numbers_are_as_people_read_them() {

@@ -144,8 +144,8 @@ impl Worker {
         job: &AnalyseCapture,
     ) -> Result<(), Ended> {
         let Some((capture, _)) = state.get().await? else { return Err(Ended::Obsolete) };
-        if matches!(capture.state(), State::Done | State::Failed) {
-            // The worker before this one came to the end and died before it could tell the queue.
+        if has_ended(&capture) {
+            // The worker before this one came to the end and died before it could tell the queue, or it was cancelled while it waited.
             return Ok(());
         }
         if capture.cancel {
@@ -157,6 +157,10 @@ impl Worker {
         self.remove_rows(names, &capture.previous_analysis_id).await?;
         let thresholds = thresholds(&capture.thresholds)?;
         let running = state.change(|capture| {
+            // Cancelled just now.
+            if has_ended(capture) {
+                return;
+            }
             capture.set_state(State::Running);
             capture.analysis_id = names.analysis_id.as_bytes().to_vec();
             capture.attempts = message.delivered;
@@ -164,7 +168,9 @@ impl Worker {
             capture.error.clear();
             "reading".clone_into(&mut capture.phase);
         });
-        running.await?.ok_or(Ended::Obsolete)?;
+        if has_ended(&running.await?.ok_or(Ended::Obsolete)?) {
+            return Ok(());
+        }
         info!(name = job.name, bytes = job.size_bytes, attempt = message.delivered, "analysing");
         let analysis = work::run(self, message, state, names, thresholds).await?;
         let reporting = state.change(|capture| "report".clone_into(&mut capture.phase));
@@ -244,6 +250,11 @@ impl Worker {
         message.terminate().await.context("cannot end a job")?;
         Ok(Outcome::Failed)
     }
+}
+
+/// Whether it is said already how the analysis ended.
+fn has_ended(capture: &Capture) -> bool {
+    matches!(capture.state(), State::Done | State::Failed)
 }
 
 /// The pause before the next attempt.

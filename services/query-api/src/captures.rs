@@ -19,7 +19,6 @@ mod limits;
 mod live;
 
 pub(crate) use expiry::{expire, has_expired, queue_again};
-use limits::Admitted;
 pub(crate) use limits::Rates;
 pub(crate) use live::{
     RECORDING, Wanted, begin as record, end_lost as end_lost_recordings, is_recording, recorded, stop,
@@ -158,18 +157,15 @@ async fn store(
         analysis_id: Uuid::new_v4().as_bytes().to_vec(),
         ..Capture::default()
     };
-    let admitted = match limits::admit(app, &capture).await {
-        Ok(admitted) => admitted,
-        Err(refused) => {
-            uploads.delete(&id.to_string()).await?;
-            return Err(refused);
-        }
-    };
-    match register(app, &capture, admitted).await {
+    match Box::pin(register(app, &capture)).await {
         Ok(None) => Ok((capture, true)),
         Ok(Some(known)) => {
             uploads.delete(&id.to_string()).await?;
             Ok((known, false))
+        }
+        Err(refused @ Error::Quota { .. }) => {
+            uploads.delete(&id.to_string()).await?;
+            Err(refused)
         }
         Err(error) => {
             // Best effort: what fails here is what has just failed.
@@ -183,12 +179,11 @@ async fn store(
 }
 
 /// Gives the capture its keys, its row and its job. Returns the capture that has the same bytes, if there is one.
-async fn register(app: &App, capture: &Capture, admitted: Admitted<'_>) -> Result<Option<Capture>, Error> {
+async fn register(app: &App, capture: &Capture) -> Result<Option<Capture>, Error> {
     let id = id_of(capture);
     let captures = app.captures().await?;
     // First, so that who finds the hash finds the capture.
-    captures.put(&names::capture_key(id), capture).await?;
-    drop(admitted);
+    limits::admit(app, capture).await?;
     if let Some(known) = claim_hash(app, capture).await? {
         captures.delete(&names::capture_key(id)).await?;
         if known.state() == State::Queued {
@@ -227,9 +222,10 @@ async fn claim_hash(app: &App, capture: &Capture) -> Result<Option<Capture>, Err
     Err(BusError::Conflict { key }.into())
 }
 
-/// Ends the analysis of a capture. Its state tells when that has happened.
+/// Ends the analysis of a capture: at once where it waits for a worker, else its state tells when that has happened.
 pub(crate) async fn cancel(app: &App, id: Uuid) -> Result<Option<Capture>, Error> {
-    change(app, id, |capture| match capture.state() {
+    // The mark first: a worker that takes it from now on ends it too, so what is said of a waiting one comes true either way.
+    let marked = change(app, id, |capture| match capture.state() {
         State::Queued | State::Running | State::Unspecified => {
             capture.cancel = true;
             Ok(())
@@ -237,6 +233,34 @@ pub(crate) async fn cancel(app: &App, id: Uuid) -> Result<Option<Capture>, Error
         State::Done => Err(Error::HasEnded { state: "done" }),
         State::Failed => Err(Error::HasEnded { state: "failed" }),
         State::Expired => Err(Error::Expired),
+    });
+    match marked.await? {
+        Some(waiting) if waiting.state() == State::Queued => end_waiting(app, &waiting).await,
+        other => Ok(other),
+    }
+}
+
+/// Ends a capture that is marked and waits, unless a worker has it by now. As the worker does: first its rows go, those of an attempt
+/// before, then comes the row that says so, then the state.
+async fn end_waiting(app: &App, waiting: &Capture) -> Result<Option<Capture>, Error> {
+    let id = id_of(waiting);
+    let finished_at = now().max(waiting.observed_at + 1);
+    let end = |capture: &mut Capture| {
+        capture.set_state(State::Failed);
+        "cancelled".clone_into(&mut capture.error);
+        capture.finished_at = finished_at;
+        capture.phase.clear();
+        capture.cancel = false;
+    };
+    app.bus()?.send(names::RECORDS_PCAP, &weir_bus::purge(id, waiting.analysis_id.clone())).await?;
+    let mut ended = Capture { observed_at: finished_at, ..waiting.clone() };
+    end(&mut ended);
+    send_record(app, &ended).await?;
+    change(app, id, |capture| {
+        if capture.state() == State::Queued && capture.analysis_id == waiting.analysis_id {
+            end(capture);
+        }
+        Ok(())
     })
     .await
 }

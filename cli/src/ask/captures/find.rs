@@ -30,11 +30,17 @@ fn unknown(capture: &str) -> anyhow::Error {
     anyhow::anyhow!("there is no capture with the id or the name {capture:?}: see weir captures list")
 }
 
+/// What an upload of the file of this path is called: the name has no directories.
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// The first ids of captures with this name, the latest first.
 async fn named(api: &Api, capture: &str, limit: usize) -> Result<Vec<String>> {
     if is_id(capture) {
         return Ok(vec![capture.to_owned()]);
     }
+    let name = file_name(capture);
     let (mut ids, mut cursor) = (Vec::new(), String::new());
     loop {
         let mut query = vec![("limit", "1000")];
@@ -43,7 +49,7 @@ async fn named(api: &Api, capture: &str, limit: usize) -> Result<Vec<String>> {
         }
         let page: Value = api::json(api.send(api.get("/captures").query(&query)).await?).await?;
         let items = page.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        ids.extend(items.iter().filter(|item| text(item, "name") == capture).map(|item| text(item, "capture_id")));
+        ids.extend(items.iter().filter(|item| text(item, "name") == name).map(|item| text(item, "capture_id")));
         cursor = text(&page, "next_cursor");
         if ids.len() >= limit || cursor.is_empty() {
             ids.truncate(limit);
@@ -61,6 +67,13 @@ fn is_id(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_path_of_a_file_that_was_uploaded_names_its_capture() {
+        for path in ["a.pcap", "./a.pcap", "/captures/of today/a.pcap", "../b/a.pcap"] {
+            assert_eq!(file_name(path), "a.pcap");
+        }
+    }
 
     #[test]
     fn a_name_is_not_taken_for_an_id() {

@@ -5,6 +5,8 @@ use weir_proto::{Dns, Http, Ip, Tls};
 use super::app::Found;
 use super::{Analyzer, Place, Record};
 use crate::dns::{self, Answer, Match, Message};
+use crate::findings::At;
+use crate::findings::signs::Sign;
 use crate::http::Exchange;
 use crate::key::{Belonging, Direction, Endpoint, Key};
 use crate::tls::{Session, ja4};
@@ -161,6 +163,12 @@ impl Analyzer {
     fn exchange(&mut self, key: &Key, flow_id: u64, client_is_up: bool, exchange: Exchange) {
         let [client, server] = ends(key, client_is_up);
         let Exchange { time, method, authority, path, user_agent, version, status, latency_us } = exchange;
+        // Of HTTP/1 the segment itself shows it.
+        if version == "2" && status == Some(401) {
+            let time = time + u64::from(latency_us.unwrap_or(0));
+            let at = At { flow_id, frame: self.summary.frames.packets, time };
+            self.watch.sign(at, Sign::Refused("http"), client.0.octets(), server.0.octets(), server.1 as u16);
+        }
         let record = Http {
             time,
             flow_id,

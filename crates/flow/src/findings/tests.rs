@@ -225,6 +225,47 @@ fn refused_logins_that_the_protocol_shows_are_guesses_too() {
     assert!(!format!("{records:?}").contains("secret\\r"), "a secret is never stored");
 }
 
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn http2_frame(kind: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    const END_HEADERS: u8 = 4;
+    let flags = if kind == 1 { END_HEADERS } else { 0 };
+    [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream][..], payload].concat()
+}
+
+#[test]
+fn logins_that_are_refused_over_http_2_count_as_those_over_http_1() {
+    let (settings, request) = (http2_frame(4, 0, &[]), http2_frame(1, 1, &[0x82, 0x86, 0x84]));
+    let said = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &request].concat();
+    // `:status` by its place in the static table, with a value of its own (RFC 7541 section 6.2.2).
+    let answered = |status: &[u8]| [&settings[..], &http2_frame(1, 1, &[&[8, 3][..], status].concat())].concat();
+    let mut found = Vec::new();
+    for status in [b"401", b"403", b"200"] {
+        let mut capture = Capture::default();
+        for n in 0..8u16 {
+            let time = u64::from(n) * 2 * SECOND;
+            capture.connection(time, ("10.0.0.9", 40000 + n), ("10.0.0.2", 8080), &said, &answered(status));
+        }
+        found.push(capture.findings());
+    }
+    let refused = only(&found[0], Kind::BruteForce);
+    assert_eq!((number(refused, "refused_logins"), refused.evidence["service"].as_str()), (8.0, Some("http")));
+    assert_eq!((refused.dst_port, refused.packets[0], refused.flow_ids.len()), (Some(8080), 5, 8));
+    assert_eq!(refused.summary, "10.0.0.9 was refused a login to http 8 times on 10.0.0.2 port 8080");
+    // Forbidden is whoever is known.
+    none(&found[1], Kind::BruteForce);
+    none(&found[2], Kind::BruteForce);
+
+    let mut old = Capture::default();
+    for n in 0..8u16 {
+        let time = u64::from(n) * 2 * SECOND;
+        let (request, answer) = (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\n\r\n");
+        old.connection(time, ("10.0.0.9", 40000 + n), ("10.0.0.2", 8080), request, answer);
+    }
+    let old = old.findings();
+    let old = only(&old, Kind::BruteForce);
+    assert_eq!((&old.summary, old.confidence, &old.packets), (&refused.summary, refused.confidence, &refused.packets));
+}
+
 #[test]
 fn floods_are_told_from_transfers() {
     let mut syns = Capture::default();

@@ -3,7 +3,7 @@
 use maud::html;
 
 use super::{findings::findings, page::page};
-use crate::text::figure;
+use crate::text::{change, figure};
 use crate::{Comparison, Verdict};
 
 /// A comparison as a page.
@@ -15,7 +15,7 @@ pub fn comparison(comparison: &Comparison) -> String {
         &html! {
             h1 { (title) }
             h2 { "Figures" }
-            div.table { table {
+            div.table { table.figures {
                 thead { tr {
                     th scope="col" { "figure" } th.number scope="col" { "before" } th.number scope="col" { "after" }
                     th.number scope="col" { "change" } th scope="col" { "the network does" }
@@ -25,13 +25,13 @@ pub fn comparison(comparison: &Comparison) -> String {
                     @for value in [difference.before, difference.after] {
                         td.number { @if let Some(value) = value { (figure(value, &difference.unit)) } @else { "not measured" } }
                     }
-                    td.number { @if let Some(change) = difference.change_percent { (format!("{change:+.1} %")) } }
-                    td class=(difference.verdict.name()) {
-                        (verdict(difference.verdict))
-                        @if let Some(note) = &difference.note { " " span.quiet { "(" (note) ")" } }
-                    }
+                    td.number { @if let Some(percent) = difference.change_percent { (change(percent)) } }
+                    td class=(difference.verdict.name()) { (verdict(difference.verdict)) }
                 } } }
             } }
+            @for difference in &comparison.differences {
+                @if let Some(note) = &difference.note { p.quiet { (difference.name) ": " (note) "." } }
+            }
             (findings("new", "New findings", &comparison.new_findings))
             (findings("gone", "Findings that are gone", &comparison.gone_findings))
             (findings("remaining", "Findings that remain", &comparison.remaining_findings))

@@ -194,6 +194,27 @@ async fn a_cancelled_analysis_ends_and_leaves_no_rows() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_is_cancelled_while_it_waits_stays_so_whoever_takes_it() -> Result<()> {
+    let Some(setup) = Setup::start(ROOMY).await? else { return Ok(()) };
+    let _worker = setup.worker(&[])?;
+    let mut captures = Vec::new();
+    for _ in 0..24 {
+        let id = setup.upload("three.pcap", &capture(3)).await?;
+        // Either this one or the worker is first.
+        captures.push((id, setup.cancel_waiting(id).await?));
+    }
+    setup.wait_for_empty_queue().await?;
+    let mut tables = Tables::default();
+    tables.take_all(&setup.bus).await?;
+    for (id, cancelled) in captures {
+        let end = setup.wait_for_end(id).await?;
+        let (state, packets) = if cancelled { (State::Failed, 0) } else { (State::Done, 6) };
+        assert_eq!((end.state(), end.packets, tables.flows(id).1), (state, packets, packets));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_analysis_that_replaces_another_removes_its_rows_first() -> Result<()> {
     let Some(setup) = Setup::start(ROOMY).await? else { return Ok(()) };
     let _worker = setup.worker(&[])?;

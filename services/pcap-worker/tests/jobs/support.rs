@@ -90,6 +90,20 @@ impl Setup {
         }
     }
 
+    /// What the API does to end a capture that no worker has taken; whether it was in time.
+    pub(crate) async fn cancel_waiting(&self, capture_id: Uuid) -> Result<bool> {
+        let in_time = std::cell::Cell::new(false);
+        let cancelled = self.change(capture_id, |capture| {
+            in_time.set(capture.state() == State::Queued);
+            if in_time.get() {
+                capture.set_state(State::Failed);
+                "cancelled".clone_into(&mut capture.error);
+            }
+        });
+        cancelled.await?;
+        Ok(in_time.get())
+    }
+
     /// What the API does to have a capture analysed again; the new analysis.
     pub(crate) async fn analyse_again(&self, capture_id: Uuid) -> Result<Vec<u8>> {
         let analysis_id = Uuid::new_v4();

@@ -6,15 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::MutexGuard;
+use weir_bus::{Error as BusError, names};
 use weir_proto::Capture;
 
-use super::list;
+use super::{id_of, list};
 use crate::{App, Error};
 
 /// Clients that are remembered; beyond that the one that was silent for longest is forgotten.
 const MAX_CLIENTS: usize = 10_000;
 const HOUR: Duration = Duration::from_hours(1);
+/// How often it is counted again when others are admitted in between.
+const TRIES: usize = 100;
 
 /// How often each client uploads: a bucket that holds as many uploads as one may have in an hour, and fills up evenly.
 #[derive(Debug)]
@@ -60,22 +62,55 @@ impl Rates {
     }
 }
 
-/// Nobody else is let in until it is dropped: who counts next shall count this one too.
-#[derive(Debug)]
-#[must_use]
-pub(super) struct Admitted<'a>(#[expect(dead_code, reason = "held")] Option<MutexGuard<'a, ()>>);
-
-/// Whether the client that sent a capture may have it too. Hold what this gives until the capture has its key.
-pub(super) async fn admit<'a>(app: &'a App, new: &Capture) -> Result<Admitted<'a>, Error> {
-    let (most, most_bytes) = (app.config.captures_per_client, app.config.capture_bytes_per_client);
-    if most == 0 && most_bytes == 0 {
-        return Ok(Admitted(None));
+/// Registers a capture that its client may have. Whoever else does so at the same time, at whichever query-api, finds that the mark of the
+/// last admission is another one than when it counted, and counts again.
+pub(super) async fn admit(app: &App, new: &Capture) -> Result<(), Error> {
+    let captures = app.captures().await?;
+    let key = names::capture_key(id_of(new));
+    if !has_limits(app) {
+        captures.put(&key, new).await?;
+        return Ok(());
     }
-    let turn = app.admission.lock().await;
-    let all = list(app).await?;
+    // Those of this process need no second try.
+    let _turn = app.admission.lock().await;
+    let marks = app.hashes().await?;
+    let mut is_registered = false;
+    for _ in 0..TRIES {
+        let mark = marks.get(names::ADMISSION_KEY).await?;
+        if let Err(refused) = check(app, new).await {
+            if is_registered {
+                captures.delete(&key).await?;
+            }
+            return Err(refused);
+        }
+        // Before the mark: who finds it has this one in its count.
+        captures.put(&key, new).await?;
+        is_registered = true;
+        let marked = match mark {
+            Some(mark) => marks.update(names::ADMISSION_KEY, &new.capture_id, mark.revision).await,
+            None => marks.create(names::ADMISSION_KEY, &new.capture_id).await,
+        };
+        match marked {
+            Ok(_) => return Ok(()),
+            // Another one was admitted since, so of those that try at one time one is always done.
+            Err(BusError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(BusError::Conflict { key: names::ADMISSION_KEY.to_owned() }.into())
+}
+
+/// Whether the client that sent a capture may have it too, beside those that are registered.
+pub(super) async fn check(app: &App, new: &Capture) -> Result<(), Error> {
+    if !has_limits(app) {
+        return Ok(());
+    }
+    let (most, most_bytes) = (app.config.captures_per_client, app.config.capture_bytes_per_client);
+    let mut all = list(app).await?;
+    all.retain(|capture| capture.capture_id != new.capture_id);
     // The same bytes again are no capture more.
     if !new.sha256.is_empty() && all.iter().any(|capture| capture.sha256 == new.sha256) {
-        return Ok(Admitted(Some(turn)));
+        return Ok(());
     }
     let kept = all.iter().filter(|capture| capture.owner == new.owner && !super::has_expired(capture));
     let (count, bytes) = kept.fold((0u64, 0u64), |(count, bytes), capture| (count + 1, bytes + capture.size_bytes));
@@ -88,7 +123,11 @@ pub(super) async fn admit<'a>(app: &'a App, new: &Capture) -> Result<Admitted<'a
             format!("with this capture this client had {} bytes, and it may have {most_bytes}", bytes + new.size_bytes);
         return Err(Error::Quota { what, option: "WEIR_CAPTURE_BYTES_PER_CLIENT" });
     }
-    Ok(Admitted(Some(turn)))
+    Ok(())
+}
+
+fn has_limits(app: &App) -> bool {
+    app.config.captures_per_client > 0 || app.config.capture_bytes_per_client > 0
 }
 
 #[cfg(test)]

@@ -66,8 +66,7 @@ enum Ended {
 pub(crate) async fn begin(app: &Arc<App>, wanted: &Wanted, owner: &str) -> Result<Capture, Error> {
     let place = app.recording_place()?;
     let capture = described(app, wanted, owner);
-    // Not held: a host that does not answer shall not hold up uploads.
-    drop(limits::admit(app, &Capture { size_bytes: wanted.max_bytes, ..capture.clone() }).await?);
+    limits::check(app, &Capture { size_bytes: wanted.max_bytes, ..capture.clone() }).await?;
     audit(app, &capture, "requested", "", 0).await?;
     let begun = match ask(app, &capture, wanted.snap_length).await {
         Ok((answer, first)) => register(app, &capture).await.map(|()| (answer, first)),

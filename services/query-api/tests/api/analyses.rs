@@ -116,10 +116,15 @@ async fn an_analysis_is_cancelled_and_done_again_with_other_thresholds() {
     let analyse = |body: Value| weir.post(&path("analyse")).json(&body).send();
 
     assert_eq!(problem(analyse(json!({})).await.unwrap()).await, (409, "capture-in-hand".into()));
+    change(&bus, id, |capture| {
+        capture.set_state(State::Running);
+        "reading".clone_into(&mut capture.phase);
+    })
+    .await;
     let cancelled = weir.post(&path("cancel")).send().await.unwrap();
     assert_eq!(cancelled.status(), StatusCode::ACCEPTED);
     let cancelled: Value = cancelled.json().await.unwrap();
-    assert_eq!((&cancelled["cancelling"], &cancelled["phase"]), (&json!(true), &json!("waiting")));
+    assert_eq!((&cancelled["cancelling"], &cancelled["phase"]), (&json!(true), &json!("reading")));
 
     finish(&bus, id, &report("a", 1)).await;
     assert_eq!(problem(weir.post(&path("cancel")).send().await.unwrap()).await, (409, "capture-has-ended".into()));
@@ -138,6 +143,43 @@ async fn an_analysis_is_cancelled_and_done_again_with_other_thresholds() {
     assert_eq!((state.thresholds.as_str(), state.stored), ("{\"port_scan_ports\":20}", false));
     let gone = weir.post(&format!("/api/v1/captures/{}/cancel", Uuid::new_v4())).send().await.unwrap();
     assert_eq!(problem(gone).await, (404, "not-found".into()));
+}
+
+#[tokio::test]
+async fn an_analysis_that_waits_is_cancelled_at_once_and_its_row_says_so() {
+    let Some(weir) = Weir::start().await else { return };
+    let bus = weir.bus().await;
+    let id = upload(&weir, 1).await;
+    let path = |what: &str| format!("/api/v1/captures/{id}{what}");
+    // An attempt before may have left rows.
+    let waiting = change(&bus, id, |capture| capture.attempts = 1).await;
+    let cancelled = weir.post(&path("/cancel")).send().await.unwrap();
+    assert_eq!(cancelled.status(), StatusCode::ACCEPTED);
+    let cancelled: Value = cancelled.json().await.unwrap();
+    assert_eq!((&cancelled["error"], &cancelled["cancelling"]), (&json!("cancelled"), &json!(false)));
+
+    let state = states(&bus).await.get(&names::capture_key(id)).await.unwrap().unwrap().value;
+    assert_eq!((state.state(), state.error.as_str(), state.stored), (State::Failed, "cancelled", false));
+    let mut records = bus.records().await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        told.push(records.next().await.unwrap().batch().unwrap());
+    }
+    let of = |batch: &weir_proto::Batch| (batch.captures[0].purge, batch.captures[0].state());
+    let order: Vec<_> = told.iter().map(of).collect();
+    assert_eq!(order, [(false, State::Queued), (true, State::Unspecified), (false, State::Failed)]);
+    assert_eq!(told[1].producer, waiting.analysis_id, "what a straggler still sends counts as taken");
+    let row = &told[2].captures[0];
+    assert_eq!((row.error.as_str(), row.finished_at), ("cancelled", state.finished_at));
+    assert!(row.observed_at > waiting.observed_at, "it replaces the row before");
+
+    // As the ingester does when the row is in the table.
+    change(&bus, id, |capture| capture.stored = true).await;
+    let ended = weir.json(&path("")).await;
+    assert_eq!((&ended["state"], &ended["phase"]), (&json!("failed"), &Value::Null));
+    assert_eq!(problem(weir.post(&path("/cancel")).send().await.unwrap()).await, (409, "capture-has-ended".into()));
+    let again = weir.post(&path("/analyse")).json(&json!({})).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::ACCEPTED, "its file is there");
 }
 
 #[tokio::test]
@@ -293,4 +335,20 @@ async fn uploads_that_come_at_once_are_no_more_than_one_client_may_have() {
     statuses.sort_unstable();
     assert_eq!(statuses, [202, 202, 507, 507, 507, 507, 507, 507]);
     assert_eq!(weir.json("/api/v1/captures").await["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn uploads_at_several_services_are_no_more_than_one_client_may_have() {
+    let Some(weir) = Weir::start_with(&["--captures-per-client=3"]).await else { return };
+    let urls = [weir.url.clone(), weir.beside().await];
+    let upload = async |seed: u8| {
+        let url = format!("{}/api/v1/captures", urls[usize::from(seed % 2)]);
+        weir.client.post(url).body(pcap(seed)).send().await.unwrap().status().as_u16()
+    };
+    // The first two are there when the race for the third begins.
+    assert_eq!((upload(1).await, upload(2).await), (202, 202));
+    let mut statuses = futures::future::join_all((3..=10).map(upload)).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses, [202, 507, 507, 507, 507, 507, 507, 507]);
+    assert_eq!(weir.json("/api/v1/captures").await["items"].as_array().unwrap().len(), 3);
 }

@@ -33,6 +33,7 @@ pub(crate) struct Weir {
     pub(crate) health: Health,
     shutdown: Shutdown,
     service: JoinHandle<anyhow::Result<()>>,
+    arguments: Vec<String>,
 }
 
 impl Weir {
@@ -69,15 +70,18 @@ impl Weir {
             format!("--clickhouse-password={}", clickhouse.reader_password()),
         ]);
         arguments.extend(options.iter().map(|option| (*option).to_owned()));
-        let config = Arc::new(Config::parse_from(arguments));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let context = Context { shutdown: Shutdown::new(), health: Health::default() };
-        let (shutdown, health) = (context.shutdown.clone(), context.health.clone());
-        let service = tokio::spawn(weir_query_api::run_on(listener, config, context));
-        let weir = Self { nats, clickhouse, client: Client::new(), url, health, shutdown, service };
+        let (url, context, service) = serve(&arguments).await;
+        let (shutdown, health) = (context.shutdown, context.health);
+        let weir = Self { nats, clickhouse, client: Client::new(), url, health, shutdown, service, arguments };
         until("the service is ready", || async { weir.health.is_ready() }).await;
         Some(weir)
+    }
+
+    /// Another service with the same options and engines; its address. It ends with the test.
+    pub(crate) async fn beside(&self) -> String {
+        let (url, context, _service) = serve(&self.arguments).await;
+        until("the other service is ready", || async { context.health.is_ready() }).await;
+        url
     }
 
     /// The bus as another service has it.
@@ -118,6 +122,16 @@ impl Weir {
         self.shutdown.cancel();
         self.service.await.unwrap().unwrap();
     }
+}
+
+/// Serves with these arguments, at an address that the kernel chooses.
+async fn serve(arguments: &[String]) -> (String, Context, JoinHandle<anyhow::Result<()>>) {
+    let config = Arc::new(Config::parse_from(arguments));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let context = Context { shutdown: Shutdown::new(), health: Health::default() };
+    let given = Context { shutdown: context.shutdown.clone(), health: context.health.clone() };
+    (url, context, tokio::spawn(weir_query_api::run_on(listener, config, given)))
 }
 
 /// A problem: its status and the end of its type; anything else is a failure.

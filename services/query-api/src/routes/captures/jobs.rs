@@ -9,17 +9,20 @@ use super::{
 
 /// End the analysis of a capture
 ///
-/// The capture ends `failed` with the error `cancelled` as soon as a worker has seen it; rows that were made of it are removed. Its file
-/// stays, and can be analysed again.
+/// The capture ends `failed` with the error `cancelled`: one that waits at once, one that a worker reads as soon as the worker has seen
+/// it. Rows that were made of it are removed. Its file stays, and can be analysed again.
 #[utoipa::path(
     post, path = "/api/v1/captures/{capture_id}/cancel", tag = "captures", params(("capture_id" = uuid::Uuid, Path)),
-    responses((status = 202, description = "It will end", body = CaptureStatus))
+    responses((status = 202, description = "It ends, or has ended", body = CaptureStatus))
 )]
 pub(in crate::routes) async fn cancel(
     State(app): State<Arc<App>>,
     Segment(text): Segment,
 ) -> Result<(StatusCode, Json<CaptureStatus>), Error> {
-    let changed = captures::cancel(&app, id(&text)?).await?.ok_or_else(|| no_capture(&text))?;
+    let id = id(&text)?;
+    // To its end also when the client goes away.
+    let task = tokio::spawn(async move { captures::cancel(&app, id).await });
+    let changed = task.await.map_err(Error::internal)??.ok_or_else(|| no_capture(&text))?;
     Ok((StatusCode::ACCEPTED, Json(CaptureStatus::from(&changed))))
 }
 

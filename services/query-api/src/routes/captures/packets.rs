@@ -138,27 +138,29 @@ async fn wanted(app: &App, stored: &Stored, parameters: &PacketsParameters) -> R
         return Err(Error::parameter("to", "this is not after `from`"));
     }
     let all = parameters.filter.is_none() && parameters.flow_id.is_none();
-    let mut comment = String::new();
-    let flows = match state_of(stored) {
-        CaptureState::Done => {
-            let mut flows = flows(app, captures::id_of(stored), parameters, from, until).await?;
-            if flows.len() > MAX_FLOWS {
-                if !all {
-                    return Err(Error::TooManyFlows { limit: MAX_FLOWS });
-                }
-                flows.truncate(MAX_FLOWS);
-                comment = format!("Only the packets of the first {MAX_FLOWS} flows of this time have comments.");
-            }
-            flows
-        }
+    let (flows, comment) = match state_of(stored) {
+        CaptureState::Done => named(flows(app, captures::id_of(stored), parameters, from, until).await?, all)?,
         state if all => {
-            comment = format!("Packets have no comments of their flows: the capture is {}, not done.", state.name());
-            Vec::new()
+            let why = format!("Packets have no comments of their flows: the capture is {}, not done.", state.name());
+            (Vec::new(), why)
         }
         state => return Err(Error::NotReady { state: state.name() }),
     };
     let capture_id = stored.capture_id.clone();
     Ok(CarvePackets { capture_id, all, flows, from, until, comment, ..CarvePackets::default() })
+}
+
+/// The flows that the question names, and what the file says of the others: all packets of a time are wanted whether their flow is named
+/// or not.
+fn named(mut flows: Vec<CarvedFlow>, all: bool) -> Result<(Vec<CarvedFlow>, String), Error> {
+    if flows.len() <= MAX_FLOWS {
+        return Ok((flows, String::new()));
+    }
+    if !all {
+        return Err(Error::TooManyFlows { limit: MAX_FLOWS });
+    }
+    flows.truncate(MAX_FLOWS);
+    Ok((flows, format!("Only the packets of the first {MAX_FLOWS} flows of this time have comments.")))
 }
 
 fn moment(name: &str, text: Option<&str>) -> Result<u64, Error> {
@@ -261,5 +263,23 @@ impl Row {
             comment.push_str(name);
         }
         comment.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(MAX_COMMENT).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_with_more_flows_than_can_be_named_says_that_the_others_have_no_comments() {
+        let flows = |count| vec![CarvedFlow::default(); count];
+        let (kept, comment) = named(flows(MAX_FLOWS), true).unwrap();
+        assert_eq!((kept.len(), comment.as_str()), (MAX_FLOWS, ""));
+        let (kept, comment) = named(flows(MAX_FLOWS + 1), true).unwrap();
+        assert_eq!(kept.len(), MAX_FLOWS);
+        assert_eq!(comment, "Only the packets of the first 100000 flows of this time have comments.");
+        assert!(named(flows(MAX_FLOWS), false).is_ok());
+        let refused = named(flows(MAX_FLOWS + 1), false);
+        assert!(matches!(refused, Err(Error::TooManyFlows { limit: MAX_FLOWS })));
     }
 }
