@@ -85,7 +85,7 @@ mod tests {
             rows.retain(|row| row % modulus == 0);
             vector.retain(|row| row % modulus == 0);
             prop_assert_eq!(rows.len(), vector.len());
-            for at in 0..count + 1 {
+            for at in 0..=count {
                 prop_assert_eq!(rows.get(at), vector.get(at));
                 prop_assert_eq!(rows.get_mut(at).copied(), vector.get(at).copied());
             }
