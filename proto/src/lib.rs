@@ -13,6 +13,7 @@
 mod generated;
 
 mod address;
+pub mod batch;
 mod names;
 mod reset;
 

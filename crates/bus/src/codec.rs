@@ -3,7 +3,7 @@
 use std::{cell::RefCell, io::Read as _};
 
 use prost::Message as _;
-use weir_proto::Batch;
+use weir_proto::{Batch, batch::field};
 use zstd::{bulk::Compressor, zstd_safe};
 
 use crate::names::{DEAD_LETTER_HEADER, ENCODING_HEADER, VERSION_HEADER};
@@ -14,11 +14,6 @@ pub const MAX_DECODED_BYTES: usize = 64 << 20;
 
 /// More records of a kind than a batch has of those that come in thousands: who sends more has no room made before.
 const MAX_ROOM: usize = 4096;
-/// Numbers of these kinds in `weir.v1.Batch`.
-const FLOWS: usize = 10;
-const DNS: usize = 11;
-const TLS: usize = 12;
-const HTTP: usize = 13;
 
 /// zstd level: 1 is a third of the size at some 300 MB/s a core; higher ones cost more than they save here.
 const LEVEL: i32 = 1;
@@ -135,10 +130,10 @@ fn with_room(plain: &[u8]) -> Batch {
     {
         match (key >> 3, key & 7) {
             (_, 0) => continue,
-            (FLOWS, 2) => flows += 1,
-            (DNS, 2) => dns += 1,
-            (TLS, 2) => tls += 1,
-            (HTTP, 2) => http += 1,
+            (field::FLOWS, 2) => flows += 1,
+            (field::DNS, 2) => dns += 1,
+            (field::TLS, 2) => tls += 1,
+            (field::HTTP, 2) => http += 1,
             (_, 2) => {}
             _ => break,
         }

@@ -4,7 +4,7 @@ use prost::{Message, decode_length_delimiter, encode_length_delimiter};
 use uuid::Uuid;
 use weir_bus::PlainBatch;
 use weir_flow::Record;
-use weir_proto::{Batch, Source};
+use weir_proto::{Batch, Source, batch::field};
 
 /// Records of one batch: the ingester cuts its blocks at batches.
 const MAX_RECORDS: usize = 2000;
@@ -81,11 +81,11 @@ impl Batcher {
     /// Adds a record to the bytes, under the number that its kind has in a batch. How long it is.
     fn encode(&mut self, record: &Record) -> usize {
         match record {
-            Record::Flow(flow) => self.field(10, flow),
-            Record::Dns(dns) => self.field(11, dns),
-            Record::Tls(tls) => self.field(12, tls),
-            Record::Http(http) => self.field(13, http),
-            Record::Finding(finding) => self.field(18, finding),
+            Record::Flow(flow) => self.field(field::FLOWS, flow),
+            Record::Dns(dns) => self.field(field::DNS, dns),
+            Record::Tls(tls) => self.field(field::TLS, tls),
+            Record::Http(http) => self.field(field::HTTP, http),
+            Record::Finding(finding) => self.field(field::FINDINGS, finding),
         }
     }
 

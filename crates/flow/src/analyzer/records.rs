@@ -21,11 +21,11 @@ impl Analyzer {
 
     /// Makes the records of intervals, and counts them.
     pub(super) fn flow_records(&mut self, finished: &[Finished]) {
-        let mut records = std::mem::take(&mut self.records);
-        let before = records.len();
-        // Made where they stay: they are large.
-        records.extend(finished.iter().map(|finished| Record::Flow(self.flow_record(finished))));
-        self.records = records;
+        let before = self.records.len();
+        for finished in finished {
+            let record = Record::Flow(self.flow_record(finished));
+            self.records.push(record);
+        }
         let records = self.records[before..].iter().filter_map(|record| match record {
             Record::Flow(flow) => Some(flow),
             Record::Dns(_) | Record::Tls(_) | Record::Http(_) | Record::Finding(_) => None,
