@@ -259,7 +259,7 @@ mod tests {
             let bytes = std::fs::read(&one).unwrap();
             assert_eq!(bytes, std::fs::read(&other).unwrap());
             assert_eq!(bytes.len() as u64, made.bytes);
-            let walked = super::super::walk::walk(&bytes);
+            let walked = super::super::walk::walk(bytes.as_slice()).unwrap();
             assert_eq!((walked.packets, walked.flows as u64), (made.packets, made.flows), "{kind:?}");
         }
     }

@@ -59,9 +59,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut took = match options.what {
         What::Read => read(&options.file)?,
         What::Walk => {
-            // The walk is over bytes that are there: the whole file is its memory.
-            let bytes = std::fs::read(&options.file)?;
-            let walked = walk(&bytes);
+            let walked = walk(File::open(&options.file)?)?;
             Took { packets: walked.packets, records: walked.flows as u64, ..Took::default() }
         }
         What::Analyse => analysed(&options.file)?,

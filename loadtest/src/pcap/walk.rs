@@ -1,5 +1,7 @@
 //! The least that anyone can do with a capture: walk over its packets and count them into a hash table by their 5-tuples.
 
+use std::io::{self, Read};
+
 use hashbrown::HashMap;
 
 /// What the walk counted.
@@ -12,20 +14,35 @@ pub(super) struct Walk {
 /// Addresses, ports, protocol.
 type Tuple = (u32, u32, u16, u16, u8);
 
+/// Bytes that are read at once: no more than the caches keep until they are walked over.
+const BUFFER: usize = 256 << 10;
+
 /// Walks over a classic capture of this machine's byte order with IPv4 in Ethernet, as `make` writes it.
-pub(super) fn walk(capture: &[u8]) -> Walk {
+pub(super) fn walk(mut capture: impl Read) -> io::Result<Walk> {
     let mut flows: HashMap<Tuple, (u64, u64)> = HashMap::new();
-    let (mut packets, mut rest) = (0, capture.get(24..).unwrap_or_default());
-    while let Some((header, after)) = rest.split_at_checked(16) {
-        let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-        let Some((frame, next)) = after.split_at_checked(length) else { break };
-        (packets, rest) = (packets + 1, next);
-        if let Some((tuple, bytes)) = tuple(frame) {
-            let flow = flows.entry(tuple).or_default();
-            *flow = (flow.0 + 1, flow.1 + u64::from(bytes));
+    let (mut packets, mut buffer, mut filled) = (0, vec![0; BUFFER], 0);
+    capture.read_exact(&mut [0; 24])?;
+    loop {
+        let read = capture.read(&mut buffer[filled..])?;
+        if read == 0 {
+            return Ok(Walk { packets, flows: flows.len() });
         }
+        filled += read;
+        let mut rest = &buffer[..filled];
+        while let Some((header, after)) = rest.split_at_checked(16) {
+            let length = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+            let Some((frame, next)) = after.split_at_checked(length) else { break };
+            (packets, rest) = (packets + 1, next);
+            if let Some((tuple, bytes)) = tuple(frame) {
+                let flow = flows.entry(tuple).or_default();
+                *flow = (flow.0 + 1, flow.1 + u64::from(bytes));
+            }
+        }
+        // What was not walked over is the beginning of a packet.
+        let left = rest.len();
+        buffer.copy_within(filled - left..filled, 0);
+        filled = left;
     }
-    Walk { packets, flows: flows.len() }
 }
 
 /// The same for both directions of a flow.
