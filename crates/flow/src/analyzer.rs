@@ -9,7 +9,7 @@ use crate::key::{Belonging, Direction, Endpoint, Key};
 use crate::packet::transport::flags;
 use crate::packet::{self, IpPacket, LinkType, Network, Tcp, Transport, Unanalysed, tunnel};
 use crate::tcp::{Marks, Options, Segment};
-use crate::tracker::{self, Finished, Observation, Tracker};
+use crate::tracker::{self, Finished, Observation, Reply, Tracker};
 
 mod aggregate;
 mod app;
@@ -20,11 +20,13 @@ mod names;
 mod notices;
 mod records;
 mod summary;
+mod vlans;
 
 use app::FlowState;
 use duplicates::{Candidate, Copy, Recent};
 use names::{Names, TunnelEnds};
 pub use summary::{Countable, DnsSummary, HttpSummary, Service, Summary, TcpSummary, TlsSummary, Top, Totals};
+use vlans::Vlans;
 
 /// What an analysis is told.
 #[derive(Clone, Debug, Default)]
@@ -129,6 +131,7 @@ pub struct Analyzer {
     /// Names of addresses that the capture itself tells.
     told: HashMap<[u8; 16], u32>,
     tunnel_ends: TunnelEnds,
+    vlans: Vlans,
     summary: Summary,
     watch: Watch,
     records: Vec<Record>,
@@ -157,6 +160,7 @@ impl Analyzer {
             is_copy: false,
             told: HashMap::new(),
             tunnel_ends: TunnelEnds::default(),
+            vlans: Vlans::default(),
             summary: Summary::default(),
             watch: Watch::new(config.thresholds.clone()),
             records: Vec::new(),
@@ -282,13 +286,34 @@ impl Analyzer {
             return self.fragment(place, ip);
         }
         let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
-        let flow = key(place, ip, &transport);
+        let mut flow = key(place, ip, &transport);
+        self.cross(place, &transport, &mut flow);
         self.count(place, ip, &transport, &flow);
         // What happened once is noticed once.
         if !self.is_copy {
-            self.notice(place, ip, &transport);
+            self.notice(place, ip, &transport, &flow);
         }
         self.payload(place, ip, &transport, &flow);
+    }
+
+    /// The flow of a packet.
+    fn flow(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> Belonging {
+        let mut flow = key(place, ip, transport);
+        self.cross(place, transport, &mut flow);
+        flow
+    }
+
+    /// Puts a packet whose direction has a tag of its own into the flow of the other direction. Most captures have one tag, or none.
+    #[inline]
+    fn cross(&mut self, place: Place, transport: &Transport<'_>, flow: &mut Belonging) {
+        if self.vlans.see(place.vlan) {
+            let acknowledgement = match transport {
+                Transport::Tcp(tcp) => Some((tcp.flags & flags::ACK != 0).then_some(tcp.acknowledgement)),
+                _ => None,
+            };
+            let reply = Reply { time: place.time, direction: flow.1, acknowledgement };
+            flow.0 = self.vlans.key(flow, reply, &self.tracker);
+        }
     }
 
     /// Counts a packet into its flow.
@@ -346,7 +371,7 @@ impl Analyzer {
         };
         if fragment.offset == 0 {
             let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
-            let flow = key(place, ip, &transport);
+            let flow = self.flow(place, ip, &transport);
             self.count(place, ip, &transport, &flow);
             for waited in self.fragments.name(now, datagram, flow) {
                 self.count_waiting(&waited, flow);
@@ -362,7 +387,7 @@ impl Analyzer {
         let ip =
             IpPacket { protocol: whole.protocol, payload: &whole.bytes, payload_length: length, fragment: None, ..*ip };
         let transport = packet::transport::parse(ip.protocol, ip.payload, length);
-        let flow = key(place, &ip, &transport);
+        let flow = self.flow(place, &ip, &transport);
         if let Some(segment) = segment(&ip, &transport) {
             self.marks.insert(self.tracker.segment(&flow.0, now, flow.1, &segment));
         }
@@ -503,7 +528,7 @@ impl Analyzer {
     }
 }
 
-/// The flow of a packet.
+/// The flow of a packet as it says itself.
 fn key(place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) -> Belonging {
     let (vlan, tunnel) = (place.vlan, place.tunnel);
     let (src_port, dst_port) = match *transport {

@@ -27,6 +27,13 @@ pub fn of_stream(start: &[u8]) -> Verdict {
     streams::verdict(start)
 }
 
+/// Whether a protocol has a word after which TLS begins in the same stream: STARTTLS and its like (RFC 3207, 2595, 4217, 6120, 4511), the
+/// requests for encryption of PostgreSQL, MySQL and RDP, the greeting of NATS.
+#[must_use]
+pub fn may_go_on_as_tls(name: &str) -> bool {
+    ["smtp", "imap", "pop3", "ftp", "xmpp", "irc", "ldap", "postgres", "mysql", "rdp", "nats"].contains(&name)
+}
+
 /// The protocol of a flow of datagrams with this one in it; none where it says nothing. DNS, QUIC and DTLS have readers of their own.
 #[must_use]
 pub fn of_datagram(payload: &[u8]) -> Option<&'static str> {

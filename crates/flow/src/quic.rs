@@ -65,7 +65,9 @@ impl Connection {
                 .frames(&plain, &mut |message| handshake.message(from_first, (time, 0), message, out));
             if handshake.is_answered() {
                 handshake.finish(out);
-                self.left = 0;
+                if !handshake.asks_again() {
+                    self.left = 0;
+                }
             }
         }
         if self.is_over() {

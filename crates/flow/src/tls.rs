@@ -23,6 +23,8 @@ pub(crate) use hello::tests::hello as test_hello;
 pub use ja4::{Carrier, ja4};
 pub use scanner::Scanner;
 pub use server::ServerHello;
+#[cfg(test)]
+pub(crate) use server::tests::asks_again as test_asks_again;
 
 /// Whether a stream that begins with these bytes may be TLS: a handshake record or an alert of version 3.x, or a hello in the form of
 /// SSL 2.
@@ -32,6 +34,12 @@ pub fn looks_like_tls(start: &[u8]) -> bool {
         [0x16] | [0x16, 3] | [0x16, 3, 0..=4, ..] | [0x15, 3, 0..=4, 0, 2, 1 | 2, ..] => true,
         _ => scanner::is_version_2_hello(start),
     }
+}
+
+/// Whether a piece of a stream begins with a client hello.
+#[must_use]
+pub fn is_hello_of_client(piece: &[u8]) -> bool {
+    matches!(piece, [0x16, 3, 0..=4, _, _, 1, 0, ..])
 }
 
 /// The client hello in one packet alone, if it is all there.

@@ -121,6 +121,17 @@ pub struct Observation {
     pub tunnel_ends: u32,
 }
 
+/// A packet that may be the other direction of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// Microseconds.
+    pub time: u64,
+    /// Which way the packet went.
+    pub direction: Direction,
+    /// Set for TCP: what it acknowledges, if anything.
+    pub acknowledgement: Option<Option<u32>>,
+}
+
 /// A finished interval of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
@@ -245,6 +256,22 @@ impl<S: State> Tracker<S> {
     pub fn get_mut(&mut self, key: &Key) -> Option<&mut Entry<S>> {
         let slot = self.find(key)?;
         self.slots[slot as usize].as_mut()
+    }
+
+    /// Flows in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether the flow with this key is in the table.
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// Whether a packet under another key is, by what it says, of the other direction of the flow with this one.
+    pub(crate) fn awaits(&self, key: &Key, reply: Reply) -> bool {
+        let entry = self.find(key).and_then(|slot| self.slots[slot as usize].as_ref());
+        entry.is_some_and(|entry| entry.awaits(reply))
     }
 
     fn find(&self, key: &Key) -> Option<u32> {

@@ -249,6 +249,10 @@ struct Side {
     /// Pieces that said nothing.
     unknown: u8,
     began_with_syn: bool,
+    /// Sequence number of the SYN.
+    asked: Option<u32>,
+    /// What the other side said last to have.
+    acknowledged: Option<u32>,
 }
 
 /// What is talked.
@@ -262,8 +266,13 @@ enum Talk {
         client_is_first: bool,
     },
     Dns([Framer; 2]),
+    /// A protocol that may go on as TLS, and how many pieces of it there were.
+    Plain(u8),
     Done,
 }
+
+/// Pieces of both directions before which those who want TLS have asked for it.
+const MAX_PLAIN: u8 = 32;
 
 impl Stream {
     /// A stream whose sides asked for a connection with these sequence numbers.
@@ -282,7 +291,7 @@ impl Stream {
             Talk::Tls(connection) => connection.held_bytes(),
             Talk::Http { connection, .. } => connection.held_bytes(),
             Talk::Dns(framers) => framers.iter().map(Framer::held_bytes).sum(),
-            Talk::Unknown | Talk::Done => 0,
+            Talk::Unknown | Talk::Plain(_) | Talk::Done => 0,
         };
         let sides: usize = self.sides.iter().map(|side| side.stream.held_bytes() + side.start.capacity()).sum();
         size_of::<Self>() + sides + talk
@@ -301,6 +310,7 @@ impl Stream {
             Talk::Tls(connection) => connection.is_over(),
             Talk::Http { connection, .. } => connection.is_over(),
             Talk::Dns(framers) => framers.iter().all(Framer::is_broken),
+            Talk::Plain(pieces) => *pieces > MAX_PLAIN,
             Talk::Done => true,
         }
     }
@@ -309,6 +319,9 @@ impl Stream {
         let index = direction.index();
         let is_dns = tcp.src_port == dns::PORT || tcp.dst_port == dns::PORT;
         let syn = tcp.flags & flags::SYN != 0;
+        if tcp.flags & flags::ACK != 0 {
+            self.sides[1 - index].acknowledged = Some(tcp.acknowledgement);
+        }
         let side = &mut self.sides[index];
         if side.is_given_up() && matches!(self.talk, Talk::Unknown) {
             return;
@@ -319,6 +332,11 @@ impl Stream {
         let sequence = tcp.sequence.wrapping_add(u32::from(syn));
         let complete = tcp.payload.len() as u32 >= tcp.payload_length;
         let mut stream = std::mem::take(&mut side.stream);
+        let acknowledged = side.acknowledged;
+        if let Some(missing) = missing_for_ever(stream.next(), sequence, acknowledged) {
+            self.gap(index, at.0, u64::from(missing), found);
+            stream = Reassembler::after_syn(sequence.wrapping_sub(1));
+        }
         stream.push(sequence, tcp.payload, complete, &mut |bytes| self.bytes(index, at, bytes, is_dns, found));
         if stream.is_lost() {
             let next = stream.next().unwrap_or(sequence);
@@ -370,6 +388,11 @@ impl Stream {
                     }
                 }
             }
+            Talk::Plain(_) if tls::is_hello_of_client(bytes) => {
+                self.talk = Talk::Tls(tls::Connection::new());
+                self.talk(index, at, bytes, found);
+            }
+            Talk::Plain(pieces) => *pieces = pieces.saturating_add(1),
             Talk::Unknown | Talk::Done => {}
         }
     }
@@ -394,7 +417,7 @@ impl Stream {
                     found.app = "http";
                 }
             }
-            Talk::Done => {}
+            Talk::Plain(_) | Talk::Done => {}
         }
     }
 
@@ -405,7 +428,7 @@ impl Stream {
             // Several requests are under way, and each finds its response.
             Talk::Http { connection, .. } if connection.is_two() => {}
             Talk::Http { .. } => self.finish(found),
-            Talk::Unknown | Talk::Dns(_) | Talk::Done => {}
+            Talk::Unknown | Talk::Dns(_) | Talk::Plain(_) | Talk::Done => {}
         }
     }
 
@@ -417,7 +440,7 @@ impl Stream {
                 connection.finish(&mut out);
                 found.exchanges.extend(out.into_iter().map(|exchange| (client_is_first, exchange)));
             }
-            Talk::Dns(_) | Talk::Unknown | Talk::Done => {}
+            Talk::Unknown | Talk::Dns(_) | Talk::Plain(_) | Talk::Done => {}
         }
         self.talk = Talk::Done;
     }
@@ -464,7 +487,7 @@ impl Stream {
                     return;
                 }
                 if let Talk::Unknown = self.talk {
-                    self.talk = Talk::Done;
+                    self.talk = if app::may_go_on_as_tls(name) { Talk::Plain(0) } else { Talk::Done };
                     return;
                 }
                 let other = std::mem::take(&mut self.sides[1 - index].start);
@@ -477,11 +500,19 @@ impl Stream {
     }
 }
 
+/// Bytes before a segment that the capture has not and the other side has: they will not come any more.
+fn missing_for_ever(next: Option<u32>, sequence: u32, acknowledged: Option<u32>) -> Option<u32> {
+    let missing = sequence.wrapping_sub(next?);
+    (missing.cast_signed() > 0 && acknowledged?.wrapping_sub(sequence).cast_signed() >= 0).then_some(missing)
+}
+
 impl Side {
-    /// A SYN with this sequence number.
+    /// A SYN with this sequence number. Sent again it begins nothing anew, though data came with the first one (RFC 7413).
     fn ask(&mut self, sequence: u32) {
-        self.stream = Reassembler::after_syn(sequence);
-        self.began_with_syn = true;
+        if self.asked != Some(sequence) {
+            self.stream = Reassembler::after_syn(sequence);
+            (self.began_with_syn, self.asked) = (true, Some(sequence));
+        }
     }
 
     /// A beginning that was seen is looked at once; where it was not, any piece may be the beginning of a message.

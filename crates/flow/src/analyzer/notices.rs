@@ -2,10 +2,10 @@
 
 use weir_proto::Finding;
 
-use super::{Analyzer, Frame, Place, Record, key, without_ports};
+use super::{Analyzer, Frame, Place, Record, without_ports};
 use crate::findings::{self, At, signs};
 use crate::fragments::{Datagram, Incomplete};
-use crate::key::Key;
+use crate::key::{Belonging, Direction, Key};
 use crate::packet::ip::protocol;
 use crate::packet::{self, IpPacket, Tcp, Transport, Unanalysed};
 use crate::tcp::Marks;
@@ -25,20 +25,26 @@ impl Analyzer {
     }
 
     /// Looks at a packet that was counted.
-    pub(super) fn notice(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
+    pub(super) fn notice(
+        &mut self,
+        place: Place,
+        ip: &IpPacket<'_>,
+        transport: &Transport<'_>,
+        &(key, direction, _): &Belonging,
+    ) {
         match transport {
-            Transport::Icmp { .. } => self.notice_icmp(place, ip, transport),
+            Transport::Icmp { .. } => self.notice_icmp(place, ip, &key),
             Transport::Tcp(tcp) => {
                 if self.marks.contains(Marks::RETRANSMISSION) {
-                    self.notice_retransmission(place, ip, transport, tcp);
+                    self.notice_retransmission(place, ip, tcp, &key, direction);
                 }
                 if let Some(sign) = signs::in_tcp(tcp.src_port, tcp.dst_port, tcp.payload) {
-                    self.notice_sign(place, ip, transport, sign, (tcp.src_port, tcp.dst_port));
+                    self.notice_sign(place, ip, &key, sign, (tcp.src_port, tcp.dst_port));
                 }
             }
             Transport::Udp { src_port, dst_port, payload } => {
                 if let Some(sign) = signs::in_udp(*dst_port, payload) {
-                    self.notice_sign(place, ip, transport, sign, (*src_port, *dst_port));
+                    self.notice_sign(place, ip, &key, sign, (*src_port, *dst_port));
                 }
             }
             Transport::Ports { .. } | Transport::Other => {}
@@ -46,16 +52,22 @@ impl Analyzer {
     }
 
     /// The marks are those of the whole frame: a tunnel that is itself TCP does not occur.
-    fn notice_retransmission(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>, tcp: &Tcp<'_>) {
+    fn notice_retransmission(
+        &mut self,
+        place: Place,
+        ip: &IpPacket<'_>,
+        tcp: &Tcp<'_>,
+        key: &Key,
+        direction: Direction,
+    ) {
         self.summary.series.retransmission();
         let timed_out = !self.marks.contains(Marks::FAST) && !self.marks.contains(Marks::SPURIOUS);
         if timed_out && tcp.payload_length > 0 {
-            let (key, direction, _) = key(place, ip, transport);
             // What is lost on a path that took large segments before is no matter of size.
-            if self.tracker.get_mut(&key).is_some_and(|entry| entry.has_passed_large(direction)) {
+            if self.tracker.get_mut(key).is_some_and(|entry| entry.has_passed_large(direction)) {
                 return;
             }
-            let at = self.at(place, &key);
+            let at = self.at(place, key);
             self.watch.timed_out(at, ip.src, ip.dst, tcp.sequence, tcp.payload_length);
         }
     }
@@ -85,12 +97,11 @@ impl Analyzer {
         &mut self,
         place: Place,
         ip: &IpPacket<'_>,
-        transport: &Transport<'_>,
+        key: &Key,
         sign: signs::Sign,
         (src_port, dst_port): (u16, u16),
     ) {
-        let (key, ..) = key(place, ip, transport);
-        let at = self.at(place, &key);
+        let at = self.at(place, key);
         if sign.is_of_client() {
             self.watch.sign(at, sign, ip.src, ip.dst, dst_port);
         } else {
@@ -98,12 +109,11 @@ impl Analyzer {
         }
     }
 
-    fn notice_icmp(&mut self, place: Place, ip: &IpPacket<'_>, transport: &Transport<'_>) {
-        let (icmp_key, ..) = key(place, ip, transport);
+    fn notice_icmp(&mut self, place: Place, ip: &IpPacket<'_>, icmp_key: &Key) {
         if ip.protocol == protocol::ICMPV6
             && let Some(claim) = findings::neighbour_discovery(ip.src, ip.payload)
         {
-            let at = self.at(place, &icmp_key);
+            let at = self.at(place, icmp_key);
             return self.watch.claim(at, claim);
         }
         let version = if ip.protocol == protocol::ICMPV6 { 6 } else { 4 };
@@ -111,8 +121,8 @@ impl Analyzer {
         // The error quotes what the capture may have seen go the other way.
         let Ok(quoted) = packet::ip::parse(error.quoted, u32::MAX) else { return };
         let transport = packet::transport::parse(quoted.protocol, quoted.payload, quoted.payload_length);
-        let (key, ..) = key(place, &quoted, &transport);
-        let quoted_flow = if self.tracker.get_mut(&key).is_some() { key } else { icmp_key };
+        let (key, ..) = self.flow(place, &quoted, &transport);
+        let quoted_flow = if self.tracker.contains(&key) { key } else { *icmp_key };
         let at = self.at(place, &quoted_flow);
         self.watch.error(at, error.complaint, ip.src, quoted.src, quoted.dst);
     }

@@ -206,6 +206,49 @@ fn a_packet_that_was_captured_twice_counts_twice_and_was_sent_once() {
     assert_eq!((summary.duplicates, summary.routed_duplicates), (2, 1));
 }
 
+/// The same packet the other way.
+fn back(mut packet: Vec<u8>) -> Vec<u8> {
+    let (first, second) = packet[12..20].split_at_mut(4);
+    first.swap_with_slice(second);
+    let (first, second) = packet[20..24].split_at_mut(2);
+    first.swap_with_slice(second);
+    packet
+}
+
+#[test]
+fn directions_under_different_tags_are_one_flow() {
+    let forth = |sequence, acknowledgement, flags, data| ipv4(6, 0, &tcp(sequence, acknowledgement, flags, data));
+    let (syn, syn_ack) = (forth(100, 0, 2, &[]), back(forth(500, 101, 0x12, &[])));
+    let (data, ack) = (forth(101, 501, 0x18, &[1; 9]), back(forth(501, 110, 0x10, &[])));
+    let query = ipv4(17, 0, &udp(4000, 53, b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03abc\0\0\x01\0\x01"));
+    let answer = back(ipv4(17, 0, &udp(4000, 53, b"\x12\x34\x81\0\0\x01\0\0\0\0\0\0\x03abc\0\0\x01\0\x01")));
+    let tagged = |time: u64, tags: &[u16], packet: &[u8]| (time, 1, ethernet(tags, packet), 0);
+    let (records, _) = run(&[
+        tagged(10, &[7], &syn),
+        tagged(20, &[], &syn_ack),
+        tagged(30, &[7], &data),
+        tagged(40, &[], &ack),
+        tagged(50, &[], &query),
+        tagged(60, &[8], &answer),
+    ]);
+    let seen: Vec<_> = flows(&records).map(|flow| (flow.vlan, flow.tx_packets, flow.rx_packets)).collect();
+    assert_eq!(seen, [(7, 2, 2), (0, 1, 1)]);
+    assert_eq!(flows(&records).next().unwrap().handshake_us, Some(20));
+    assert!(records.iter().any(|record| matches!(record, Record::Dns(dns) if dns.latency_us == Some(10))));
+    // Each packet before and behind a router, and answers of others.
+    let (records, _) = run(&[
+        tagged(10, &[7], &syn),
+        tagged(11, &[8], &syn),
+        tagged(20, &[8], &syn_ack),
+        tagged(21, &[7], &syn_ack),
+        tagged(30, &[9], &back(forth(500, 2 << 20, 0x12, &[]))),
+        tagged(50, &[7], &query),
+        tagged(6_000_000, &[8], &answer),
+    ]);
+    let seen: Vec<_> = flows(&records).map(|flow| (flow.vlan, flow.tx_packets, flow.rx_packets)).collect();
+    assert_eq!(seen, [(7, 1, 1), (8, 1, 1), (9, 0, 1), (7, 1, 0), (8, 1, 0)]);
+}
+
 #[test]
 fn packets_without_a_time_count_and_move_no_clock() {
     let frame = ethernet(&[], &ipv4(17, 0, &udp(1, 2, &[1])));

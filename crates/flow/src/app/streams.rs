@@ -13,7 +13,7 @@ const fn form(name: &'static str, is: fn(&[u8]) -> bool) -> Form {
     Form { name, is }
 }
 
-const FORMS: [Form; 33] = [
+const FORMS: [Form; 34] = [
     // RFC 4253 section 4.2.
     form("ssh", |b| b.starts_with(b"SSH-2.0-") || b.starts_with(b"SSH-1.")),
     // RFC 5321: greeting and first commands. A greeting of FTP is told from it by its words.
@@ -53,6 +53,11 @@ const FORMS: [Form; 33] = [
     form("bittorrent", |b| b.starts_with(b"\x13BitTorrent protocol")),
     // RFC 6455 and others begin as HTTP. RFC 1928 section 3: methods as many as are counted, and nothing else.
     form("socks", |b| matches!(b, [5, count @ 1..=9, rest @ ..] if rest.len() == usize::from(*count) && rest[0] < 10)),
+    // Version 4: connect or bind, port and address, and texts that end with a zero.
+    form(
+        "socks",
+        |b| matches!(b, [4, 1 | 2, _, _, _, _, _, _, texts @ .., 0] if texts.iter().all(|b| matches!(b, 0 | b' '..=b'~'))),
+    ),
     // RFC 6120.
     form("xmpp", |b| {
         starts(b, &["<?xml version='1.0'?><stream:stream", "<?xml version=\"1.0\"?><stream:stream", "<stream:stream"])

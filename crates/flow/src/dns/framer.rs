@@ -7,6 +7,8 @@ use crate::bytes::u16_at;
 pub struct Framer {
     buffer: Vec<u8>,
     broken: bool,
+    /// Bytes are missing: it goes on where a segment is one message.
+    lost: bool,
 }
 
 impl Framer {
@@ -14,9 +16,10 @@ impl Framer {
     pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(&[u8])) {
         /// A header alone.
         const SHORTEST: usize = 12;
-        if self.broken {
+        if self.broken || (self.lost && u16_at(bytes, 0).map(usize::from) != bytes.len().checked_sub(2)) {
             return;
         }
+        self.lost = false;
         self.buffer.extend_from_slice(bytes);
         let mut start = 0;
         while let Some(length) = u16_at(&self.buffer, start).map(usize::from) {
@@ -32,12 +35,12 @@ impl Framer {
         self.buffer.drain(..start);
     }
 
-    /// Hands on what there is of the last message of a stream that the capture cut.
+    /// Hands on what there is of the message after which bytes are missing.
     pub fn cut(&mut self, sink: &mut impl FnMut(&[u8])) {
         if let Some(begun) = self.buffer.get(2..).filter(|_| !self.broken) {
             sink(begun);
         }
-        (self.buffer, self.broken) = (Vec::new(), true);
+        (self.buffer, self.lost) = (Vec::new(), true);
     }
 
     /// Whether this is not DNS after all.
@@ -69,6 +72,21 @@ mod tests {
             assert_eq!(messages, [vec![1; 12], vec![2; 13]], "{cut}");
             assert_eq!(framer.held_bytes(), 0);
         }
+    }
+
+    #[test]
+    fn behind_a_gap_it_goes_on_where_a_segment_is_one_message() {
+        let (mut framer, mut messages) = (Framer::default(), Vec::new());
+        let mut sink = |message: &[u8]| messages.push(message.to_vec());
+        framer.push(&[0, 20, 1, 1], &mut sink);
+        framer.cut(&mut sink);
+        // The end of the one that was cut, which looks like a length.
+        framer.push(&[0, 12, 9, 9, 9], &mut sink);
+        let whole = [&[0, 12][..], &[2; 12]].concat();
+        framer.push(&whole, &mut sink);
+        framer.push(&whole[..7], &mut sink);
+        framer.push(&whole[7..], &mut sink);
+        assert_eq!(messages, [vec![1; 2], vec![2; 12], vec![2; 12]]);
     }
 
     #[test]

@@ -121,7 +121,10 @@ impl One {
                 let _ = self.response(begun, &cut, false, &[], out);
             }
         } else if lost && !from_client {
-            self.response_missed = true;
+            // Nobody waits for an answer and asks on, or hardly anybody: what comes answers the last request.
+            let earlier = self.pending.len().saturating_sub(1);
+            out.extend(self.pending.drain(..earlier).map(|pending| pending.exchange));
+            self.response_missed = earlier == 0;
         }
     }
 
@@ -158,7 +161,7 @@ impl One {
         let Some(request) = Request::parse(head) else { return Reading::Lost };
         let body = request.body;
         if self.response_missed {
-            // Nobody waits for an answer and asks on, or hardly anybody.
+            // As in a gap of responses that shows after the next request.
             out.extend(self.pending.drain(..).map(|pending| pending.exchange));
             self.response_missed = false;
         }

@@ -174,6 +174,14 @@ fn streams_of_http_2_meet_their_responses() {
 }
 
 #[test]
+fn a_response_that_crosses_the_reset_of_its_request_is_no_exchange_of_its_own() {
+    let (client, server) = two();
+    let reset = frame(3, 0, 1, &[0, 0, 0, 8]);
+    let rows = exchanges(&[(true, 10, &client), (true, 12, &reset), (false, 25, &server)]);
+    assert_eq!(brief(&rows), [("GET", "/", None, None), ("POST", "/index.html", Some(404), Some(15))]);
+}
+
+#[test]
 fn an_upgrade_to_http_2_is_answered_on_stream_1() {
     let (client, _) = two();
     let rows = exchanges(&[

@@ -1,6 +1,6 @@
 //! HTTP/2 in the clear (RFC 9113).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::head::{PREFACE, without_user};
 use super::hpack::{Broken, Decoder, Name};
@@ -12,6 +12,8 @@ const MAX_PAYLOAD: usize = 64 << 10;
 /// Largest header block.
 const MAX_BLOCK: usize = 64 << 10;
 const FRAME_HEADER: usize = 9;
+/// Streams that a client gave up and that are remembered.
+const MAX_ABANDONED: usize = 16;
 
 mod kind {
     pub(super) const DATA: u8 = 0;
@@ -34,6 +36,8 @@ pub(super) struct Two {
     client: Side,
     server: Side,
     pending: BTreeMap<u32, Pending>,
+    /// The last streams whose client did not want to wait any more: their responses may be under way.
+    abandoned: VecDeque<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +133,8 @@ impl Two {
 
     pub(super) fn held_bytes(&self) -> usize {
         let pending: usize = self.pending.values().map(Pending::held_bytes).sum();
-        size_of::<Self>() + self.client.held_bytes() + self.server.held_bytes() + pending
+        let abandoned = self.abandoned.capacity() * size_of::<u32>();
+        size_of::<Self>() + self.client.held_bytes() + self.server.held_bytes() + pending + abandoned
     }
 
     const fn side(&mut self, from_client: bool) -> &mut Side {
@@ -174,7 +179,16 @@ impl Two {
                     pending.ended = time;
                 }
             }
-            kind::RST_STREAM => out.extend(self.pending.remove(&frame.stream).map(|pending| pending.exchange)),
+            kind::RST_STREAM => {
+                let Some(pending) = self.pending.remove(&frame.stream) else { return };
+                out.push(pending.exchange);
+                if from_client {
+                    if self.abandoned.len() == MAX_ABANDONED {
+                        self.abandoned.pop_front();
+                    }
+                    self.abandoned.push_back(frame.stream);
+                }
+            }
             kind::HEADERS | kind::PUSH_PROMISE | kind::CONTINUATION => {
                 let Some(fragment) = fragment(frame, payload) else { return self.side(from_client).lose() };
                 let side = self.side(from_client);
@@ -230,7 +244,7 @@ impl Two {
         match self.pending.remove(&stream) {
             Some(pending) => out.push(pending.answered(block.begun, status)),
             // Streams with an even number are the server's own.
-            None if stream % 2 == 1 => {
+            None if stream % 2 == 1 && !self.abandoned.contains(&stream) => {
                 out.push(Exchange { time: block.begun, status: Some(status), version, ..Exchange::default() });
             }
             None => {}

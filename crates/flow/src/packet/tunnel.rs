@@ -12,7 +12,7 @@ pub enum Tunnel {
     IpIp,
     /// IPv6 in IPv4 or IPv6 (RFC 4213, RFC 2473).
     Ip6,
-    /// RFC 2784.
+    /// RFC 2784, in UDP RFC 8086.
     Gre,
     /// RFC 7348, with its network identifier.
     Vxlan(u32),
@@ -74,6 +74,7 @@ pub fn in_udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Inner<'_>>
     match dst_port {
         4789 | 8472 => vxlan(payload),
         4790 => vxlan_gpe(payload),
+        4754 => Some((Tunnel::Gre, gre(payload))),
         6081 => geneve(payload),
         6635 => Some((Tunnel::Mpls, link::typed(0x8847, payload))),
         2152 => gtp(payload),

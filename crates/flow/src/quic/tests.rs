@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::packet::Version;
 use super::*;
-use crate::tls::test_hello;
+use crate::tls::{test_asks_again, test_hello};
 
 /// What [`Keys`] opens, closed: tests alone do this.
 fn protect(version: Version, id: &[u8], side: Side, number: u8, frames: &[u8]) -> Vec<u8> {
@@ -107,6 +107,24 @@ fn a_retry_begins_with_new_keys_and_a_hello_without_an_answer_is_a_session() {
     }
     connection.finish(&mut out);
     assert_eq!(out.len(), 2);
+}
+
+#[test]
+fn another_hello_that_a_server_asks_for_is_another_session() {
+    let said = |side, number, offset: usize, bytes: &[u8]| {
+        protect(Version::One, &[1; 8], side, number, &crypto(offset as u16, bytes))
+    };
+    let (mut connection, mut out) = (Connection::default(), Vec::new());
+    let again = handshake(2, &test_asks_again());
+    connection.push(true, 1, &said(Side::Client, 0, 0, &client()), &mut out);
+    connection.push(false, 2, &said(Side::Server, 0, 0, &again), &mut out);
+    connection.push(true, 3, &said(Side::Client, 1, client().len(), &client()), &mut out);
+    connection.push(false, 4, &said(Side::Server, 1, again.len(), &server()), &mut out);
+    assert_eq!(
+        out.iter().map(|session| (session.time, session.answer.version)).collect::<Vec<_>>(),
+        [(1, 0x0304), (3, 0x0304)]
+    );
+    assert!(connection.is_over());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::marks::Marks;
 use super::options::Options;
 use super::report::{Counts, Report, Reset};
 use super::samples::Samples;
+use super::sequence::distance;
 use super::side::{Side, Step};
 use super::silence::{Silence, Silences, Stand};
 use super::{RX, TX};
@@ -154,6 +155,14 @@ impl Connection {
     pub fn doubled(&mut self, from: usize) -> Marks {
         self.count(from, Marks::DOUBLED);
         Marks::DOUBLED
+    }
+
+    /// Whether an acknowledgement may be one of what a side sent.
+    #[must_use]
+    pub const fn is_acknowledged_by(&self, from: usize, acknowledgement: u32) -> bool {
+        const WITHIN: u32 = 1 << 20;
+        let side = &self.sides[from];
+        side.sends && distance(acknowledgement, side.next).unsigned_abs() <= WITHIN
     }
 
     /// What the other side has acknowledged of what this one sent.

@@ -57,6 +57,8 @@ pub(crate) struct Handshake {
     answer: Answer,
     /// The same hello comes once more.
     is_retried: bool,
+    /// What the server said last was a request to try again.
+    asks_again: bool,
 }
 
 impl Handshake {
@@ -77,7 +79,8 @@ impl Handshake {
                 self.session =
                     Some(Box::new(Session { time, carrier, from_first, hello: *hello, answer: Answer::default() }));
             }
-            Message::ServerHello(ServerHello { version, cipher, alpn }) => {
+            Message::ServerHello(ServerHello { version, cipher, alpn, asks_again }) => {
+                self.asks_again = asks_again;
                 self.answer = Answer { version, cipher, alpn, ..std::mem::take(&mut self.answer) };
             }
             Message::Certificate(certificate) => {
@@ -113,6 +116,11 @@ impl Handshake {
     /// Whether a hello waits, and its server has chosen.
     pub(crate) fn is_answered(&self) -> bool {
         self.session.is_some() && self.answer.version != 0
+    }
+
+    /// Whether another hello comes.
+    pub(crate) const fn asks_again(&self) -> bool {
+        self.asks_again
     }
 
     /// Bytes on the heap, about.

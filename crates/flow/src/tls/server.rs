@@ -12,7 +12,15 @@ pub struct ServerHello {
     pub cipher: u16,
     /// Protocol for the application; empty = none, or encrypted.
     pub alpn: String,
+    /// It is a request to try again.
+    pub asks_again: bool,
 }
+
+/// What stands for the random number in a request to try again.
+const ASKS_AGAIN: [u8; 32] = [
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
+    0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+];
 
 impl ServerHello {
     /// Reads the body of a server hello; none where its fixed part contradicts itself.
@@ -20,11 +28,11 @@ impl ServerHello {
     pub fn parse(body: &[u8]) -> Option<Self> {
         let mut reader = Reader(body);
         let version = reader.u16().filter(|version| matches!(version >> 8, 3 | 0xfe))?;
-        reader.take(32)?;
+        let asks_again = *reader.take(32)? == ASKS_AGAIN;
         reader.prefixed_8()?;
         let cipher = reader.u16()?;
         reader.u8()?;
-        let mut hello = Self { version, cipher, ..Self::default() };
+        let mut hello = Self { version, cipher, asks_again, ..Self::default() };
         let length = reader.u16().unwrap_or(0);
         let mut extensions = Reader(up_to(reader.0, usize::from(length)));
         while let (Some(kind), Some(body)) = (extensions.u16(), extensions.prefixed_16()) {
@@ -42,15 +50,24 @@ impl ServerHello {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// The body of a hello of TLS 1.2 by its version field, with the given extensions.
     pub(in crate::tls) fn server_hello(extensions: &[u8]) -> Vec<u8> {
+        with_random([9; 32], extensions)
+    }
+
+    /// The same with extensions that choose TLS 1.3.
+    pub(crate) fn asks_again() -> Vec<u8> {
+        with_random(ASKS_AGAIN, &[0, 43, 0, 2, 3, 4])
+    }
+
+    fn with_random(random: [u8; 32], extensions: &[u8]) -> Vec<u8> {
         let length = (extensions.len() as u16).to_be_bytes();
-        [&[3, 3][..], &[9; 32], &[2, 7, 7], &[0xc0, 0x2f], &[0], &length, extensions].concat()
+        [&[3, 3][..], &random, &[2, 7, 7], &[0xc0, 0x2f], &[0], &length, extensions].concat()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use weir_proto::EndReason;
 
-use super::{Finished, Limits, Observation, Retired, Segment, State};
+use super::{Finished, Limits, Observation, Reply, Retired, Segment, State};
 use crate::key::{Direction, Key};
 use crate::packet::ip::protocol;
 use crate::packet::transport::flags;
@@ -171,6 +171,21 @@ impl<S: State> Entry<S> {
 
     fn side(&self, direction: Direction) -> usize {
         usize::from(direction != self.initiator)
+    }
+
+    /// Whether a packet is of the direction that nothing came of so far: a segment that acknowledges about what was sent, and beside TCP
+    /// what comes soon.
+    pub(super) fn awaits(&self, reply: Reply) -> bool {
+        const WITHIN_US: u64 = 5_000_000;
+        let side = self.side(reply.direction);
+        if self.interval.packets[side] > 0 || self.continued {
+            return false;
+        }
+        match (&self.connection, reply.acknowledgement) {
+            (Some(connection), Some(Some(acknowledged))) => connection.is_acknowledged_by(1 - side, acknowledged),
+            (None, None) => reply.time.abs_diff(self.last_seen) <= WITHIN_US,
+            _ => false,
+        }
     }
 
     pub(super) fn finish(&mut self, reason: EndReason) -> Finished {

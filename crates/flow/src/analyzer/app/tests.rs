@@ -113,6 +113,18 @@ fn the_name_in_a_hello_is_that_of_the_server_and_a_hello_without_an_answer_is_a_
 }
 
 #[test]
+fn a_hello_that_came_with_a_syn_and_again_behind_it_is_one() {
+    let hello = hello("weir.example");
+    let rows = rows(&[
+        (1, tcp(true, 443, 0, SYN, &hello)),
+        (2, tcp(true, 443, 0, SYN, &[])),
+        (3, tcp(false, 443, 0, SYN | ACK, &[])),
+        (4, tcp(true, 443, 1, ACK, &hello)),
+    ]);
+    assert_eq!((rows.tls.len(), rows.summary.tls.hellos), (1, 1));
+}
+
+#[test]
 fn a_response_is_followed_over_bytes_that_were_not_captured() {
     let get = b"GET /1 HTTP/1.1\r\nHost: weir.example\r\n\r\n";
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n";
@@ -136,11 +148,43 @@ fn a_response_is_followed_over_bytes_that_were_not_captured() {
 }
 
 #[test]
+fn requests_behind_one_that_was_not_captured_meet_their_responses() {
+    let request = |name: u8| format!("GET /{name} HTTP/1.1\r\nHost: weir.example\r\n\r\n").into_bytes();
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let (asked, answered) = (request(0).len() as u32, response.len() as u32);
+    let data = |from_client: bool, number: u32| {
+        let (sequence, acknowledgement) =
+            if from_client { (number * asked, number * answered) } else { (number * answered, (number + 1) * asked) };
+        let bytes = if from_client { request(number as u8) } else { response.to_vec() };
+        let mut packet = tcp(from_client, 80, 1 + sequence, ACK, &bytes);
+        packet[28..32].copy_from_slice(&(1 + acknowledgement).to_be_bytes());
+        packet
+    };
+    let rows = rows(&[
+        (1, tcp(true, 80, 0, SYN, &[])),
+        (2, tcp(false, 80, 0, SYN | ACK, &[])),
+        (10, data(true, 0)),
+        (15, data(false, 0)),
+        // The second request was not captured, of the third one the response.
+        (25, data(false, 1)),
+        (30, data(true, 2)),
+        (40, data(true, 3)),
+        (45, data(false, 3)),
+    ]);
+    let seen: Vec<_> = rows.http.iter().map(|row| (row.path.as_str(), row.status, row.latency_us)).collect();
+    assert_eq!(
+        seen,
+        [("/0", Some(200), Some(5)), ("", Some(200), None), ("/2", None, None), ("/3", Some(200), Some(5))]
+    );
+}
+
+#[test]
 fn tls_is_found_within_a_tunnel_that_http_or_socks_opened() {
     let hello = hello("weir.example");
-    let open: [(&str, &[u8], &[u8]); 2] = [
+    let open: [(&str, &[u8], &[u8]); 3] = [
         ("http", b"CONNECT weir.example:443 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"),
         ("socks", b"\x05\x01\0", b"\x05\0"),
+        ("socks", b"\x04\x01\x01\xbb\x0a\0\0\x02me\0", b"\0\x5a\0\0\0\0\0\0"),
     ];
     for (name, ask, grant) in open {
         let at = 1 + ask.len() as u32;
@@ -152,6 +196,52 @@ fn tls_is_found_within_a_tunnel_that_http_or_socks_opened() {
         ]);
         assert_eq!((rows.flows[0].app.as_str(), rows.tls.len()), ("tls", 1), "{name}");
         assert_eq!(rows.http.len(), usize::from(name == "http"));
+    }
+}
+
+#[test]
+fn tls_is_found_where_a_protocol_goes_on_as_it() {
+    let hello = hello("weir.example");
+    let ask_postgres = &[0, 0, 0, 8, 4, 210, 22, 47];
+    let ask_ldap = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
+    let ask_rdp = &[3, 0, 0, 19, 14, 0xe0, 0, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0];
+    let cases: [(&str, &[(bool, &[u8])]); 5] = [
+        ("postgres", &[(true, ask_postgres), (false, b"S"), (true, &hello)]),
+        ("ldap", &[(true, ask_ldap), (false, b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\0\x04\0\x04\0"), (true, &hello)]),
+        (
+            "rdp",
+            &[
+                (true, ask_rdp),
+                (false, &[3, 0, 0, 19, 14, 0xd0, 0, 0, 18, 52, 0, 2, 0, 8, 0, 1, 0, 0, 0]),
+                (true, &hello),
+            ],
+        ),
+        (
+            "smtp",
+            &[
+                (false, b"220 mail.example ESMTP\r\n"),
+                (true, b"EHLO a\r\n"),
+                (false, b"250 STARTTLS\r\n"),
+                (true, b"STARTTLS\r\n"),
+                (false, b"220 go on\r\n"),
+                (true, &hello[..40]),
+                (true, &hello[40..]),
+            ],
+        ),
+        ("nats", &[(false, b"INFO {\"tls_required\":true}\r\n"), (true, &hello)]),
+    ];
+    for (name, pieces) in cases {
+        let mut next = [1, 1];
+        let mut packets = vec![(1, tcp(true, 9999, 0, SYN, &[])), (1, tcp(false, 9999, 0, SYN | ACK, &[]))];
+        for (time, (from_client, piece)) in (2..).zip(pieces) {
+            let sequence = &mut next[usize::from(*from_client)];
+            packets.push((time, tcp(*from_client, 9999, *sequence, ACK, piece)));
+            *sequence += piece.len() as u32;
+        }
+        let rows = rows(&packets);
+        let seen: Vec<_> = rows.tls.iter().map(|row| row.sni.as_str()).collect();
+        assert_eq!((rows.flows[0].app.as_str(), seen), (name, vec!["weir.example"]));
+        assert_eq!(rows.flows[0].dst_name, "weir.example");
     }
 }
 

@@ -28,7 +28,7 @@ impl Subframe<'_> {
 /// The packets of a frame that is [`Unanalysed::Aggregate`], in their order. An error is the last, and says why there are not more.
 #[must_use]
 pub fn subframes(link_type: LinkType, frame: &[u8], original_length: u32) -> Subframes<'_> {
-    let mut walk = Walk { frame, offset: 0, vlan: 0, tags: 0 };
+    let mut walk = Walk::new(frame);
     let is_over = walk.link(link_type) != Err(Unanalysed::Aggregate);
     // A file may claim an original length below what it holds.
     let length = frame.len().max(original_length as usize);
