@@ -28,7 +28,7 @@ pub fn of_stream(start: &[u8]) -> Verdict {
 }
 
 /// Whether a protocol has a word after which TLS begins in the same stream: STARTTLS and its like (RFC 3207, 2595, 4217, 6120, 4511), the
-/// requests for encryption of PostgreSQL, MySQL and RDP, the greeting of NATS.
+/// requests for encryption of `PostgreSQL`, `MySQL` and RDP, the greeting of NATS.
 #[must_use]
 pub fn may_go_on_as_tls(name: &str) -> bool {
     ["smtp", "imap", "pop3", "ftp", "xmpp", "irc", "ldap", "postgres", "mysql", "rdp", "nats"].contains(&name)

@@ -199,13 +199,16 @@ fn tls_is_found_within_a_tunnel_that_http_or_socks_opened() {
     }
 }
 
+/// Whether the client sends it, and what.
+type Piece<'a> = (bool, &'a [u8]);
+
 #[test]
 fn tls_is_found_where_a_protocol_goes_on_as_it() {
     let hello = hello("weir.example");
     let ask_postgres = &[0, 0, 0, 8, 4, 210, 22, 47];
     let ask_ldap = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
     let ask_rdp = &[3, 0, 0, 19, 14, 0xe0, 0, 0, 0, 0, 0, 1, 0, 8, 0, 3, 0, 0, 0];
-    let cases: [(&str, &[(bool, &[u8])]); 5] = [
+    let cases: [(&str, &[Piece<'_>]); 5] = [
         ("postgres", &[(true, ask_postgres), (false, b"S"), (true, &hello)]),
         ("ldap", &[(true, ask_ldap), (false, b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\0\x04\0\x04\0"), (true, &hello)]),
         (
