@@ -286,6 +286,7 @@ impl Analyzer {
             return self.fragment(place, ip);
         }
         let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
+        // As `flow`, in place: nearly every packet comes by here.
         let mut flow = key(place, ip, &transport);
         self.cross(place, &transport, &mut flow);
         self.count(place, ip, &transport, &flow);
@@ -308,7 +309,7 @@ impl Analyzer {
     fn cross(&mut self, place: Place, transport: &Transport<'_>, flow: &mut Belonging) {
         if self.vlans.see(place.vlan) {
             let acknowledgement = match transport {
-                Transport::Tcp(tcp) => Some((tcp.flags & flags::ACK != 0).then_some(tcp.acknowledgement)),
+                Transport::Tcp(tcp) if tcp.flags & flags::ACK != 0 => Some(tcp.acknowledgement),
                 _ => None,
             };
             let reply = Reply { time: place.time, direction: flow.1, acknowledgement };

@@ -128,8 +128,8 @@ pub struct Reply {
     pub time: u64,
     /// Which way the packet went.
     pub direction: Direction,
-    /// Set for TCP: what it acknowledges, if anything.
-    pub acknowledgement: Option<Option<u32>>,
+    /// What a segment of TCP acknowledges.
+    pub acknowledgement: Option<u32>,
 }
 
 /// A finished interval of a flow.

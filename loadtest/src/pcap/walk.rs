@@ -23,6 +23,9 @@ pub(super) fn walk(mut capture: impl Read) -> io::Result<Walk> {
     let (mut packets, mut buffer, mut filled) = (0, vec![0; BUFFER], 0);
     capture.read_exact(&mut [0; 24])?;
     loop {
+        if filled == buffer.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a packet is longer than what is read at once"));
+        }
         let read = capture.read(&mut buffer[filled..])?;
         if read == 0 {
             return Ok(Walk { packets, flows: flows.len() });

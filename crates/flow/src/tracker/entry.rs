@@ -182,9 +182,9 @@ impl<S: State> Entry<S> {
             return false;
         }
         match (&self.connection, reply.acknowledgement) {
-            (Some(connection), Some(Some(acknowledged))) => connection.is_acknowledged_by(1 - side, acknowledged),
-            (None, None) => reply.time.abs_diff(self.last_seen) <= WITHIN_US,
-            _ => false,
+            (Some(connection), Some(acknowledged)) => connection.is_acknowledged_by(1 - side, acknowledged),
+            (Some(_), None) => false,
+            (None, _) => reply.time.abs_diff(self.last_seen) <= WITHIN_US,
         }
     }
 
