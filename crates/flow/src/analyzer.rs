@@ -19,12 +19,14 @@ mod memory;
 mod names;
 mod notices;
 mod records;
+mod scale;
 mod summary;
 mod vlans;
 
 use app::FlowState;
 use duplicates::{Candidate, Copy, Recent};
 use names::{Names, TunnelEnds};
+pub use scale::Scale;
 pub use summary::{Countable, DnsSummary, HttpSummary, Service, Summary, TcpSummary, TlsSummary, Top, Totals};
 use vlans::Vlans;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub dns: dns::Limits,
     /// Bounds of reassembly of streams.
     pub streams: StreamLimits,
+    /// Bounds of the other tables.
+    pub scale: Scale,
     /// Only the side that begins is seen, as where the kernel picks packets: hellos and requests do not wait for their answers.
     pub one_sided: bool,
     /// From where on something is a finding.
@@ -150,19 +154,19 @@ impl Analyzer {
             }),
             fragments: Fragments::new(config.fragments),
             exchanges: Exchanges::new(config.dns),
-            interfaces: Names::default(),
-            tunnels: Names::default(),
-            hosts: Names::default(),
-            resolved: Resolved::default(),
+            interfaces: Names::new(config.scale),
+            tunnels: Names::new(config.scale),
+            hosts: Names::new(config.scale),
+            resolved: Resolved::new(config.scale),
             held_bytes: 0,
             marks: Marks::default(),
             recent: Recent::default(),
             is_copy: false,
             told: HashMap::new(),
-            tunnel_ends: TunnelEnds::default(),
+            tunnel_ends: TunnelEnds::new(config.scale),
             vlans: Vlans::default(),
-            summary: Summary::default(),
-            watch: Watch::new(config.thresholds.clone()),
+            summary: Summary::new(config.scale),
+            watch: Watch::new(config.thresholds.clone(), config.scale),
             records: Vec::new(),
             finished: Vec::new(),
             config,
@@ -178,7 +182,7 @@ impl Analyzer {
     /// one; of names beyond a bound none is kept.
     pub fn name(&mut self, address: [u8; 16], name: &str) {
         const MOST: usize = 65_536;
-        if self.told.len() < MOST || self.told.contains_key(&address) {
+        if self.told.len() < self.config.scale.of(MOST) || self.told.contains_key(&address) {
             let number = self.hosts.number_of(name);
             self.told.insert(address, number);
         }
@@ -249,11 +253,12 @@ impl Analyzer {
     /// Ends some of what is under way; whether there is more. To be called after the last frame until there is not, and the records be
     /// taken in between, so that the end of a capture takes no more memory than its middle.
     pub fn finish_some(&mut self) -> bool {
-        self.fragments.finish();
+        let mut more = self.fragments.finish_some() || self.exchanges.finish_some();
         self.settle();
-        self.exchanges.finish();
-        let more = self.tracker.finish_some();
-        self.settle();
+        if !more {
+            more = self.tracker.finish_some();
+            self.settle();
+        }
         if !more {
             self.finish_findings();
         }
@@ -261,6 +266,8 @@ impl Analyzer {
         self.summary.evicted_flows = self.tracker.evicted();
         self.summary.early_queries = self.exchanges.given_up_early();
         self.summary.early_fragments = self.fragments.given_up_early();
+        self.summary.early_names = self.hosts.lost() + self.resolved.lost();
+        self.summary.further_tunnels = self.tunnels.lost();
         more
     }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use weir_proto::{Dns, Flow, Tls};
 
+use crate::analyzer::Scale;
 use crate::tracker::Finished;
 
 mod bounded;
@@ -93,19 +94,19 @@ const MAX_RHYTHMS: usize = 50;
 const MAX_ONE_WAY: usize = 50;
 
 impl Watch {
-    pub(crate) fn new(thresholds: Box<Thresholds>) -> Self {
+    pub(crate) fn new(thresholds: Box<Thresholds>, scale: Scale) -> Self {
         Self {
             thresholds,
-            scans: scans::Scans::new(),
-            floods: floods::Floods::new(),
-            conversations: conversations::Conversations::new(),
-            questions: names::Questions::new(),
-            neighbours: neighbours::Neighbours::new(),
-            secrets: secrets::Secrets::new(),
-            errors: errors::Errors::new(),
-            certificates: certificates::Certificates::new(),
+            scans: scans::Scans::new(scale),
+            floods: floods::Floods::new(scale),
+            conversations: conversations::Conversations::new(scale),
+            questions: names::Questions::new(scale),
+            neighbours: neighbours::Neighbours::new(scale),
+            secrets: secrets::Secrets::new(scale),
+            errors: errors::Errors::new(scale),
+            certificates: certificates::Certificates::new(scale),
             paths: paths::Paths::default(),
-            one_way: one_way::OneWays::new(),
+            one_way: one_way::OneWays::new(scale),
         }
     }
 

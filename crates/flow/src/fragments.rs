@@ -27,6 +27,12 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    const fn is_over(&self, since: u64, now: u64) -> bool {
+        now.saturating_sub(since) >= self.timeout_us
+    }
+}
+
 /// What the fragments of one packet share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Datagram {
@@ -96,6 +102,9 @@ pub struct Whole {
 const MAX_RANGES: usize = 64;
 /// Fragments that wait for the first one beyond which they are orphans at once.
 const MAX_WAITING: usize = 64;
+/// Fragments that are given up at one time, about; the rest follows with the next packets, so that a leap of the clock does not give up a
+/// whole table at once.
+const TOGETHER: usize = 64;
 /// The largest payload that an IP packet can have.
 const MAX_PAYLOAD: usize = 65_535;
 
@@ -103,6 +112,7 @@ const MAX_PAYLOAD: usize = 65_535;
 struct Entry {
     generation: u64,
     /// Of the fragment that came first.
+    time: u64,
     frame: u64,
     named: Option<Belonging>,
     protocol: u8,
@@ -217,30 +227,38 @@ impl Fragments {
         Some(Whole { protocol: entry.protocol, bytes: std::mem::take(&mut entry.data) })
     }
 
-    /// Gives up what has been incomplete for too long.
+    /// Gives up what has been incomplete for too long; some of it at each call.
     pub fn expire(&mut self, now: u64) {
-        while let Some(&(time, datagram, generation)) = self.order.front() {
+        while !self.has_enough()
+            && let Some(&(time, datagram, generation)) = self.order.front()
             // A clock that stepped back must not keep an entry for ever: the bound on entries ends it.
-            if now.saturating_sub(time) < self.limits.timeout_us {
-                break;
-            }
+            && self.limits.is_over(time, now)
+        {
             self.order.pop_front();
-            self.note_incomplete(time, &datagram, generation);
+            self.note_incomplete(&datagram, generation);
             self.give_up(&datagram, generation);
         }
         self.now = now;
     }
 
-    /// Gives up everything, in the order of arrival.
-    pub fn finish(&mut self) {
+    /// Gives up the next ones, in the order of arrival, some at each call; whether there are more. What was given up is to be taken in
+    /// between.
+    pub fn finish_some(&mut self) -> bool {
         // What began shortly before the end of the capture may have been completed after it.
         const TOO_LATE_US: u64 = 2_000_000;
-        while let Some((time, datagram, generation)) = self.order.pop_front() {
+        while !self.has_enough()
+            && let Some((time, datagram, generation)) = self.order.pop_front()
+        {
             if self.now.saturating_sub(time) >= TOO_LATE_US {
-                self.note_incomplete(time, &datagram, generation);
+                self.note_incomplete(&datagram, generation);
             }
             self.give_up(&datagram, generation);
         }
+        !self.order.is_empty()
+    }
+
+    const fn has_enough(&self) -> bool {
+        self.orphans.len() >= TOGETHER || self.incomplete.len() >= TOGETHER
     }
 
     /// Whether there are packets that never became whole, or fragments without their first one, to be taken.
@@ -266,10 +284,10 @@ impl Fragments {
     }
 
     /// A packet of which the capture kept too little to tell is not incomplete.
-    fn note_incomplete(&mut self, time: u64, datagram: &Datagram, generation: u64) {
+    fn note_incomplete(&mut self, datagram: &Datagram, generation: u64) {
         let entry = self.entries.get(datagram).filter(|entry| entry.generation == generation);
         if let Some(entry) = entry.filter(|entry| !entry.given && !entry.spoilt) {
-            let (frame, key) = (entry.frame, entry.named.map(|(key, ..)| key));
+            let (time, frame, key) = (entry.time, entry.frame, entry.named.map(|(key, ..)| key));
             let protocol = entry.waiting.first().map_or(entry.protocol, |waiting| waiting.protocol);
             self.incomplete.push(Incomplete { time, frame, datagram: *datagram, key, protocol });
         }
@@ -287,6 +305,11 @@ impl Fragments {
     }
 
     fn entry(&mut self, now: u64, datagram: Datagram) -> &mut Entry {
+        let known = self.entries.get(&datagram).map(|entry| (entry.time, entry.generation));
+        if let Some((_, generation)) = known.filter(|(time, _)| self.limits.is_over(*time, now)) {
+            self.note_incomplete(&datagram, generation);
+            self.give_up(&datagram, generation);
+        }
         if !self.entries.contains_key(&datagram) {
             self.make_room();
             self.generations += 1;
@@ -295,6 +318,7 @@ impl Fragments {
         let (generation, frame) = (self.generations, self.frame);
         self.entries.entry(datagram).or_insert_with(|| Entry {
             generation,
+            time: now,
             frame,
             named: None,
             protocol: 0,
@@ -409,7 +433,7 @@ mod tests {
         assert_eq!(table.find(1, DATAGRAM, waiting(1)), None);
         assert_eq!(table.name(2, DATAGRAM, named()), [waiting(1)]);
         assert_eq!(table.find(3, DATAGRAM, waiting(3)), Some(named()));
-        table.finish();
+        while table.finish_some() {}
         assert_eq!(table.take_orphans(), []);
     }
 
@@ -456,7 +480,7 @@ mod tests {
             assert_eq!(table.find(2, DATAGRAM, waiting(2)), Some(named));
             assert_eq!(table.push(2, DATAGRAM, piece(8, false), &[2; 8], false, 17), None);
         }
-        table.finish();
+        while table.finish_some() {}
         assert_eq!(table.take_orphans(), []);
     }
 
@@ -514,7 +538,7 @@ mod tests {
                 prop_assert_eq!(held, table.bytes);
                 prop_assert!(held <= limits.bytes);
             }
-            table.finish();
+            while table.finish_some() {}
             back += table.take_orphans().len();
             prop_assert_eq!(given, back, "each fragment is counted once");
         }

@@ -120,8 +120,8 @@ pub fn analyse(
     mut sink: impl FnMut(&Record) -> Result<(), Cancelled>,
 ) -> Result<Analysis, Failure> {
     let mut file = CaptureFile::open(source, limits, &live.file).map_err(Failure::Open)?;
+    let mut tally = Tally::new(config.scale);
     let mut analyzer = Analyzer::new(config);
-    let mut tally = Tally::default();
     // The analyzer's number of each interface of the file; 0 = not asked for yet, or without a name.
     let mut interfaces: Vec<u32> = Vec::new();
     let damage = loop {

@@ -60,9 +60,8 @@ pub struct Config {
         default_value_t = weir_flow::tracker::Limits::default().flows
     )]
     pub max_flows: usize,
-    /// Bytes that the tables of an analysis hold together, about: flows, streams, fragments, DNS queries. What is given up at this bound
-    /// is counted in the report. Tables of a fixed size (findings, names, top talkers, copies of packets) come on top: mostly a few ten
-    /// megabytes, and up to about 140 MB in a capture that is made to fill them all
+    /// Bytes that the tables of an analysis hold together, about: flows, streams, fragments, DNS queries, findings, names, top talkers.
+    /// What is given up at this bound is counted in the report. The process itself takes about 10 MB besides
     #[arg(long, env = "WEIR_PCAP_WORKER_MAX_MEMORY", value_name = "BYTES", default_value_t = 512 << 20)]
     pub max_memory: usize,
     /// Bytes of heap and stacks that the kernel gives this process; one that wants more ends, and its job is tried again

@@ -412,6 +412,16 @@ fn given_up(summary: &Summary) -> Vec<GivenUp> {
             "more addresses than are counted apart; an address that came late may be missing among the top ones",
         ),
         (
+            "packets in further tunnels",
+            summary.further_tunnels,
+            "more tunnels than are told apart; the tunnel of their flows is `other`, and flows of the same addresses and ports are one",
+        ),
+        (
+            "names of hosts",
+            summary.early_names,
+            "more names than are kept at one time; flows with such hosts may have no name",
+        ),
+        (
             "messages of further DNS names",
             summary.dns.names.other.packets,
             "more names than are counted apart; a name that came late may be missing among the top ones",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weir_proto::{Dns, Flow, Http, Tls};
 
-use super::Frame;
+use super::{Frame, Scale};
 use crate::dns::Message;
 use crate::findings::Findings;
 use crate::packet::ip::protocol;
@@ -19,7 +19,7 @@ pub use tcp::TcpSummary;
 
 /// What can be counted apart, within a bound; what comes after that many is counted together.
 pub trait Countable: std::hash::Hash + Eq + Ord + Clone {
-    /// How many are counted apart.
+    /// How many are counted apart at most.
     const MAX_DISTINCT: usize;
 }
 
@@ -78,17 +78,22 @@ impl Totals {
 #[derive(Clone, Debug)]
 pub struct Top<K> {
     counts: Table<K, Totals>,
+    most: usize,
     /// What came after the table was full.
     pub other: Totals,
 }
 
-impl<K> Default for Top<K> {
+impl<K: Countable> Default for Top<K> {
     fn default() -> Self {
-        Self { counts: Table::default(), other: Totals::default() }
+        Self::new(Scale::default())
     }
 }
 
 impl<K: Countable> Top<K> {
+    fn new(scale: Scale) -> Self {
+        Self { counts: Table::default(), most: scale.of(K::MAX_DISTINCT), other: Totals::default() }
+    }
+
     fn add(&mut self, name: &K, bytes: u64) {
         self.add_all(name, Totals { flows: 0, packets: 1, bytes });
     }
@@ -97,7 +102,7 @@ impl<K: Countable> Top<K> {
         let hash = self.counts.hash(name);
         if let Some(at) = self.counts.find(hash, name) {
             self.counts.value_mut(at).add_all(totals);
-        } else if self.counts.len() < K::MAX_DISTINCT {
+        } else if self.counts.len() < self.most {
             self.counts.push(hash, name.clone(), totals);
         } else {
             self.other.add_all(totals);
@@ -161,10 +166,6 @@ pub struct HttpSummary {
     pub responses: u64,
     /// Requests without a response.
     pub unanswered: u64,
-    /// Responses by status.
-    pub statuses: BTreeMap<u32, u64>,
-    /// Requests by the host that they name.
-    pub names: Top<String>,
 }
 
 /// What an analysis saw in all.
@@ -228,6 +229,10 @@ pub struct Summary {
     pub early_queries: u64,
     /// Fragmented packets that were not put together because there was no room for them.
     pub early_fragments: u64,
+    /// Times that a host's name was not kept, or was forgotten while it held, because there were too many.
+    pub early_names: u64,
+    /// Packets in tunnels beyond those that are told apart.
+    pub further_tunnels: u64,
     /// TCP streams that were not looked into because all of them together held too much.
     pub unfollowed_streams: u64,
     /// TCP.
@@ -243,6 +248,17 @@ pub struct Summary {
 }
 
 impl Summary {
+    pub(super) fn new(scale: Scale) -> Self {
+        Self {
+            talkers: Top::new(scale),
+            pairs: Top::new(scale),
+            services: Top::new(scale),
+            dns: DnsSummary { names: Top::new(scale), ..DnsSummary::default() },
+            tls: TlsSummary { names: Top::new(scale), ..TlsSummary::default() },
+            ..Self::default()
+        }
+    }
+
     pub(super) fn frame(&mut self, frame: &Frame<'_>) {
         let (time, bytes) = (frame.time_us, u64::from(frame.original_length));
         self.frames.add(bytes);
@@ -343,14 +359,10 @@ impl Summary {
 
     pub(super) fn http(&mut self, record: &Http) {
         let http = &mut self.http;
-        if let Some(status) = record.status {
-            http.responses += 1;
-            *http.statuses.entry(status).or_default() += 1;
-        }
+        http.responses += u64::from(record.status.is_some());
         if !record.method.is_empty() {
             http.requests += 1;
             http.unanswered += u64::from(record.status.is_none());
-            http.names.add(&record.authority, 0);
         }
     }
 

@@ -25,6 +25,15 @@ impl Default for Limits {
 
 /// Queries of one flow and identifier that a message is compared with: a client has one of them, a hostile capture any number.
 const MAX_COMPARED: usize = 64;
+/// Rows that are given up at one time; the rest follows with the next packets, so that a leap of the clock does not give up a whole table
+/// at once.
+const TOGETHER: usize = 64;
+
+impl Limits {
+    const fn is_over(&self, since: u64, now: u64) -> bool {
+        now.saturating_sub(since) >= self.timeout_us
+    }
+}
 
 /// What an answer has in common with its query, besides the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,7 +101,10 @@ impl Exchanges {
     /// another row, which says how often it was sent before.
     pub fn query(&mut self, by: Option<Match>, frame: u64, mut record: Dns) {
         let Some(by) = by else { return self.finished.push((frame, record)) };
-        let same = |pending: &&Pending| (&pending.record.qname, pending.record.qtype) == (&record.qname, record.qtype);
+        let same = |pending: &&Pending| {
+            (&pending.record.qname, pending.record.qtype) == (&record.qname, record.qtype)
+                && !self.limits.is_over(pending.record.time, record.time)
+        };
         let before = self.pending.get(&by).and_then(|queue| queue.iter().rev().take(MAX_COMPARED).find(same));
         record.repeats = before.map_or(0, |before| before.record.repeats.saturating_add(1));
         while self.order.len() >= self.limits.pending.max(1) {
@@ -114,7 +126,7 @@ impl Exchanges {
 
     /// Joins an answer with the oldest query that it fits; `record` is the row that it makes alone.
     pub fn answer(&mut self, by: Option<Match>, record: Dns, answer: Answer) {
-        let (frame, mut row) = match by.and_then(|by| self.take(by, &record)) {
+        let (frame, mut row) = match by.and_then(|by| self.take(by, &record, answer.time)) {
             Some((frame, query)) => {
                 let latency = answer.time.saturating_sub(query.time);
                 (frame, Dns { latency_us: Some(u32::try_from(latency).unwrap_or(u32::MAX)), ..query })
@@ -132,20 +144,22 @@ impl Exchanges {
         self.early
     }
 
-    /// Gives up the queries that waited too long.
+    /// Gives up the queries that waited too long; some of them at each call.
     pub fn expire(&mut self, now: u64) {
-        while let Some(&(time, ..)) = self.order.front()
-            && now.saturating_sub(time) >= self.limits.timeout_us
+        while self.finished.len() < TOGETHER
+            && let Some(&(time, ..)) = self.order.front()
+            && self.limits.is_over(time, now)
         {
             self.give_up_oldest();
         }
     }
 
-    /// Gives up all queries, in their order.
-    pub fn finish(&mut self) {
-        while !self.order.is_empty() {
+    /// Gives up the next queries in their order, some of them at each call; whether there are more. Their rows are to be taken in between.
+    pub fn finish_some(&mut self) -> bool {
+        while self.finished.len() < TOGETHER && !self.order.is_empty() {
             self.give_up_oldest();
         }
+        !self.order.is_empty()
     }
 
     /// Whether a row is finished that was not taken.
@@ -159,11 +173,13 @@ impl Exchanges {
         self.finished.drain(..)
     }
 
-    fn take(&mut self, by: Match, answer: &Dns) -> Option<(u64, Dns)> {
+    fn take(&mut self, by: Match, answer: &Dns, now: u64) -> Option<(u64, Dns)> {
+        let limits = self.limits;
         // An answer may leave the question away (RFC 5936), and either message may be cut before the end of it.
         let fits = |query: &Dns| {
             let name = query.qname.is_empty() || answer.qname.is_empty() || query.qname == answer.qname;
             name && (query.qtype == 0 || answer.qtype == 0 || query.qtype == answer.qtype)
+                && !limits.is_over(query.time, now)
         };
         self.remove(by, |queue| queue.iter().take(MAX_COMPARED).position(|pending| fits(&pending.record)))
     }
@@ -222,7 +238,7 @@ mod tests {
         let (frame, joined) = table.take_finished().next().unwrap();
         assert_eq!((joined.time, joined.latency_us, joined.rcode, joined.repeats), (20, Some(30), Some(0), 0));
         assert_eq!(frame, 2, "of the query");
-        table.finish();
+        while table.finish_some() {}
         let left = table.take_finished();
         assert_eq!(
             left.map(|(frame, row)| (frame, row.time, row.rcode, row.repeats)).collect::<Vec<_>>(),
@@ -269,8 +285,11 @@ mod tests {
                 }
                 prop_assert!(table.order.len() <= limits.pending && table.waiting <= limits.pending);
             }
-            table.finish();
-            let rows = rows(&mut table);
+            let mut rows = rows(&mut table);
+            while table.finish_some() {
+                rows.extend(table.take_finished().map(|(_, row)| row));
+            }
+            rows.extend(table.take_finished().map(|(_, row)| row));
             prop_assert_eq!(rows.iter().filter(|row| row.has_query).count(), queries);
             prop_assert_eq!(rows.iter().filter(|row| row.rcode.is_some()).count(), answers);
             prop_assert!(table.pending.is_empty() && table.waiting == 0);

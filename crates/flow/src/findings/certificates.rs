@@ -7,6 +7,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, display};
 use super::kind::{Kind, Severity};
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 
 /// Certificates that are followed.
 const MAX_CERTIFICATES: usize = 4096;
@@ -38,8 +39,8 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    pub(super) fn new() -> Self {
-        Self { all: Bounded::new(MAX_CERTIFICATES) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { all: Bounded::new(scale.of(MAX_CERTIFICATES)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

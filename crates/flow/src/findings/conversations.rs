@@ -8,6 +8,7 @@ use super::evidence::Evidence;
 use super::finding::Finding;
 use super::scans::Scans;
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 
 mod harm;
 mod health;
@@ -66,8 +67,8 @@ pub(super) struct Conversations {
 }
 
 impl Conversations {
-    pub(super) fn new() -> Self {
-        Self { all: Bounded::new(MAX_CONVERSATIONS) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { all: Bounded::new(scale.of(MAX_CONVERSATIONS)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

@@ -8,6 +8,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, display};
 use super::kind::{Kind, Severity};
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 use crate::bytes::{after, u16_at, u32_at};
 
 /// Errors that are followed, by what they say.
@@ -99,8 +100,12 @@ impl Complaint {
 }
 
 impl Errors {
-    pub(super) fn new() -> Self {
-        Self { said: Bounded::new(MAX_ERRORS), narrow: Bounded::new(MAX_ERRORS), counts: BTreeMap::new() }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self {
+            said: Bounded::new(scale.of(MAX_ERRORS)),
+            narrow: Bounded::new(scale.of(MAX_ERRORS)),
+            counts: BTreeMap::new(),
+        }
     }
 
     pub(super) const fn lost(&self) -> u64 {

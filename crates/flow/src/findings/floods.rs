@@ -7,6 +7,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, display, tenths};
 use super::kind::{Kind, Severity};
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 
 /// Targets that are followed.
 const MAX_TARGETS: usize = 8192;
@@ -51,8 +52,8 @@ pub(super) struct Floods {
 }
 
 impl Floods {
-    pub(super) fn new() -> Self {
-        Self { targets: Bounded::new(MAX_TARGETS), reflections: Bounded::new(MAX_TARGETS) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { targets: Bounded::new(scale.of(MAX_TARGETS)), reflections: Bounded::new(scale.of(MAX_TARGETS)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

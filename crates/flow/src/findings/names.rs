@@ -8,6 +8,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, display, percent, tenths};
 use super::kind::{Kind, Severity};
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 
 /// Domains and servers that are followed.
 const MAX_DOMAINS: usize = 4096;
@@ -65,8 +66,8 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    pub(super) fn new() -> Self {
-        Self { domains: Bounded::new(MAX_DOMAINS), servers: Bounded::new(MAX_SERVERS) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { domains: Bounded::new(scale.of(MAX_DOMAINS)), servers: Bounded::new(scale.of(MAX_SERVERS)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

@@ -5,6 +5,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, display};
 use super::kind::{Kind, Severity};
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 use crate::bytes::{array_at, u8_at, u16_at};
 
 /// IP addresses that are followed.
@@ -37,8 +38,8 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    pub(super) fn new() -> Self {
-        Self { addresses: Bounded::new(MAX_ADDRESSES) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { addresses: Bounded::new(scale.of(MAX_ADDRESSES)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

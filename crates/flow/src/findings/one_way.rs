@@ -2,6 +2,7 @@
 
 use super::bounded::Bounded;
 use super::ended::{Attempt, Ended, is_group};
+use crate::analyzer::Scale;
 
 /// Flows that are followed.
 const MAX_FLOWS: usize = 4096;
@@ -64,8 +65,8 @@ pub(super) struct OneWays {
 }
 
 impl OneWays {
-    pub(super) fn new() -> Self {
-        Self { all: Bounded::new(MAX_FLOWS), udp: 0 }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { all: Bounded::new(scale.of(MAX_FLOWS)), udp: 0 }
     }
 
     pub(super) const fn lost(&self) -> u64 {

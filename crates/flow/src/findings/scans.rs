@@ -7,6 +7,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, display, percent};
 use super::kind::{Kind, Severity};
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 
 /// Sources that are followed.
 const MAX_SOURCES: usize = 8192;
@@ -33,8 +34,8 @@ pub(super) struct Scans {
 }
 
 impl Scans {
-    pub(super) fn new() -> Self {
-        Self { sources: Bounded::new(MAX_SOURCES) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { sources: Bounded::new(scale.of(MAX_SOURCES)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

@@ -6,6 +6,7 @@ use super::finding::{Finding, display};
 use super::kind::{Kind, Severity};
 use super::signs::Sign;
 use super::thresholds::Thresholds;
+use crate::analyzer::Scale;
 
 /// Clients at services that are followed.
 const MAX_LOGINS: usize = 8192;
@@ -26,8 +27,8 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    pub(super) fn new() -> Self {
-        Self { logins: Bounded::new(MAX_LOGINS) }
+    pub(super) fn new(scale: Scale) -> Self {
+        Self { logins: Bounded::new(scale.of(MAX_LOGINS)) }
     }
 
     pub(super) const fn lost(&self) -> u64 {

@@ -7,6 +7,7 @@ use std::hash::Hash;
 
 use hashbrown::HashMap;
 use weir_flow::Record;
+use weir_flow::analyzer::Scale;
 use weir_flow::findings::split_name;
 use weir_flow::statistics::Histogram;
 use weir_proto::{Dns, EndReason, Flow, Http, Ip, Tls};
@@ -80,6 +81,25 @@ struct HttpTally {
 }
 
 impl Tally {
+    /// Has counted nothing.
+    pub(crate) fn new(scale: Scale) -> Self {
+        Self {
+            tcp: TcpTally { worst: Counted::new(scale), ..TcpTally::default() },
+            streams: Counted::new(scale),
+            domains: Counted::new(scale),
+            servers: Counted::new(scale),
+            tls: TlsTally {
+                chosen: Counted::new(scale),
+                ciphers: Counted::new(scale),
+                alerts: Counted::new(scale),
+                ja4: Counted::new(scale),
+                certificates: Counted::new(scale),
+            },
+            http: HttpTally { methods: Counted::new(scale), hosts: Counted::new(scale), ..HttpTally::default() },
+            ..Self::default()
+        }
+    }
+
     /// Counts a record.
     pub(crate) fn record(&mut self, record: &Record) {
         if let Record::Flow(flow) = record {
@@ -101,7 +121,7 @@ impl Tally {
             && let Some(jitter) = flow.tx_jitter_us.max(flow.rx_jitter_us)
         {
             self.jitter.add(jitter);
-            self.streams.with(flow.flow_id, MAX_NAMES, |stream: &mut Stream| {
+            self.streams.with(flow.flow_id, |stream: &mut Stream| {
                 (stream.src, stream.dst) = ends(flow);
                 stream.flow_id = flow.flow_id.to_string();
                 stream.packets += packets;
@@ -139,8 +159,8 @@ impl Tally {
                 asked.latency.add(latency);
             }
         };
-        self.domains.with_ref(domain(&dns.qname), MAX_NAMES, count);
-        self.servers.with((dns.dst_ip_high, dns.dst_ip_low), MAX_NAMES, count);
+        self.domains.with_ref(domain(&dns.qname), count);
+        self.servers.with((dns.dst_ip_high, dns.dst_ip_low), count);
     }
 
     /// What the score is made of.
@@ -275,7 +295,7 @@ impl TcpTally {
         if retransmits + out_of_order + zero_windows + lost_segments == 0 {
             return;
         }
-        self.worst.with(flow.flow_id, MAX_NAMES, |worst| {
+        self.worst.with(flow.flow_id, |worst| {
             (worst.src, worst.dst) = ends(flow);
             worst.flow_id = flow.flow_id.to_string();
             worst.name.clone_from(&flow.dst_name);
@@ -310,19 +330,19 @@ impl TlsTally {
     fn add(&mut self, tls: &Tls) {
         let one = |count: &mut u64| *count += 1;
         if !tls.ja4.is_empty() {
-            self.ja4.with(tls.ja4.clone(), MAX_NAMES, one);
+            self.ja4.with(tls.ja4.clone(), one);
         }
         if tls.chosen_version != 0 {
-            self.chosen.with(format!("0x{:04x}", tls.chosen_version), MAX_NAMES, one);
+            self.chosen.with(format!("0x{:04x}", tls.chosen_version), one);
         }
         if tls.cipher != 0 {
-            self.ciphers.with(format!("0x{:04x}", tls.cipher), MAX_NAMES, one);
+            self.ciphers.with(format!("0x{:04x}", tls.cipher), one);
         }
         if tls.alert != 0 {
-            self.alerts.with(format!("{} (level {})", tls.alert % 256, tls.alert / 256), MAX_NAMES, one);
+            self.alerts.with(format!("{} (level {})", tls.alert % 256, tls.alert / 256), one);
         }
         if !tls.subject.is_empty() || tls.not_after != 0 {
-            self.certificates.with((tls.not_after, tls.subject.clone()), MAX_NAMES, |certificate| {
+            self.certificates.with((tls.not_after, tls.subject.clone()), |certificate| {
                 *certificate = Certificate {
                     subject: tls.subject.clone(),
                     issuer: tls.issuer.clone(),
@@ -339,8 +359,8 @@ impl HttpTally {
     fn add(&mut self, http: &Http) {
         let one = |count: &mut u64| *count += 1;
         self.requests += 1;
-        self.methods.with(http.method.clone(), MAX_NAMES, one);
-        self.hosts.with(http.authority.clone(), MAX_NAMES, one);
+        self.methods.with(http.method.clone(), one);
+        self.hosts.with(http.authority.clone(), one);
         match http.status {
             Some(status) => *self.statuses.entry(status as u16).or_default() += 1,
             None => self.unanswered += 1,
@@ -366,19 +386,26 @@ impl HttpTally {
 #[derive(Debug)]
 struct Counted<K, V> {
     rows: HashMap<K, V>,
+    most: usize,
     /// What came for a row after the table was full.
     other: u64,
 }
 
 impl<K, V> Default for Counted<K, V> {
     fn default() -> Self {
-        Self { rows: HashMap::new(), other: 0 }
+        Self::new(Scale::default())
+    }
+}
+
+impl<K, V> Counted<K, V> {
+    fn new(scale: Scale) -> Self {
+        Self { rows: HashMap::new(), most: scale.of(MAX_NAMES), other: 0 }
     }
 }
 
 impl<K: Hash + Ord + Clone, V: Default> Counted<K, V> {
-    fn with(&mut self, key: K, most: usize, count: impl FnOnce(&mut V)) {
-        if self.rows.len() >= most && !self.rows.contains_key(&key) {
+    fn with(&mut self, key: K, count: impl FnOnce(&mut V)) {
+        if self.rows.len() >= self.most && !self.rows.contains_key(&key) {
             self.other += 1;
         } else {
             count(self.rows.entry(key).or_default());
@@ -386,7 +413,7 @@ impl<K: Hash + Ord + Clone, V: Default> Counted<K, V> {
     }
 
     /// As [`Counted::with`], for a key that is made only where it is new.
-    fn with_ref<'q, Q>(&mut self, key: &'q Q, most: usize, count: impl FnOnce(&mut V))
+    fn with_ref<'q, Q>(&mut self, key: &'q Q, count: impl FnOnce(&mut V))
     where
         K: Borrow<Q> + From<&'q Q>,
         Q: Hash + Eq + ?Sized,
@@ -394,13 +421,17 @@ impl<K: Hash + Ord + Clone, V: Default> Counted<K, V> {
         if let Some(row) = self.rows.get_mut(key) {
             count(row);
         } else {
-            self.with(key.into(), most, count);
+            self.with(key.into(), count);
         }
     }
 
     /// The same rows by what stands for their keys in a report.
     fn keyed<T: Hash + Eq>(self, name: impl Fn(K) -> T) -> Counted<T, V> {
-        Counted { rows: self.rows.into_iter().map(|(key, row)| (name(key), row)).collect(), other: self.other }
+        Counted {
+            rows: self.rows.into_iter().map(|(key, row)| (name(key), row)).collect(),
+            most: self.most,
+            other: self.other,
+        }
     }
 
     /// The rows with the largest weight, then by key, so that a report follows from the capture alone.
@@ -461,9 +492,9 @@ mod tests {
 
     #[test]
     fn a_full_table_counts_what_it_does_not_keep() {
-        let mut table = Counted::<u32, u64>::default();
+        let mut table = Counted { most: 2, ..Counted::default() };
         for key in [1, 2, 3, 1, 3] {
-            table.with(key, 2, |count| *count += 1);
+            table.with(key, |count| *count += 1);
         }
         assert_eq!(table.other, 2);
         assert_eq!(table.first(|count| *count, |key, count| (key, count)), [(1, 2), (2, 1)]);
