@@ -223,6 +223,10 @@ impl FlowState {
                 "stun" => Content::Quiet(quiet),
                 _ => Content::Done,
             }
+        } else if tls::looks_like_encrypted_dtls(payload) && quiet < MAX_DATAGRAMS {
+            found.app = "dtls";
+            // As behind a handshake: media may follow.
+            Content::Quiet(quiet + 1)
         } else if rtp::may_be_rtp(payload) {
             Content::Rtp(Box::default(), MAX_DATAGRAMS)
         } else if quiet < MAX_DATAGRAMS {
@@ -465,6 +469,9 @@ impl Stream {
             Verdict::Known("dns")
         } else if tls::looks_like_tls(start) {
             self.talk = Talk::Tls(tls::Connection::new());
+            Verdict::Known("tls")
+        } else if tls::is_encrypted(start) {
+            self.talk = Talk::Done;
             Verdict::Known("tls")
         } else if let Start::Request | Start::Response | Start::Two | Start::TwoServer = http {
             let from_client = matches!(http, Start::Request | Start::Two);

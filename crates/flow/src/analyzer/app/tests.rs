@@ -249,6 +249,27 @@ fn tls_is_found_where_a_protocol_goes_on_as_it() {
 }
 
 #[test]
+fn tls_whose_handshake_was_before_the_capture_is_known_by_its_records() {
+    let data = [&[0x17, 3, 3, 0, 40][..], &[7; 40], &[0x17, 3, 3, 0x05, 0xb0], &[9; 100]].concat();
+    let alert = [&[0x15, 3, 3, 0, 26][..], &[7; 26]].concat();
+    // The next record is none; longer than a record can be; of no version; an alert that is no end.
+    let others = [
+        [&[0x17, 3, 3, 0, 40][..], &[7; 80]].concat(),
+        [&[0x17, 3, 3, 0x50, 0][..], &[7; 80]].concat(),
+        [&[0x17, 3, 9, 0, 40][..], &[7; 40]].concat(),
+        [&[0x15, 3, 3, 0, 26][..], &[7; 50]].concat(),
+    ];
+    for (app, piece) in [("tls", data), ("tls", alert)].into_iter().chain(others.map(|other| ("", other))) {
+        let rows = rows(&[(1, tcp(true, 443, 1000, ACK, &piece))]);
+        assert_eq!((rows.flows[0].app.as_str(), rows.tls.len()), (app, 0), "{piece:?}");
+    }
+    let mut datagram = vec![23, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 30];
+    datagram.extend([7; 30]);
+    let rows = rows(&[(1, udp((CLIENT, 5000), (SERVER, 4433), &datagram))]);
+    assert_eq!(rows.flows[0].app, "dtls");
+}
+
+#[test]
 fn datagrams_of_upnp_are_requests_and_a_call_has_its_jitter() {
     let search = b"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\n\r\n";
     let mut packets = vec![(1, udp((CLIENT, 5000), (SERVER, 1900), search))];
