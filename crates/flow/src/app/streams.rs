@@ -19,12 +19,10 @@ const FORMS: [Form; 34] = [
     // RFC 5321: greeting and first commands. A greeting of FTP is told from it by its words.
     form("smtp", |b| starts(b, &["EHLO ", "HELO ", "LHLO "]) || (greets(b, "220") && says(b, "SMTP"))),
     form("ftp", |b| (greets(b, "220") && says(b, "FTP")) || starts(b, &["AUTH TLS\r\n", "AUTH SSL\r\n"])),
-    // RFC 1939: the first reply and commands.
-    form("pop3", |b| {
-        b.starts_with(b"+OK") && (says(b, "POP") || says(b, "dovecot") || says(b, "<")) || b == b"CAPA\r\n"
-    }),
-    // RFC 9051.
-    form("imap", |b| b.starts_with(b"* OK") && (says(b, "IMAP") || says(b, "dovecot")) || b.starts_with(b"* PREAUTH ")),
+    // RFC 1939: a greeting, of which the words are the server's own, and commands. The answers of Redis are no such lines.
+    form("pop3", |b| is_greeting(b, b"+OK ") || b == b"CAPA\r\n"),
+    // RFC 9051: a greeting, likewise.
+    form("imap", |b| is_greeting(b, b"* OK ") || is_greeting(b, b"* PREAUTH ")),
     // RFC 959 and 1939 share it.
     form("ftp", |b| b.starts_with(b"USER anonymous")),
     // RFC 3261, RFC 7826.
@@ -108,6 +106,11 @@ fn has_line_end(bytes: &[u8], end: &[u8]) -> bool {
     line.is_some_and(|line| line.strip_suffix(b"\r").unwrap_or(line).ends_with(end))
 }
 
+/// A line that begins so, or as much of it as is looked at.
+fn is_greeting(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.starts_with(word) && (has_line_end(bytes, b"") || bytes.len() == MOST)
+}
+
 /// `*2\r\n$4\r\nPING\r\n`, or one of the commands that people type.
 fn is_redis(bytes: &[u8]) -> bool {
     let array = bytes.strip_prefix(b"*").and_then(|rest| {
@@ -150,11 +153,16 @@ fn is_mysql(bytes: &[u8]) -> bool {
     (version || refused) && length.is_some_and(|length| (10..1000).contains(&length))
 }
 
-/// A header whose operation is a message or, of old, a query.
+/// A header whose operation is a message or, of old, a query; or a reply, to something, with its four flags.
 fn is_mongodb(bytes: &[u8]) -> bool {
     let field = |at| array_at(bytes, at).map(u32::from_le_bytes);
     let (Some(length), Some(operation)) = (field(0), field(12)) else { return false };
-    (16..48 << 20).contains(&length) && matches!(operation, 1 | 2004 | 2012 | 2013) && (operation != 1 || length >= 36)
+    let replies = || field(8) != Some(0) && field(16).is_some_and(|flags| flags < 16);
+    match operation {
+        1 => (36..48 << 20).contains(&length) && replies(),
+        2004 | 2012 | 2013 => (16..48 << 20).contains(&length),
+        _ => false,
+    }
 }
 
 /// A request: length, a key of the API with a version that it has, a correlation number, the client's name.
@@ -168,11 +176,12 @@ fn is_kafka(bytes: &[u8]) -> bool {
     matches!(key, 3 | 17 | 18) && version <= 13 && (14..4096).contains(&length) && (1..200).contains(&name) && printable
 }
 
-/// TPKT and X.224 (RFC 905): a connection request or confirmation as long as the packet.
+/// TPKT and X.224 (RFC 905): a connection request or confirmation as long as the packet. What follows its fixed part is a cookie or a
+/// negotiation, or nothing; other users of X.224 (RFC 1006: S7, MMS) have its own parameters there.
 fn is_rdp(bytes: &[u8]) -> bool {
-    let [3, 0, high, low, indicator, 0xe0 | 0xd0, ..] = *bytes else { return false };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    length == usize::from(indicator) + 5 && length >= 11
+    let ([3, 0, high, low, indicator, 0xe0 | 0xd0, ..], Some(rest)) = (bytes, bytes.get(11..)) else { return false };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    length == usize::from(*indicator) + 5 && !matches!(rest, [0x80..=0xff, ..])
 }
 
 /// RFC 4511: a message whose first operation is to bind, or an extended one; definite lengths.

@@ -3,14 +3,16 @@ use proptest::prelude::*;
 use super::*;
 
 /// First bytes of one direction, as the programs send them.
-const STREAMS: [(&str, &[u8]); 38] = [
+const STREAMS: [(&str, &[u8]); 41] = [
     ("ssh", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
     ("smtp", b"220 mail.weir.example ESMTP Postfix\r\n"),
     ("smtp", b"EHLO client.weir.example\r\n"),
     ("ftp", b"220 (vsFTPd 3.0.3)\r\n"),
     ("ftp", b"220 ProFTPD Server ready.\r\n"),
     ("pop3", b"+OK Dovecot ready.\r\n"),
+    ("pop3", b"+OK Hello there.\r\n"),
     ("imap", b"* OK [CAPABILITY IMAP4rev1 STARTTLS] Dovecot ready.\r\n"),
+    ("imap", b"* OK weir.example ready\r\n"),
     ("sip", b"REGISTER sip:weir.example SIP/2.0\r\nVia: SIP/2.0/TCP 10.0.0.1\r\n"),
     ("sip", b"OPTIONS sip:weir.example SIP/2.0\r\n"),
     ("rtsp", b"OPTIONS rtsp://weir.example/stream RTSP/1.0\r\nCSeq: 1\r\n"),
@@ -26,6 +28,7 @@ const STREAMS: [(&str, &[u8]); 38] = [
     ("mysql", b"\x4a\0\0\0\x0a8.0.36\0\x08\0\0\0abcdefgh\0\xff\xff"),
     ("mysql", b"\x59\0\0\0\x0a5.5.5-10.11.6-MariaDB\0\x08\0\0\0"),
     ("mongodb", b"\x3a\0\0\0\x01\0\0\0\0\0\0\0\xdd\x07\0\0\0\0\0\0"),
+    ("mongodb", b"\x24\0\0\0\x09\0\0\0\x07\0\0\0\x01\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0"),
     ("kafka", b"\0\0\0\x1b\0\x12\0\x03\0\0\0\x01\0\x07rdkafka\0\x0alibrdkafka\x062.3.0\0"),
     ("smb", b"\0\0\0\xd4\xffSMB\x72\0\0\0\0"),
     ("smb", b"\0\0\0\xe8\xfeSMB\x40\0\x01\0"),
@@ -77,6 +80,8 @@ fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
         ("syslog", b"<34>1 2026-01-01T00:00:00Z weir su - ID47 - failed".to_vec()),
         ("tftp", b"\0\x01boot.img\0octet\0".to_vec()),
         ("radius", filled(&[1, 7, 0, 20], 20)),
+        ("radius", [&filled(&[1, 7, 0, 26], 20)[..], &[1, 6, b'w', b'e', b'i', b'r']].concat()),
+        ("ntp", filled(&[0x1b, 0, 0, 0], 48)),
         ("memcached", b"\0\x01\0\0\0\x01\0\0get weir\r\n".to_vec()),
         ("netbios", netbios),
     ]
@@ -124,6 +129,32 @@ fn what_says_nothing_is_unknown() {
 }
 
 #[test]
+fn what_is_alike_has_no_name_of_another() {
+    let streams: [&[u8]; 3] = [
+        // A PLC is asked for by TPKT and X.224, as RDP is.
+        &[3, 0, 0, 22, 17, 0xe0, 0, 0, 0, 7, 0, 0xc1, 2, 1, 0, 0xc2, 2, 1, 2, 0xc0, 1, 10],
+        // PPTP as far as MongoDB has a header, and Skinny.
+        &[0, 0x9c, 0, 1, 0x1a, 0x2b, 0x3c, 0x4d, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3],
+        &[0x7c, 0, 0, 0, 20, 0, 0, 0, 0x4a, 1, 0, 0, 1, 0, 0, 0, 0x4b, 0x36, 0x2e, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    ];
+    for (start, name) in streams.into_iter().zip([None, Some("pptp"), None]) {
+        let named = if let Verdict::Known(name) = of_stream(start) { Some(name) } else { None };
+        assert_eq!(named, name, "{start:?}");
+    }
+    let datagrams = [
+        // SLP of version 1 and collectd have a length where RADIUS has it.
+        b"\x01\x06\0\x2c\0\0en\0\x03\x1e\xf7\0\0\0\x18service:x-hpnp-discover:\0\0\0\0".to_vec(),
+        b"\x02\0\0\x19host.weir\0\0\x08\0\x0c\x1b\xfe\x37\xf7\0\0".to_vec(),
+        // KCP, and DTLS with a small number for its version.
+        filled(&[10, 0, 0, 0, 0x52, 0, 0x80, 0, 0x28], 48),
+        filled(&[0x14, 1, 0, 0, 0, 0], 93),
+    ];
+    for payload in datagrams {
+        assert_eq!(of_datagram(&payload), None, "{payload:?}");
+    }
+}
+
+#[test]
 fn a_priority_of_syslog_has_three_digits_at_most() {
     assert_eq!(of_datagram(b"<191>1 - host"), Some("syslog"));
     assert_eq!(of_datagram(b"<1000>1 - host"), None);
@@ -133,7 +164,7 @@ fn a_priority_of_syslog_has_three_digits_at_most() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..38, keep in 0usize..20) {
+    fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..41, keep in 0usize..20) {
         let _ = (of_stream(&bytes), of_datagram(&bytes), of_single_datagram(1, 2, &bytes));
         let known = STREAMS[at].1;
         let mixed = [&known[..keep.min(known.len())], &bytes].concat();
