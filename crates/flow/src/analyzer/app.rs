@@ -463,8 +463,16 @@ impl Stream {
             joined = [&held, bytes].concat();
             &joined
         };
+        // Who a balancer speaks for stands before all that is said; nothing more may be there yet.
+        let start = match app::behind_proxy_header(start) {
+            Some([]) => return,
+            Some(rest) => rest,
+            None => start,
+        };
         let http = http::start(start);
-        let verdict = if is_dns {
+        let verdict = if app::may_be_proxy_header(start) {
+            Verdict::Undecided
+        } else if is_dns {
             self.talk = Talk::Dns(Default::default());
             Verdict::Known("dns")
         } else if tls::looks_like_tls(start) {

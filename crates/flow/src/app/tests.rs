@@ -155,6 +155,21 @@ fn what_is_alike_has_no_name_of_another() {
 }
 
 #[test]
+fn a_header_of_a_balancer_is_known_when_it_is_whole() {
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x01\x0a\0\0\x02\x9c\x40\x01\xbb";
+    for header in [&b"PROXY TCP4 10.0.0.1 10.0.0.2 40000 443\r\n"[..], b"PROXY UNKNOWN\r\n", binary] {
+        for length in 1..header.len() {
+            assert!(behind_proxy_header(&header[..length]).is_none() && may_be_proxy_header(&header[..length]));
+        }
+        assert_eq!(behind_proxy_header(&[header, b"rest"].concat()), Some(&b"rest"[..]));
+    }
+    for other in [&b"PROXY / HTTP/1.1\r\n"[..], b"POST / HTTP/1.1\r\n", b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c"] {
+        assert_eq!(behind_proxy_header(other), None);
+    }
+    assert!(!may_be_proxy_header(b"POST") && !may_be_proxy_header(b"\r\nGET"));
+}
+
+#[test]
 fn a_priority_of_syslog_has_three_digits_at_most() {
     assert_eq!(of_datagram(b"<191>1 - host"), Some("syslog"));
     assert_eq!(of_datagram(b"<1000>1 - host"), None);

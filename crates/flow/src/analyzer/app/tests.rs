@@ -249,6 +249,34 @@ fn tls_is_found_where_a_protocol_goes_on_as_it() {
 }
 
 #[test]
+fn tls_and_http_are_found_behind_the_header_of_a_balancer() {
+    let hello = hello("weir.example");
+    let text = b"PROXY TCP4 10.9.9.9 10.0.0.2 40000 443\r\n";
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x09\x09\x09\x0a\0\0\x02\x9c\x40\x01\xbb";
+    let get = b"GET / HTTP/1.1\r\nHost: weir.example\r\n\r\n";
+    for header in [&text[..], binary] {
+        for (app, said) in [("tls", &hello[..]), ("http", get)] {
+            let bytes = [header, said].concat();
+            // Together, apart, and cut within the header.
+            for cut in [bytes.len(), header.len(), 9] {
+                let (first, second) = bytes.split_at(cut);
+                let rows = rows(&[
+                    (1, tcp(true, 443, 0, SYN, &[])),
+                    (2, tcp(true, 443, 1, ACK, first)),
+                    (3, tcp(true, 443, 1 + cut as u32, ACK, second)),
+                ]);
+                let names = rows
+                    .tls
+                    .iter()
+                    .map(|row| row.sni.as_str())
+                    .chain(rows.http.iter().map(|row| row.authority.as_str()));
+                assert_eq!((rows.flows[0].app.as_str(), names.collect::<Vec<_>>()), (app, vec!["weir.example"]));
+            }
+        }
+    }
+}
+
+#[test]
 fn tls_whose_handshake_was_before_the_capture_is_known_by_its_records() {
     let data = [&[0x17, 3, 3, 0, 40][..], &[7; 40], &[0x17, 3, 3, 0x05, 0xb0], &[9; 100]].concat();
     let alert = [&[0x15, 3, 3, 0, 26][..], &[7; 26]].concat();
