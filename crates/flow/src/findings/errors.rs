@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::At;
 use super::bounded::Bounded;
+use super::conversations::Conversations;
 use super::evidence::Evidence;
 use super::finding::{Finding, display};
 use super::kind::{Kind, Severity};
@@ -149,15 +150,23 @@ impl Errors {
         }
     }
 
-    pub(super) fn findings(&self, thresholds: &Thresholds, found: &mut Vec<Finding>) {
+    pub(super) fn findings(&self, thresholds: &Thresholds, conversations: &Conversations, found: &mut Vec<Finding>) {
         for (&(dst, src, complaint), said) in self.said.iter() {
             found.extend(said.finding(src, dst, complaint, thresholds));
         }
+        if self.narrow.iter().next().is_none() {
+            return;
+        }
+        let passed = conversations.largest_passed(|pair| self.narrow.get(pair).is_some());
         for (&(src, dst), narrow) in self.narrow.iter() {
             let told = self.said.iter().any(|(&(of, from, complaint), _)| {
                 matches!(complaint, Complaint::TooBig(_)) && (of, from) == (dst, src)
             });
-            found.extend(narrow.finding(src, dst, told, thresholds));
+            // A path that took as much at once loses packets of any size.
+            let is_wide = passed.get(&(src, dst)).is_some_and(|&largest| u32::from(largest) >= narrow.worst.1);
+            if told || !is_wide {
+                found.extend(narrow.finding(src, dst, told, thresholds));
+            }
         }
     }
 }

@@ -460,6 +460,27 @@ fn a_large_segment_that_never_arrives_is_a_black_hole_and_lost_small_ones_are_no
 }
 
 #[test]
+fn a_path_that_took_segments_as_large_is_no_black_hole() {
+    for (passed, holes) in [(1400, 0), (1300, 1)] {
+        let mut capture = Capture::default();
+        let (client, server) = (("10.0.0.9", 4000), ("192.0.2.1", 443));
+        // Another connection of the same hosts.
+        capture.connection(0, ("10.0.0.9", 3999), server, &vec![1; passed], &[1; 10]);
+        capture.syn(SECOND, client, server);
+        capture.tcp(SECOND + 100, server, client, (500, 101), SYN | ACK, &[]);
+        capture.tcp(SECOND + 200, client, server, (101, 501), ACK, &[]);
+        for n in 0..6 {
+            capture.tcp(SECOND * (2 + (1 << n)), client, server, (101, 501), PUSH, &[7; 1400]);
+        }
+        let findings = capture.findings();
+        let count = findings.list.iter().filter(|finding| finding.kind == Kind::PathMtuBlackHole).count();
+        assert_eq!(count, holes, "{:#?}", findings.list);
+        // What is lost all the same is told.
+        assert_eq!(findings.list.iter().filter(|finding| finding.kind == Kind::TransferStalled).count(), 1 - holes);
+    }
+}
+
+#[test]
 fn one_sided_connections_are_an_asymmetric_path_and_no_scan() {
     let mut capture = Capture::default();
     for n in 0..30u16 {
