@@ -1,5 +1,5 @@
 //! DTLS 1.0 and 1.2 (RFC 4347, RFC 6347): hellos and certificates in the clear, put together from their fragments. So are those of the
-//! draft that OpenSSL 0.9.8 had, with the version 1.0 on the wire: AnyConnect and its like still offer it.
+//! draft that OpenSSL 0.9.8 had, with the version 1.0 on the wire: `AnyConnect` and its like still offer it.
 
 use super::handshake::{Handshake, Message, Session, read_message};
 use super::{Carrier, ClientHello};
