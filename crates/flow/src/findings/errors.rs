@@ -1,6 +1,7 @@
 //! ICMP errors and the flows that they are about; paths that are too narrow.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use super::At;
 use super::bounded::Bounded;
@@ -193,7 +194,11 @@ impl Said {
             Complaint::Unreachable(code) => (
                 Kind::Unreachable,
                 Severity::Warning,
-                format!("{who} told {from} {times} times that {to} cannot be reached (code {code})"),
+                if is_forbidden(code, src) {
+                    format!("{who} told {from} {times} times that it lets nothing through to {to} (code {code})")
+                } else {
+                    format!("{who} told {from} {times} times that {to} cannot be reached (code {code})")
+                },
             ),
             Complaint::TimeExceeded if self.reporters.len() > 1 => (
                 Kind::TimeExceeded,
@@ -222,6 +227,12 @@ impl Said {
         }
         Some(finding)
     }
+}
+
+/// Whether a code says that a filter is in the way (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+fn is_forbidden(code: u8, told: [u8; 16]) -> bool {
+    let codes = if Ipv6Addr::from(told).to_ipv4_mapped().is_some() { [9, 10, 13] } else { [1, 5, 6] };
+    codes.contains(&code)
 }
 
 impl Narrow {

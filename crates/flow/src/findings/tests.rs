@@ -442,6 +442,21 @@ fn the_errors_of_icmp_name_the_flow_that_they_are_about() {
 }
 
 #[test]
+fn a_filter_that_says_so_is_told_from_a_host_that_is_not_there() {
+    for (code, says) in [(1, "cannot be reached"), (10, "lets nothing through"), (13, "lets nothing through")] {
+        let mut capture = Capture::default();
+        for n in 0..3 {
+            capture.udp(n * SECOND, ("10.0.0.9", 4000), ("192.0.2.1", 9999), &[0; 100]);
+            let message = [&[3, code, 0, 0, 0, 0, 0, 0][..], &capture.frames[0].1[14..14 + 28]].concat();
+            capture.ip(n * SECOND + 1000, "192.0.2.1", "10.0.0.9", 1, &message);
+        }
+        let findings = capture.findings();
+        let summary = &only(&findings, Kind::Unreachable).summary;
+        assert!(summary.contains(says), "{summary}");
+    }
+}
+
+#[test]
 fn a_large_segment_that_never_arrives_is_a_black_hole_and_lost_small_ones_are_not() {
     for (size, holes) in [(1400, 1), (100, 0)] {
         let mut capture = Capture::default();
