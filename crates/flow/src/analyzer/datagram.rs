@@ -195,9 +195,8 @@ impl Analyzer {
 
     fn exchange(&mut self, key: &Key, flow_id: u64, client_is_up: bool, exchange: Exchange) {
         let [client, server] = ends(key, client_is_up);
-        let Exchange { time, method, authority, path, user_agent, version, status, latency_us } = exchange;
-        // Of HTTP/1 the segment itself shows it.
-        if version == "2" && status == Some(401) {
+        let Exchange { time, method, authority, path, user_agent, version, status, latency_us, refused } = exchange;
+        if refused {
             let time = time + u64::from(latency_us.unwrap_or(0));
             let at = At { flow_id, frame: self.summary.frames.packets, time };
             self.watch.sign(at, Sign::Refused("http"), client.0.octets(), server.0.octets(), server.1 as u16);

@@ -51,13 +51,9 @@ pub(crate) fn in_tcp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Sig
         143 => return imap_refusal(payload).then_some(Sign::Refused("imap")),
         _ => {}
     }
-    match first {
-        b'G' | b'P' | b'H' | b'D' | b'O' if has_basic_credentials(payload) => {
-            Some(Sign::Secret("http basic authentication"))
-        }
-        b'H' if payload.starts_with(b"HTTP/1.") && payload.get(9..12) == Some(b"401") => Some(Sign::Refused("http")),
-        _ => None,
-    }
+    // Whether HTTP refuses one is seen where its requests meet their responses.
+    let is_secret = matches!(first, b'G' | b'P' | b'H' | b'D' | b'O') && has_basic_credentials(payload);
+    is_secret.then_some(Sign::Secret("http basic authentication"))
 }
 
 /// SNMP v1 and v2c carry their community in clear: a sequence, the version 0 or 1, and a string.
@@ -234,7 +230,6 @@ mod tests {
             (110, b"-ERR [AUTH] bad password\r\n", "pop3"),
             (143, b"a1 NO [AUTHENTICATIONFAILED] Authentication failed.\r\n", "imap"),
             (23, b"\r\nLogin incorrect\r\nlogin: ", "telnet"),
-            (8080, b"HTTP/1.1 401 Unauthorized\r\n\r\n", "http"),
         ] {
             assert_eq!(in_tcp(port, 40000, payload), Some(Sign::Refused(name)));
         }

@@ -234,7 +234,7 @@ fn http2_frame(kind: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn logins_that_are_refused_over_http_2_count_as_those_over_http_1() {
-    let (settings, request) = (http2_frame(4, 0, &[]), http2_frame(1, 1, &[0x82, 0x86, 0x84]));
+    let (settings, request) = (http2_frame(4, 0, &[]), http2_frame(1, 1, b"\x82\x86\x84\x1f\x08\x04abcd"));
     let said = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &request].concat();
     // `:status` by its place in the static table, with a value of its own (RFC 7541 section 6.2.2).
     let answered = |status: &[u8]| [&settings[..], &http2_frame(1, 1, &[&[8, 3][..], status].concat())].concat();
@@ -258,7 +258,8 @@ fn logins_that_are_refused_over_http_2_count_as_those_over_http_1() {
     let mut old = Capture::default();
     for n in 0..8u16 {
         let time = u64::from(n) * 2 * SECOND;
-        let (request, answer) = (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\n\r\n");
+        let (request, answer) =
+            (b"GET / HTTP/1.1\r\nAuthorization: Basic YTpi\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\n\r\n");
         old.connection(time, ("10.0.0.9", 40000 + n), ("10.0.0.2", 8080), request, answer);
     }
     let old = old.findings();
