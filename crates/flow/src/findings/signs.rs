@@ -41,7 +41,11 @@ pub(crate) fn in_tcp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Sig
         _ => {}
     }
     match src_port {
-        21 | 2121 => return payload.starts_with(b"530").then_some(Sign::Refused("ftp")),
+        // Not what is said to whoever has not tried yet.
+        21 | 2121 => {
+            let is_refusal = payload.starts_with(b"530") && !contains(payload, b"please log");
+            return is_refusal.then_some(Sign::Refused("ftp"));
+        }
         23 | 2323 => return telnet_prompt(payload),
         25 | 465 | 587 | 2525 if asks_password(payload, b"334 ") => return Some(Sign::Prompt("smtp login")),
         110 if asks_password(payload, b"+ ") => return Some(Sign::Prompt("pop3 password")),
@@ -212,6 +216,7 @@ mod tests {
             (40000, 143, b"a1 CAPABILITY\r\n"),
             (40000, 443, b"\x16\x03\x01\x02\x00"),
             (23, 40000, b"Last login: Fri\r\n$ "),
+            (21, 40000, b"530 Please login with USER and PASS.\r\n"),
             (587, 40000, b"334 VXNlcm5hbWU6\r\n"),
             (143, 40000, b"+ idling\r\n"),
             (80, 40000, b"HTTP/1.1 200 OK\r\n\r\n401"),
