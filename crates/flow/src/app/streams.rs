@@ -121,8 +121,15 @@ fn is_redis(bytes: &[u8]) -> bool {
 }
 
 fn is_memcached(bytes: &[u8]) -> bool {
-    // Binary: request and reply, an operation, and the type 0 of raw data.
-    let binary = matches!(bytes, [0x80 | 0x81, 0..=0x24, _, _, _, 0, ..]) && bytes.len() >= 24;
+    // Binary: request and reply, an operation, and the type 0 of raw data. A request that stores has eight bytes beside its key and value,
+    // one that counts twenty.
+    let binary = bytes.len() >= 24
+        && match bytes {
+            [0x80, 1..=3 | 0x11..=0x13, _, _, extras, 0, ..] => *extras == 8,
+            [0x80, 5 | 6 | 0x15 | 0x16, _, _, extras, 0, ..] => *extras == 20,
+            [0x80, 0..=0x24, _, _, extras, 0, ..] => matches!(extras, 0 | 4),
+            _ => matches!(bytes, [0x81, 0..=0x24, _, _, _, 0, ..]),
+        };
     let command =
         starts(bytes, &["get ", "gets ", "set ", "add ", "mg ", "ms ", "stats\r\n", "version\r\n", "VERSION "]);
     // The line of a command that stores ends with three numbers, that of one that reads with a key.

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// First bytes of one direction, as the programs send them.
-const STREAMS: [(&str, &[u8]); 41] = [
+const STREAMS: [(&str, &[u8]); 42] = [
     ("ssh", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
     ("smtp", b"220 mail.weir.example ESMTP Postfix\r\n"),
     ("smtp", b"EHLO client.weir.example\r\n"),
@@ -21,6 +21,7 @@ const STREAMS: [(&str, &[u8]); 41] = [
     ("redis", b"*2\r\n$4\r\nLLEN\r\n$6\r\nmylist\r\n"),
     ("memcached", b"get weir\r\n"),
     ("memcached", b"set weir 0 60 5\r\nvalue\r\n"),
+    ("memcached", b"\x80\x01\0\x04\x08\0\0\0\0\0\0\x11\0\0\0\0\0\0\0\0\0\0\0\0"),
     ("amqp", b"AMQP\0\0\x09\x01"),
     ("mqtt", b"\x10\x15\0\x04MQTT\x04\x02\0\x3c\0\x09mosq-weir"),
     ("postgres", b"\0\0\0\x08\x04\xd2\x16\x2f"),
@@ -130,14 +131,16 @@ fn what_says_nothing_is_unknown() {
 
 #[test]
 fn what_is_alike_has_no_name_of_another() {
-    let streams: [&[u8]; 3] = [
+    let streams: [&[u8]; 4] = [
+        // SPDY, whose frames begin as a request of memcached does.
+        b"\x80\x02\0\x02\0\0\0\x53\0\0\0\x0d\0\0\x62\x60\xc7\x30\x88\xc5\xd0\xcc\xc8\x8c\x81\x07",
         // A PLC is asked for by TPKT and X.224, as RDP is.
         &[3, 0, 0, 22, 17, 0xe0, 0, 0, 0, 7, 0, 0xc1, 2, 1, 0, 0xc2, 2, 1, 2, 0xc0, 1, 10],
         // PPTP as far as MongoDB has a header, and Skinny.
         &[0, 0x9c, 0, 1, 0x1a, 0x2b, 0x3c, 0x4d, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3],
         &[0x7c, 0, 0, 0, 20, 0, 0, 0, 0x4a, 1, 0, 0, 1, 0, 0, 0, 0x4b, 0x36, 0x2e, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
     ];
-    for (start, name) in streams.into_iter().zip([None, Some("pptp"), None]) {
+    for (start, name) in streams.into_iter().zip([None, None, Some("pptp"), None]) {
         let named = if let Verdict::Known(name) = of_stream(start) { Some(name) } else { None };
         assert_eq!(named, name, "{start:?}");
     }
@@ -179,7 +182,7 @@ fn a_priority_of_syslog_has_three_digits_at_most() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..41, keep in 0usize..20) {
+    fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..42, keep in 0usize..20) {
         let _ = (of_stream(&bytes), of_datagram(&bytes), of_single_datagram(1, 2, &bytes));
         let known = STREAMS[at].1;
         let mixed = [&known[..keep.min(known.len())], &bytes].concat();
