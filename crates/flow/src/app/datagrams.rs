@@ -98,12 +98,13 @@ fn is_sip(bytes: &[u8]) -> bool {
     bytes.starts_with(b"SIP/2.0 ") || line.is_some_and(|line| line.trim_ascii_end().ends_with(b" SIP/2.0"))
 }
 
-/// Kinds and lengths of a handshake (initiation, response, cookie), or data in blocks of 16.
+/// Kinds and lengths of a handshake (initiation, response, cookie), or data in blocks of 16 behind a counter that is not that large.
 fn is_wireguard(bytes: &[u8]) -> bool {
-    matches!(
-        (u32_at(bytes, 0), bytes.len()),
-        (Some(0x0100_0000), 148) | (Some(0x0200_0000), 92) | (Some(0x0300_0000), 64)
-    )
+    match (u32_at(bytes, 0), bytes.len()) {
+        (Some(0x0100_0000), 148) | (Some(0x0200_0000), 92) | (Some(0x0300_0000), 64) => true,
+        (Some(0x0400_0000), length @ 32..) => length % 16 == 0 && bytes[13..16] == [0; 3] && bytes[4..8] != [0; 4],
+        _ => false,
+    }
 }
 
 /// A reset of client or server (version 2), with a session and nothing acknowledged that long ago.

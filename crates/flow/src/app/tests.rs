@@ -74,6 +74,7 @@ fn datagrams() -> Vec<(&'static str, Vec<u8>)> {
         ("sip", b"INVITE sip:weir@weir.example SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1\r\n".to_vec()),
         ("http", b"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\n".to_vec()),
         ("wireguard", filled(&[1, 0, 0, 0, 9, 9, 9, 9], 148)),
+        ("wireguard", filled(&[4, 0, 0, 0, 9, 9, 9, 9, 1, 2, 3], 32)),
         ("openvpn", filled(&[0x38, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0], 14)),
         ("openvpn", openvpn),
         ("bittorrent", b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe".to_vec()),
@@ -151,6 +152,8 @@ fn what_is_alike_has_no_name_of_another() {
         // KCP, and DTLS with a small number for its version.
         filled(&[10, 0, 0, 0, 0x52, 0, 0x80, 0, 0x28], 48),
         filled(&[0x14, 1, 0, 0, 0, 0], 93),
+        // Data of WireGuard are in blocks.
+        filled(&[4, 0, 0, 0, 9, 9, 9, 9, 1, 2, 3], 47),
     ];
     for payload in datagrams {
         assert_eq!(of_datagram(&payload), None, "{payload:?}");
