@@ -60,7 +60,7 @@ const FORMS: [Form; 34] = [
     form("xmpp", |b| {
         starts(b, &["<?xml version='1.0'?><stream:stream", "<?xml version=\"1.0\"?><stream:stream", "<stream:stream"])
     }),
-    form("irc", |b| starts(b, &["NICK ", "CAP LS"]) && has_line_end(b, b"")),
+    form("irc", |b| starts(b, &["NICK ", "CAP LS", "CAP REQ "]) && has_line_end(b, b"")),
     // RFC 8490 and others aside: STUN over TCP (RFC 8489).
     form("stun", super::datagrams::is_stun),
     // PPTP (RFC 2637): a control message with its magic cookie.
@@ -214,7 +214,7 @@ fn is_ldap(bytes: &[u8]) -> bool {
 fn is_modbus(bytes: &[u8]) -> bool {
     let [_, _, 0, 0, 0, length, _, function, ..] = *bytes else { return false };
     let whole = usize::from(length) + 6 == bytes.len() && length >= 4;
-    whole && matches!(function & 0x7f, 1..=6 | 15 | 16 | 22 | 23 | 43)
+    whole && matches!(function & 0x7f, 1..=8 | 11 | 12 | 15..=17 | 20..=24 | 43)
 }
 
 /// The native protocol: a client's hello is kind 0 and its name, which is a string after its length.

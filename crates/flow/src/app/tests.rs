@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// First bytes of one direction, as the programs send them.
-const STREAMS: [(&str, &[u8]); 42] = [
+const STREAMS: [(&str, &[u8]); 44] = [
     ("ssh", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"),
     ("smtp", b"220 mail.weir.example ESMTP Postfix\r\n"),
     ("smtp", b"EHLO client.weir.example\r\n"),
@@ -40,6 +40,8 @@ const STREAMS: [(&str, &[u8]); 42] = [
     ("socks", b"\x05\x02\0\x02"),
     ("xmpp", b"<?xml version='1.0'?><stream:stream to='weir.example'>"),
     ("irc", b"NICK weir\r\nUSER weir 0 * :weir\r\n"),
+    ("irc", b"CAP REQ :weir.example/tags\r\n"),
+    ("modbus", b"\0\0\0\0\0\x06\x0a\x08\0\x04\0\0"),
     ("pptp", b"\0\x9c\0\x01\x1a\x2b\x3c\x4d\0\x01\0\0"),
     ("zmtp", b"\xff\0\0\0\0\0\0\0\x01\x7f"),
     ("modbus", b"\0\x01\0\0\0\x06\x01\x03\0\0\0\x0a"),
@@ -185,7 +187,7 @@ fn a_priority_of_syslog_has_three_digits_at_most() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..42, keep in 0usize..20) {
+    fn any_bytes_are_looked_at_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..44, keep in 0usize..20) {
         let _ = (of_stream(&bytes), of_datagram(&bytes), of_single_datagram(1, 2, &bytes));
         let known = STREAMS[at].1;
         let mixed = [&known[..keep.min(known.len())], &bytes].concat();
