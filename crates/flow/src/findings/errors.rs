@@ -163,8 +163,7 @@ impl Errors {
             let told = self.said.iter().any(|(&(of, from, complaint), _)| {
                 matches!(complaint, Complaint::TooBig(_)) && (of, from) == (dst, src)
             });
-            // A path that took as much at once loses packets of any size.
-            let is_wide = passed.get(&(src, dst)).is_some_and(|&largest| u32::from(largest) >= narrow.worst.1);
+            let is_wide = passed.get(&(src, dst)).is_some_and(|&largest| has_room(u32::from(largest), narrow.worst.1));
             if told || !is_wide {
                 found.extend(narrow.finding(src, dst, told, thresholds));
             }
@@ -233,6 +232,12 @@ impl Said {
 fn is_forbidden(code: u8, told: [u8; 16]) -> bool {
     let codes = if Ipv6Addr::from(told).to_ipv4_mapped().is_some() { [9, 10, 13] } else { [1, 5, 6] };
     codes.contains(&code)
+}
+
+/// Whether a path on which a segment of the one size arrived has room for the other. One as large as several of them is a super-packet, which
+/// was cut behind the place of capture or put together before it.
+const fn has_room(largest: u32, size: u32) -> bool {
+    largest >= size || (largest >= SMALL && size.is_multiple_of(largest))
 }
 
 impl Narrow {
