@@ -193,7 +193,10 @@ impl Analyzer {
         self.summary.frame(frame);
         self.marks = Marks::default();
         let now = frame.time_us;
-        self.fragments.expire(now);
+        if self.fragments.expire(now) {
+            // Before the queries that they answer have waited too long.
+            self.settle_fragments();
+        }
         self.tracker.advance(now);
         self.exchanges.expire(now);
         match packet::link::network(frame.link_type, frame.data) {
@@ -253,8 +256,13 @@ impl Analyzer {
     /// Ends some of what is under way; whether there is more. To be called after the last frame until there is not, and the records be
     /// taken in between, so that the end of a capture takes no more memory than its middle.
     pub fn finish_some(&mut self) -> bool {
-        let mut more = self.fragments.finish_some() || self.exchanges.finish_some();
+        // Each stage may have something for the next one.
+        let mut more = self.fragments.finish_some();
         self.settle();
+        if !more {
+            more = self.exchanges.finish_some();
+            self.settle();
+        }
         if !more {
             more = self.tracker.finish_some();
             self.settle();
@@ -377,6 +385,7 @@ impl Analyzer {
             interface: place.interface,
             tunnel_ends: place.ends,
         };
+        let cut = (ip.payload.len() as u32) < ip.payload_length;
         if fragment.offset == 0 {
             let transport = packet::transport::parse(ip.protocol, ip.payload, ip.payload_length);
             let flow = self.flow(place, ip, &transport);
@@ -384,10 +393,10 @@ impl Analyzer {
             for waited in self.fragments.name(now, datagram, flow) {
                 self.count_waiting(&waited, flow);
             }
+            self.beginning(now, datagram, &transport, &flow, cut);
         } else if let Some(flow) = self.fragments.find(now, datagram, waiting) {
             self.count_waiting(&waiting, flow);
         }
-        let cut = (ip.payload.len() as u32) < ip.payload_length;
         let whole = self.fragments.push(now, datagram, fragment, ip.payload, cut, ip.protocol);
         self.notice_contradiction(place, &datagram);
         let Some(whole) = whole else { return };
@@ -429,7 +438,7 @@ impl Analyzer {
                 if let Some((tunnel, inner)) = tunnel::in_udp(*src_port, *dst_port, payload) {
                     self.tunnel(place, ip, tunnel, inner);
                 } else if dns::is_dns(*src_port, *dst_port, payload) {
-                    self.dns_datagram(place, payload, flow);
+                    self.dns_datagram(place.time, payload, flow);
                 } else if !payload.is_empty() {
                     self.datagram(place, payload, flow);
                 }
@@ -494,11 +503,14 @@ impl Analyzer {
             self.settle_flows();
         }
         if self.exchanges.has_finished() {
-            self.settle_exchanges();
+            self.settle_exchanges(self.summary.frames.packets);
         }
     }
 
     fn settle_fragments(&mut self) {
+        for start in self.fragments.take_starts() {
+            self.read_start(&start);
+        }
         for orphan in self.fragments.take_orphans() {
             self.count_orphan(&orphan);
         }
@@ -520,10 +532,11 @@ impl Analyzer {
         self.finished = all;
     }
 
-    fn settle_exchanges(&mut self) {
+    /// `frame` is that of the answers.
+    fn settle_exchanges(&mut self, frame: u64) {
         for (query_frame, exchange) in self.exchanges.take_finished() {
             self.summary.exchange(&exchange);
-            self.watch.exchange(query_frame, self.summary.frames.packets, &exchange);
+            self.watch.exchange(query_frame, frame, &exchange);
             self.records.push(Record::Dns(exchange));
         }
     }

@@ -4,7 +4,10 @@
 //! bytes that are fixed, or lengths and counts that agree with each other.
 
 mod datagrams;
+mod proxy;
 mod streams;
+
+pub use proxy::{behind_proxy_header, may_be_proxy_header};
 
 /// What the first bytes of a payload say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

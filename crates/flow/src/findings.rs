@@ -185,7 +185,7 @@ impl Watch {
         self.questions.findings(thresholds, &mut found);
         self.neighbours.findings(thresholds, &mut found);
         self.secrets.findings(thresholds, &mut found);
-        self.errors.findings(thresholds, &mut found);
+        self.errors.findings(thresholds, &self.conversations, &mut found);
         self.certificates.findings(thresholds, &mut found);
         self.paths.findings(thresholds, &mut found);
         found.extend(paths::burst(bursts, &self.paths, thresholds));

@@ -10,6 +10,11 @@ use hashbrown::HashMap;
 use crate::key::{Belonging, Key};
 use crate::packet::Fragment;
 
+mod starts;
+
+pub use starts::Start;
+use starts::{Beginning, Starts};
+
 /// Bounds of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -127,6 +132,7 @@ struct Entry {
     spoilt: bool,
     /// Two fragments said different things about the same bytes.
     contradicts: bool,
+    beginning: Beginning,
 }
 
 /// The table of packets in reassembly.
@@ -145,6 +151,7 @@ pub struct Fragments {
     /// The frame at hand.
     frame: u64,
     incomplete: Vec<Incomplete>,
+    starts: Starts,
 }
 
 impl Fragments {
@@ -165,6 +172,7 @@ impl Fragments {
         if std::mem::take(&mut entry.given) {
             // The same again, or the next packet with this number.
             entry.named = None;
+            entry.beginning = Beginning::default();
         }
         // Of two first fragments the earlier one holds, as it does for what they carry.
         entry.named.get_or_insert(named);
@@ -224,11 +232,17 @@ impl Fragments {
         entry.total = None;
         entry.ranges = Vec::new();
         self.bytes = others;
-        Some(Whole { protocol: entry.protocol, bytes: std::mem::take(&mut entry.data) })
+        let bytes = std::mem::take(&mut entry.data);
+        (entry.beginning != Beginning::Read).then_some(Whole { protocol: entry.protocol, bytes })
     }
 
-    /// Gives up what has been incomplete for too long; some of it at each call.
-    pub fn expire(&mut self, now: u64) {
+    /// Gives up what has been incomplete for too long, some of it at each call; whether there are beginnings to be taken.
+    pub fn expire(&mut self, now: u64) -> bool {
+        if self.order.is_empty() {
+            self.now = now;
+            return false;
+        }
+        self.release_starts(now);
         while !self.has_enough()
             && let Some(&(time, datagram, generation)) = self.order.front()
             // A clock that stepped back must not keep an entry for ever: the bound on entries ends it.
@@ -239,6 +253,7 @@ impl Fragments {
             self.give_up(&datagram, generation);
         }
         self.now = now;
+        self.starts.are_ready()
     }
 
     /// Gives up the next ones, in the order of arrival, some at each call; whether there are more. What was given up is to be taken in
@@ -246,6 +261,7 @@ impl Fragments {
     pub fn finish_some(&mut self) -> bool {
         // What began shortly before the end of the capture may have been completed after it.
         const TOO_LATE_US: u64 = 2_000_000;
+        self.release_starts(u64::MAX);
         while !self.has_enough()
             && let Some((time, datagram, generation)) = self.order.pop_front()
         {
@@ -254,17 +270,17 @@ impl Fragments {
             }
             self.give_up(&datagram, generation);
         }
-        !self.order.is_empty()
+        !self.order.is_empty() || self.starts.are_waiting()
     }
 
     const fn has_enough(&self) -> bool {
-        self.orphans.len() >= TOGETHER || self.incomplete.len() >= TOGETHER
+        self.orphans.len() >= TOGETHER || self.incomplete.len() >= TOGETHER || self.starts.ready() >= TOGETHER
     }
 
-    /// Whether there are packets that never became whole, or fragments without their first one, to be taken.
+    /// Whether there are packets that never became whole, their beginnings, or fragments without their first one, to be taken.
     #[must_use]
     pub const fn has_given_up(&self) -> bool {
-        !self.incomplete.is_empty() || !self.orphans.is_empty()
+        !self.incomplete.is_empty() || !self.orphans.is_empty() || self.starts.are_ready()
     }
 
     /// Takes the packets that never became whole though their time is out.
@@ -329,6 +345,7 @@ impl Fragments {
             given: false,
             spoilt: false,
             contradicts: false,
+            beginning: Beginning::default(),
         })
     }
 

@@ -33,6 +33,8 @@ pub struct Exchange {
     pub status: Option<u16>,
     /// From the last byte of the request to the first one of the response.
     pub latency_us: Option<u32>,
+    /// The request had credentials, and the response says that they do not do (401).
+    pub refused: bool,
 }
 
 /// Bytes of a path that are kept.
@@ -68,12 +70,16 @@ struct Pending {
     exchange: Exchange,
     /// Time of its last byte so far.
     ended: u64,
+    /// It has such as a server may refuse.
+    credentials: bool,
 }
 
 impl Pending {
-    fn answered(self, time: u64, status: u16) -> Exchange {
+    /// `goes_on`: the response asks for the next step of a login.
+    fn answered(self, time: u64, status: u16, goes_on: bool) -> Exchange {
+        let refused = status == 401 && self.credentials && !goes_on;
         let latency = u32::try_from(time.saturating_sub(self.ended)).unwrap_or(u32::MAX);
-        Exchange { status: Some(status), latency_us: Some(latency), ..self.exchange }
+        Exchange { status: Some(status), latency_us: Some(latency), refused, ..self.exchange }
     }
 
     fn held_bytes(&self) -> usize {

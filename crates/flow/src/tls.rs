@@ -14,7 +14,7 @@ mod server;
 
 pub use certificate::Certificate;
 pub use connection::Connection;
-pub use dtls::{Datagrams, looks_like_dtls, single as single_datagram};
+pub use dtls::{Datagrams, looks_like_dtls, looks_like_encrypted_dtls, single as single_datagram};
 pub use handshake::{Answer, Session};
 pub(crate) use handshake::{Handshake, Message, read_messages};
 pub use hello::ClientHello;
@@ -34,6 +34,17 @@ pub fn looks_like_tls(start: &[u8]) -> bool {
         [0x16] | [0x16, 3] | [0x16, 3, 0..=4, ..] | [0x15, 3, 0..=4, 0, 2, 1 | 2, ..] => true,
         _ => scanner::is_version_2_hello(start),
     }
+}
+
+/// Whether a piece of a stream begins with a record that is encrypted: its handshake was before.
+#[must_use]
+pub fn is_encrypted(piece: &[u8]) -> bool {
+    let [kind @ (0x15 | 0x17), 3, 1..=3, high, low, rest @ ..] = piece else { return false };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    let goes_on = matches!(rest.get(length..), None | Some([] | [0x14..=0x17] | [0x14..=0x17, 3, ..]));
+    // An alert has a place of its own in a segment, and is not much larger than what makes it secret.
+    let (least, most) = if *kind == 0x17 { (1, scanner::MAX_RECORD) } else { (rest.len().max(16), 96) };
+    goes_on && (least..=most).contains(&length)
 }
 
 /// Whether a piece of a stream begins with a client hello.

@@ -223,6 +223,10 @@ impl FlowState {
                 "stun" => Content::Quiet(quiet),
                 _ => Content::Done,
             }
+        } else if tls::looks_like_encrypted_dtls(payload) && quiet < MAX_DATAGRAMS {
+            found.app = "dtls";
+            // As behind a handshake: media may follow.
+            Content::Quiet(quiet + 1)
         } else if rtp::may_be_rtp(payload) {
             Content::Rtp(Box::default(), MAX_DATAGRAMS)
         } else if quiet < MAX_DATAGRAMS {
@@ -459,12 +463,23 @@ impl Stream {
             joined = [&held, bytes].concat();
             &joined
         };
+        // Who a balancer speaks for stands before all that is said; nothing more may be there yet.
+        let start = match app::behind_proxy_header(start) {
+            Some([]) => return,
+            Some(rest) => rest,
+            None => start,
+        };
         let http = http::start(start);
-        let verdict = if is_dns {
+        let verdict = if app::may_be_proxy_header(start) {
+            Verdict::Undecided
+        } else if is_dns {
             self.talk = Talk::Dns(Default::default());
             Verdict::Known("dns")
         } else if tls::looks_like_tls(start) {
             self.talk = Talk::Tls(tls::Connection::new());
+            Verdict::Known("tls")
+        } else if tls::is_encrypted(start) {
+            self.talk = Talk::Done;
             Verdict::Known("tls")
         } else if let Start::Request | Start::Response | Start::Two | Start::TwoServer = http {
             let from_client = matches!(http, Start::Request | Start::Two);

@@ -7,20 +7,53 @@ use super::{Analyzer, Place, Record};
 use crate::dns::{self, Answer, Match, Message};
 use crate::findings::At;
 use crate::findings::signs::Sign;
+use crate::fragments::{Datagram, Start};
 use crate::http::Exchange;
 use crate::key::{Belonging, Direction, Endpoint, Key};
+use crate::packet::ip::protocol;
+use crate::packet::{self, Transport};
 use crate::tls::{Session, ja4};
 use crate::tracker::State as _;
 
 impl Analyzer {
     /// A datagram on a port of DNS.
-    pub(super) fn dns_datagram(&mut self, place: Place, payload: &[u8], (key, direction, _): &Belonging) {
+    pub(super) fn dns_datagram(&mut self, time: u64, payload: &[u8], (key, direction, _): &Belonging) {
         let Some(entry) = self.tracker.get_mut(key) else { return };
         let (ordinal, id) = (entry.ordinal(), entry.id);
         if payload.len() >= 12 && entry.app.is_empty() {
             entry.app = "dns";
         }
-        self.dns_message(place.time, key, *direction, (ordinal, id), payload);
+        self.dns_message(time, key, *direction, (ordinal, id), payload);
+    }
+
+    /// The first fragment of a packet: where it is of DNS, its question and its code stand at the front.
+    pub(super) fn beginning(
+        &mut self,
+        now: u64,
+        datagram: Datagram,
+        transport: &Transport<'_>,
+        flow: &Belonging,
+        cut: bool,
+    ) {
+        let Transport::Udp { src_port, dst_port, payload } = transport else { return };
+        if !dns::is_dns(*src_port, *dst_port, payload) {
+            return;
+        }
+        if cut {
+            // It will never be whole.
+            self.dns_datagram(now, payload, flow);
+        } else {
+            self.fragments.read_start(now, datagram);
+        }
+    }
+
+    /// A message of DNS of which the first fragments are there and no more.
+    pub(super) fn read_start(&mut self, start: &Start) {
+        let length = start.bytes.len() as u32;
+        if let Transport::Udp { payload, .. } = packet::transport::parse(protocol::UDP, &start.bytes, length) {
+            self.dns_datagram(start.time, payload, &start.belonging);
+            self.settle_exchanges(start.frame);
+        }
     }
 
     fn dns_message(&mut self, time: u64, key: &Key, direction: Direction, (ordinal, id): (u64, u64), payload: &[u8]) {
@@ -162,9 +195,8 @@ impl Analyzer {
 
     fn exchange(&mut self, key: &Key, flow_id: u64, client_is_up: bool, exchange: Exchange) {
         let [client, server] = ends(key, client_is_up);
-        let Exchange { time, method, authority, path, user_agent, version, status, latency_us } = exchange;
-        // Of HTTP/1 the segment itself shows it.
-        if version == "2" && status == Some(401) {
+        let Exchange { time, method, authority, path, user_agent, version, status, latency_us, refused } = exchange;
+        if refused {
             let time = time + u64::from(latency_us.unwrap_or(0));
             let at = At { flow_id, frame: self.summary.frames.packets, time };
             self.watch.sign(at, Sign::Refused("http"), client.0.octets(), server.0.octets(), server.1 as u16);

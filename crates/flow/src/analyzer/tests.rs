@@ -92,6 +92,62 @@ fn fragments_count_into_the_flow_whose_ports_only_the_first_one_has() {
     assert!(records.iter().any(|record| matches!(record, Record::Dns(dns) if dns.qname == "abc")));
 }
 
+/// A query that goes out and its answer, of which the first fragment has so many bytes.
+fn asked_in_fragments(first: usize) -> [Vec<u8>; 3] {
+    let question = b"\x03abc\0\0\x10\0\x01";
+    let query = ipv4(17, 0, &udp(4000, 53, &[&b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"[..], question].concat()));
+    let mut answer = [&b"\x12\x34\x81\x82\0\x01\0\x01\0\0\0\0"[..], question].concat();
+    answer.extend(b"\xc0\x0c\0\x10\0\x01\0\0\0\x3c\0\x21\x20");
+    answer.extend([b'x'; 32]);
+    let datagram = udp(53, 4000, &answer);
+    let (front, rest) = datagram.split_at(first);
+    let back = |flags: u16, payload: &[u8]| {
+        let mut packet = ipv4(17, flags, payload);
+        packet[12..20].rotate_left(4);
+        packet
+    };
+    [query, back(0x2000, front), back(first as u16 / 8, rest)]
+}
+
+fn dns(records: &[Record]) -> Vec<&weir_proto::Dns> {
+    records.iter().filter_map(|record| if let Record::Dns(dns) = record { Some(dns) } else { None }).collect()
+}
+
+#[test]
+fn an_answer_of_which_only_the_first_fragment_was_captured_is_one() {
+    const SECOND: u64 = 1_000_000;
+    let [query, front, rest] = asked_in_fragments(40);
+    let other = ipv4(17, 0, &udp(1, 2, &[0; 20]));
+    // Nothing comes; something comes, after a long rest or at once; the rest comes much too late.
+    let behind: [&[(u64, &Vec<u8>)]; 4] = [
+        &[],
+        &[(60 * SECOND, &other)],
+        &[(2 * SECOND, &other), (3 * SECOND, &other)],
+        &[(3 * SECOND, &other), (9 * SECOND, &rest)],
+    ];
+    for more in behind {
+        let mut frames = vec![(10, 101, query.clone(), 0), (30, 101, front.clone(), 0)];
+        frames.extend(more.iter().map(|(time, frame)| (*time, 101, (*frame).clone(), 0)));
+        let (records, summary) = run(&frames);
+        let rows = dns(&records);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(
+            (rows[0].time, rows[0].rcode, rows[0].latency_us, rows[0].qname.as_str()),
+            (10, Some(2), Some(20), "abc")
+        );
+        assert_eq!((summary.dns.queries, summary.dns.answers), (1, 1));
+    }
+    // All of it, and that which a snap length leaves of it.
+    let (records, _) = run(&[(10, 101, query.clone(), 0), (30, 101, front.clone(), 0), (40, 101, rest, 0)]);
+    assert_eq!(
+        dns(&records).iter().map(|row| (row.answers.len(), row.latency_us)).collect::<Vec<_>>(),
+        [(1, Some(30))]
+    );
+    let cut = front[..56].to_vec();
+    let (records, _) = run(&[(10, 101, query, 0), (30, 101, cut, 4)]);
+    assert_eq!(dns(&records).iter().map(|row| (row.rcode, row.latency_us)).collect::<Vec<_>>(), [(Some(2), Some(20))]);
+}
+
 #[test]
 fn fragments_without_a_first_one_are_counted_without_ports() {
     let (records, summary) = run(&[(5, 101, ipv4(17, 2, &[0; 8]), 0)]);

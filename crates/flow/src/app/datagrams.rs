@@ -32,10 +32,7 @@ const FORMS: [Form; 16] = [
     form("syslog", is_syslog),
     // RFC 1350: a request names a file and a mode.
     form("tftp", is_tftp),
-    // RFC 2865: a code, and the length of the datagram.
-    form("radius", |b| {
-        matches!(u8_at(b, 0), Some(1..=5 | 11 | 12)) && b.len() >= 20 && u16_at(b, 2) == Some(b.len() as u16)
-    }),
+    form("radius", is_radius),
     form("memcached", is_memcached),
     form("netbios", is_netbios),
 ];
@@ -72,11 +69,13 @@ fn is_dhcpv6(bytes: &[u8]) -> bool {
     at == bytes.len() && options >= 2
 }
 
-/// RFC 5905: 48 bytes and extensions; version 1 to 4, a mode, and fields of a clock that exists.
+/// RFC 5905: 48 bytes and extensions; version 1 to 4, a mode, and fields of a clock that exists. Only simple clients and servers
+/// (RFC 4330) leave its precision away.
 fn is_ntp(bytes: &[u8]) -> bool {
     let Some(&first) = bytes.first() else { return false };
     let (version, mode) = (first >> 3 & 7, first & 7);
-    let clock = |poll: u8, precision: u8| poll <= 17 && (precision == 0 || (0xe0..=0xff).contains(&precision));
+    let simple = bytes.len() == 48 && matches!(mode, 3 | 4);
+    let clock = |poll: u8, precision: u8| poll <= 17 && ((simple && precision == 0) || precision >= 0xe0);
     matches!(version, 1..=4)
         && matches!(mode, 1..=5)
         && matches!(bytes.len(), 48 | 52 | 60..=140)
@@ -99,12 +98,13 @@ fn is_sip(bytes: &[u8]) -> bool {
     bytes.starts_with(b"SIP/2.0 ") || line.is_some_and(|line| line.trim_ascii_end().ends_with(b" SIP/2.0"))
 }
 
-/// Kinds and lengths of a handshake (initiation, response, cookie), or data in blocks of 16.
+/// Kinds and lengths of a handshake (initiation, response, cookie), or data in blocks of 16 behind a counter that is not that large.
 fn is_wireguard(bytes: &[u8]) -> bool {
-    matches!(
-        (u32_at(bytes, 0), bytes.len()),
-        (Some(0x0100_0000), 148) | (Some(0x0200_0000), 92) | (Some(0x0300_0000), 64)
-    )
+    match (u32_at(bytes, 0), bytes.len()) {
+        (Some(0x0100_0000), 148) | (Some(0x0200_0000), 92) | (Some(0x0300_0000), 64) => true,
+        (Some(0x0400_0000), length @ 32..) => length % 16 == 0 && bytes[13..16] == [0; 3] && bytes[4..8] != [0; 4],
+        _ => false,
+    }
 }
 
 /// A reset of client or server (version 2), with a session and nothing acknowledged that long ago.
@@ -152,6 +152,17 @@ fn is_tftp(bytes: &[u8]) -> bool {
     !file.is_empty()
         && file.iter().all(u8::is_ascii_graphic)
         && modes.iter().any(|name| mode.eq_ignore_ascii_case(name))
+}
+
+/// RFC 2865: a code, the length of the datagram, and attributes that fill it.
+fn is_radius(bytes: &[u8]) -> bool {
+    let head = matches!(u8_at(bytes, 0), Some(1..=5 | 11 | 12)) && u16_at(bytes, 2) == Some(bytes.len() as u16);
+    let Some(mut attributes) = bytes.get(20..).filter(|_| head) else { return false };
+    while let [1..=255, length @ 2..=255, ..] = *attributes {
+        let Some(rest) = attributes.get(usize::from(length)..) else { return false };
+        attributes = rest;
+    }
+    attributes.is_empty()
 }
 
 /// A header of eight bytes before the text protocol: first of one datagram.

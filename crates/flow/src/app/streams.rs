@@ -19,12 +19,10 @@ const FORMS: [Form; 34] = [
     // RFC 5321: greeting and first commands. A greeting of FTP is told from it by its words.
     form("smtp", |b| starts(b, &["EHLO ", "HELO ", "LHLO "]) || (greets(b, "220") && says(b, "SMTP"))),
     form("ftp", |b| (greets(b, "220") && says(b, "FTP")) || starts(b, &["AUTH TLS\r\n", "AUTH SSL\r\n"])),
-    // RFC 1939: the first reply and commands.
-    form("pop3", |b| {
-        b.starts_with(b"+OK") && (says(b, "POP") || says(b, "dovecot") || says(b, "<")) || b == b"CAPA\r\n"
-    }),
-    // RFC 9051.
-    form("imap", |b| b.starts_with(b"* OK") && (says(b, "IMAP") || says(b, "dovecot")) || b.starts_with(b"* PREAUTH ")),
+    // RFC 1939: a greeting, of which the words are the server's own, and commands. The answers of Redis are no such lines.
+    form("pop3", |b| is_greeting(b, b"+OK ") || b == b"CAPA\r\n"),
+    // RFC 9051: a greeting, likewise.
+    form("imap", |b| is_greeting(b, b"* OK ") || is_greeting(b, b"* PREAUTH ")),
     // RFC 959 and 1939 share it.
     form("ftp", |b| b.starts_with(b"USER anonymous")),
     // RFC 3261, RFC 7826.
@@ -62,7 +60,7 @@ const FORMS: [Form; 34] = [
     form("xmpp", |b| {
         starts(b, &["<?xml version='1.0'?><stream:stream", "<?xml version=\"1.0\"?><stream:stream", "<stream:stream"])
     }),
-    form("irc", |b| starts(b, &["NICK ", "CAP LS"]) && has_line_end(b, b"")),
+    form("irc", |b| starts(b, &["NICK ", "CAP LS", "CAP REQ "]) && has_line_end(b, b"")),
     // RFC 8490 and others aside: STUN over TCP (RFC 8489).
     form("stun", super::datagrams::is_stun),
     // PPTP (RFC 2637): a control message with its magic cookie.
@@ -108,6 +106,11 @@ fn has_line_end(bytes: &[u8], end: &[u8]) -> bool {
     line.is_some_and(|line| line.strip_suffix(b"\r").unwrap_or(line).ends_with(end))
 }
 
+/// A line that begins so, or as much of it as is looked at.
+fn is_greeting(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.starts_with(word) && (has_line_end(bytes, b"") || bytes.len() == MOST)
+}
+
 /// `*2\r\n$4\r\nPING\r\n`, or one of the commands that people type.
 fn is_redis(bytes: &[u8]) -> bool {
     let array = bytes.strip_prefix(b"*").and_then(|rest| {
@@ -118,8 +121,15 @@ fn is_redis(bytes: &[u8]) -> bool {
 }
 
 fn is_memcached(bytes: &[u8]) -> bool {
-    // Binary: request and reply, an operation, and the type 0 of raw data.
-    let binary = matches!(bytes, [0x80 | 0x81, 0..=0x24, _, _, _, 0, ..]) && bytes.len() >= 24;
+    // Binary: request and reply, an operation, and the type 0 of raw data. A request that stores has eight bytes beside its key and value,
+    // one that counts twenty.
+    let binary = bytes.len() >= 24
+        && match bytes {
+            [0x80, 1..=3 | 0x11..=0x13, _, _, extras, 0, ..] => *extras == 8,
+            [0x80, 5 | 6 | 0x15 | 0x16, _, _, extras, 0, ..] => *extras == 20,
+            [0x80, 0..=0x24, _, _, extras, 0, ..] => matches!(extras, 0 | 4),
+            _ => matches!(bytes, [0x81, 0..=0x24, _, _, _, 0, ..]),
+        };
     let command =
         starts(bytes, &["get ", "gets ", "set ", "add ", "mg ", "ms ", "stats\r\n", "version\r\n", "VERSION "]);
     // The line of a command that stores ends with three numbers, that of one that reads with a key.
@@ -150,11 +160,16 @@ fn is_mysql(bytes: &[u8]) -> bool {
     (version || refused) && length.is_some_and(|length| (10..1000).contains(&length))
 }
 
-/// A header whose operation is a message or, of old, a query.
+/// A header whose operation is a message or, of old, a query; or a reply, to something, with its four flags.
 fn is_mongodb(bytes: &[u8]) -> bool {
     let field = |at| array_at(bytes, at).map(u32::from_le_bytes);
     let (Some(length), Some(operation)) = (field(0), field(12)) else { return false };
-    (16..48 << 20).contains(&length) && matches!(operation, 1 | 2004 | 2012 | 2013) && (operation != 1 || length >= 36)
+    let replies = || field(8) != Some(0) && field(16).is_some_and(|flags| flags < 16);
+    match operation {
+        1 => (36..48 << 20).contains(&length) && replies(),
+        2004 | 2012 | 2013 => (16..48 << 20).contains(&length),
+        _ => false,
+    }
 }
 
 /// A request: length, a key of the API with a version that it has, a correlation number, the client's name.
@@ -168,11 +183,12 @@ fn is_kafka(bytes: &[u8]) -> bool {
     matches!(key, 3 | 17 | 18) && version <= 13 && (14..4096).contains(&length) && (1..200).contains(&name) && printable
 }
 
-/// TPKT and X.224 (RFC 905): a connection request or confirmation as long as the packet.
+/// TPKT and X.224 (RFC 905): a connection request or confirmation as long as the packet. What follows its fixed part is a cookie or a
+/// negotiation, or nothing; other users of X.224 (RFC 1006: S7, MMS) have its own parameters there.
 fn is_rdp(bytes: &[u8]) -> bool {
-    let [3, 0, high, low, indicator, 0xe0 | 0xd0, ..] = *bytes else { return false };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    length == usize::from(indicator) + 5 && length >= 11
+    let ([3, 0, high, low, indicator, 0xe0 | 0xd0, ..], Some(rest)) = (bytes, bytes.get(11..)) else { return false };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    length == usize::from(*indicator) + 5 && !matches!(rest, [0x80..=0xff, ..])
 }
 
 /// RFC 4511: a message whose first operation is to bind, or an extended one; definite lengths.
@@ -198,7 +214,7 @@ fn is_ldap(bytes: &[u8]) -> bool {
 fn is_modbus(bytes: &[u8]) -> bool {
     let [_, _, 0, 0, 0, length, _, function, ..] = *bytes else { return false };
     let whole = usize::from(length) + 6 == bytes.len() && length >= 4;
-    whole && matches!(function & 0x7f, 1..=6 | 15 | 16 | 22 | 23 | 43)
+    whole && matches!(function & 0x7f, 1..=8 | 11 | 12 | 15..=17 | 20..=24 | 43)
 }
 
 /// The native protocol: a client's hello is kind 0 and its name, which is a string after its length.

@@ -123,7 +123,9 @@ impl Certificate {
             let days = (now - end) / DAY;
             Some((Kind::CertificateExpired, Severity::Critical, format!("expired {days} days before the capture")))
         } else if now < self.not_before {
-            Some((Kind::CertificateExpired, Severity::Warning, "was not yet valid".to_owned()))
+            // Nobody uses one a year before it begins: then it is the clock of the capture that is not set.
+            let is_early = self.not_before - now < 365 * DAY;
+            is_early.then(|| (Kind::CertificateExpired, Severity::Warning, "was not yet valid".to_owned()))
         } else if end - now < thresholds.certificate_days * DAY {
             let days = (end - now) / DAY;
             Some((Kind::CertificateExpiring, Severity::Warning, format!("ends {days} days after the capture")))
@@ -143,6 +145,20 @@ fn common_name(subject: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_another_year_says_that_the_clock_of_the_capture_is_not_set() {
+        let state = |now: u64| {
+            let (not_before, not_after) = (20_000 * DAY, 20_090 * DAY);
+            let mut certificate = Certificate { not_before, not_after, ..Certificate::default() };
+            certificate.evidence.packet(1, 1, now * DAY);
+            certificate.state(&Thresholds::default()).map(|(kind, severity, _)| (kind, severity))
+        };
+        assert_eq!(state(19_999), Some((Kind::CertificateExpired, Severity::Warning)));
+        // As devices without a clock begin, and captures whose times are relative.
+        assert_eq!((state(0), state(10_957)), (None, None));
+        assert_eq!(state(20_091), Some((Kind::CertificateExpired, Severity::Critical)));
+    }
 
     #[test]
     fn a_certificate_is_called_by_its_first_common_name() {

@@ -31,6 +31,9 @@ pub(super) struct Ends {
     pub(super) protocol: u8,
 }
 
+/// Who sends, and to whom.
+pub(super) type Pair = ([u8; 16], [u8; 16]);
+
 /// All flows between the same ends.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
@@ -48,6 +51,8 @@ pub(super) struct Conversation {
     rx_packets: u64,
     retransmits: u64,
     zero_windows: [u64; 2],
+    /// Data of the largest segment of each side that was sent once and acknowledged.
+    largest_passed: [u16; 2],
     /// Milliseconds since `epoch`; empty where there was one flow, as with most.
     starts: Vec<u32>,
     epoch: u64,
@@ -107,6 +112,22 @@ impl Conversations {
         harm::lateral_movement(entered, thresholds, found);
     }
 
+    /// Data of the largest segment that passed from one address to another, for those pairs that are asked about.
+    pub(super) fn largest_passed(&self, is_asked: impl Fn(&Pair) -> bool) -> HashMap<Pair, u16> {
+        let mut passed = HashMap::new();
+        for (ends, conversation) in self.all.iter() {
+            for (pair, largest) in
+                [(ends.src, ends.dst), (ends.dst, ends.src)].into_iter().zip(conversation.largest_passed)
+            {
+                if largest > 0 && is_asked(&pair) {
+                    let known: &mut u16 = passed.entry(pair).or_default();
+                    *known = largest.max(*known);
+                }
+            }
+        }
+        passed
+    }
+
     /// The most regular conversations, the surest first.
     pub(super) fn rhythms(&self, thresholds: &Thresholds, limit: usize) -> Vec<Rhythm> {
         let mut all: Vec<Rhythm> =
@@ -144,6 +165,9 @@ impl Conversation {
         self.retransmits += sum(record.tx_retransmits, record.rx_retransmits);
         self.zero_windows[0] += record.tx_zero_windows.unwrap_or(0);
         self.zero_windows[1] += record.rx_zero_windows.unwrap_or(0);
+        for (largest, passed) in self.largest_passed.iter_mut().zip(ended.largest_passed) {
+            *largest = passed.max(*largest);
+        }
         let attempts = 1 + record.syn_retransmits.unwrap_or(0);
         let mut trouble = sum(record.tx_retransmits, record.rx_retransmits) > 0
             || sum(record.tx_zero_windows, record.rx_zero_windows) > 0;

@@ -44,6 +44,8 @@ pub(super) struct Ended<'a> {
     pub(super) gap_frame: u64,
     /// Long silences that ended in it.
     pub(super) silences: Option<&'a Silences>,
+    /// Data of the largest segment of each side that was sent once and acknowledged.
+    pub(super) largest_passed: [u16; 2],
     /// Nothing for what is not TCP.
     pub(super) attempt: Option<Attempt>,
 }
@@ -62,6 +64,7 @@ impl<'a> Ended<'a> {
             gap_us: finished.interval.longest_gap_us,
             gap_frame: finished.interval.gap_frame,
             silences: finished.tcp.as_ref().and_then(|report| report.silences.as_deref()),
+            largest_passed: finished.tcp.as_ref().map_or([0; 2], |report| report.largest_passed),
             attempt: (finished.key.protocol == protocol::TCP).then(|| attempt(record, finished.continued)),
         }
     }

@@ -1,9 +1,11 @@
 //! ICMP errors and the flows that they are about; paths that are too narrow.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use super::At;
 use super::bounded::Bounded;
+use super::conversations::Conversations;
 use super::evidence::Evidence;
 use super::finding::{Finding, display};
 use super::kind::{Kind, Severity};
@@ -154,15 +156,22 @@ impl Errors {
         }
     }
 
-    pub(super) fn findings(&self, thresholds: &Thresholds, found: &mut Vec<Finding>) {
+    pub(super) fn findings(&self, thresholds: &Thresholds, conversations: &Conversations, found: &mut Vec<Finding>) {
         for (&(dst, src, complaint), said) in self.said.iter() {
             found.extend(said.finding(src, dst, complaint, thresholds));
         }
+        if self.narrow.iter().next().is_none() {
+            return;
+        }
+        let passed = conversations.largest_passed(|pair| self.narrow.get(pair).is_some());
         for (&(src, dst), narrow) in self.narrow.iter() {
             let told = self.said.iter().any(|(&(of, from, complaint), _)| {
                 matches!(complaint, Complaint::TooBig(_)) && (of, from) == (dst, src)
             });
-            found.extend(narrow.finding(src, dst, told, thresholds));
+            let is_wide = passed.get(&(src, dst)).is_some_and(|&largest| has_room(u32::from(largest), narrow.worst.1));
+            if told || !is_wide {
+                found.extend(narrow.finding(src, dst, told, thresholds));
+            }
         }
     }
 }
@@ -189,7 +198,11 @@ impl Said {
             Complaint::Unreachable(code) => (
                 Kind::Unreachable,
                 Severity::Warning,
-                format!("{who} told {from} {times} times that {to} cannot be reached (code {code})"),
+                if is_forbidden(code, src) {
+                    format!("{who} told {from} {times} times that it lets nothing through to {to} (code {code})")
+                } else {
+                    format!("{who} told {from} {times} times that {to} cannot be reached (code {code})")
+                },
             ),
             Complaint::TimeExceeded if self.reporters.len() > 1 => (
                 Kind::TimeExceeded,
@@ -218,6 +231,18 @@ impl Said {
         }
         Some(finding)
     }
+}
+
+/// Whether a code says that a filter is in the way (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+fn is_forbidden(code: u8, told: [u8; 16]) -> bool {
+    let codes = if Ipv6Addr::from(told).to_ipv4_mapped().is_some() { [9, 10, 13] } else { [1, 5, 6] };
+    codes.contains(&code)
+}
+
+/// Whether a path on which a segment of the one size arrived has room for the other. One as large as several of them is a super-packet, which
+/// was cut behind the place of capture or put together before it.
+const fn has_room(largest: u32, size: u32) -> bool {
+    largest >= size || (largest >= SMALL && size.is_multiple_of(largest))
 }
 
 impl Narrow {

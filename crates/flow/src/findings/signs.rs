@@ -41,7 +41,11 @@ pub(crate) fn in_tcp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Sig
         _ => {}
     }
     match src_port {
-        21 | 2121 => return payload.starts_with(b"530").then_some(Sign::Refused("ftp")),
+        // Not what is said to whoever has not tried yet.
+        21 | 2121 => {
+            let is_refusal = payload.starts_with(b"530") && !contains(payload, b"please log");
+            return is_refusal.then_some(Sign::Refused("ftp"));
+        }
         23 | 2323 => return telnet_prompt(payload),
         25 | 465 | 587 | 2525 if asks_password(payload, b"334 ") => return Some(Sign::Prompt("smtp login")),
         110 if asks_password(payload, b"+ ") => return Some(Sign::Prompt("pop3 password")),
@@ -51,13 +55,9 @@ pub(crate) fn in_tcp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Sig
         143 => return imap_refusal(payload).then_some(Sign::Refused("imap")),
         _ => {}
     }
-    match first {
-        b'G' | b'P' | b'H' | b'D' | b'O' if has_basic_credentials(payload) => {
-            Some(Sign::Secret("http basic authentication"))
-        }
-        b'H' if payload.starts_with(b"HTTP/1.") && payload.get(9..12) == Some(b"401") => Some(Sign::Refused("http")),
-        _ => None,
-    }
+    // Whether HTTP refuses one is seen where its requests meet their responses.
+    let is_secret = matches!(first, b'G' | b'P' | b'H' | b'D' | b'O') && has_basic_credentials(payload);
+    is_secret.then_some(Sign::Secret("http basic authentication"))
 }
 
 /// SNMP v1 and v2c carry their community in clear: a sequence, the version 0 or 1, and a string.
@@ -216,6 +216,7 @@ mod tests {
             (40000, 143, b"a1 CAPABILITY\r\n"),
             (40000, 443, b"\x16\x03\x01\x02\x00"),
             (23, 40000, b"Last login: Fri\r\n$ "),
+            (21, 40000, b"530 Please login with USER and PASS.\r\n"),
             (587, 40000, b"334 VXNlcm5hbWU6\r\n"),
             (143, 40000, b"+ idling\r\n"),
             (80, 40000, b"HTTP/1.1 200 OK\r\n\r\n401"),
@@ -234,7 +235,6 @@ mod tests {
             (110, b"-ERR [AUTH] bad password\r\n", "pop3"),
             (143, b"a1 NO [AUTHENTICATIONFAILED] Authentication failed.\r\n", "imap"),
             (23, b"\r\nLogin incorrect\r\nlogin: ", "telnet"),
-            (8080, b"HTTP/1.1 401 Unauthorized\r\n\r\n", "http"),
         ] {
             assert_eq!(in_tcp(port, 40000, payload), Some(Sign::Refused(name)));
         }

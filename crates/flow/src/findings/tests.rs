@@ -234,7 +234,7 @@ fn http2_frame(kind: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn logins_that_are_refused_over_http_2_count_as_those_over_http_1() {
-    let (settings, request) = (http2_frame(4, 0, &[]), http2_frame(1, 1, &[0x82, 0x86, 0x84]));
+    let (settings, request) = (http2_frame(4, 0, &[]), http2_frame(1, 1, b"\x82\x86\x84\x1f\x08\x04abcd"));
     let said = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings, &request].concat();
     // `:status` by its place in the static table, with a value of its own (RFC 7541 section 6.2.2).
     let answered = |status: &[u8]| [&settings[..], &http2_frame(1, 1, &[&[8, 3][..], status].concat())].concat();
@@ -258,7 +258,8 @@ fn logins_that_are_refused_over_http_2_count_as_those_over_http_1() {
     let mut old = Capture::default();
     for n in 0..8u16 {
         let time = u64::from(n) * 2 * SECOND;
-        let (request, answer) = (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\n\r\n");
+        let (request, answer) =
+            (b"GET / HTTP/1.1\r\nAuthorization: Basic YTpi\r\n\r\n", b"HTTP/1.1 401 Unauthorized\r\n\r\n");
         old.connection(time, ("10.0.0.9", 40000 + n), ("10.0.0.2", 8080), request, answer);
     }
     let old = old.findings();
@@ -442,6 +443,21 @@ fn the_errors_of_icmp_name_the_flow_that_they_are_about() {
 }
 
 #[test]
+fn a_filter_that_says_so_is_told_from_a_host_that_is_not_there() {
+    for (code, says) in [(1, "cannot be reached"), (10, "lets nothing through"), (13, "lets nothing through")] {
+        let mut capture = Capture::default();
+        for n in 0..3 {
+            capture.udp(n * SECOND, ("10.0.0.9", 4000), ("192.0.2.1", 9999), &[0; 100]);
+            let message = [&[3, code, 0, 0, 0, 0, 0, 0][..], &capture.frames[0].1[14..14 + 28]].concat();
+            capture.ip(n * SECOND + 1000, "192.0.2.1", "10.0.0.9", 1, &message);
+        }
+        let findings = capture.findings();
+        let summary = &only(&findings, Kind::Unreachable).summary;
+        assert!(summary.contains(says), "{summary}");
+    }
+}
+
+#[test]
 fn a_large_segment_that_never_arrives_is_a_black_hole_and_lost_small_ones_are_not() {
     for (size, holes) in [(1400, 1), (100, 0)] {
         let mut capture = Capture::default();
@@ -456,6 +472,28 @@ fn a_large_segment_that_never_arrives_is_a_black_hole_and_lost_small_ones_are_no
         let findings = capture.findings();
         let count = findings.list.iter().filter(|finding| finding.kind == Kind::PathMtuBlackHole).count();
         assert_eq!(count, holes, "{:#?}", findings.list);
+    }
+}
+
+#[test]
+fn a_path_that_took_segments_as_large_is_no_black_hole() {
+    // As large, smaller, and half of what offload has made of two.
+    for (passed, holes) in [(1400, 0), (1300, 1), (700, 0)] {
+        let mut capture = Capture::default();
+        let (client, server) = (("10.0.0.9", 4000), ("192.0.2.1", 443));
+        // Another connection of the same hosts.
+        capture.connection(0, ("10.0.0.9", 3999), server, &vec![1; passed], &[1; 10]);
+        capture.syn(SECOND, client, server);
+        capture.tcp(SECOND + 100, server, client, (500, 101), SYN | ACK, &[]);
+        capture.tcp(SECOND + 200, client, server, (101, 501), ACK, &[]);
+        for n in 0..6 {
+            capture.tcp(SECOND * (2 + (1 << n)), client, server, (101, 501), PUSH, &[7; 1400]);
+        }
+        let findings = capture.findings();
+        let count = findings.list.iter().filter(|finding| finding.kind == Kind::PathMtuBlackHole).count();
+        assert_eq!(count, holes, "{:#?}", findings.list);
+        // What is lost all the same is told.
+        assert_eq!(findings.list.iter().filter(|finding| finding.kind == Kind::TransferStalled).count(), 1 - holes);
     }
 }
 

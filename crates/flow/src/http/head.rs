@@ -124,6 +124,7 @@ pub struct Request {
     /// `1.0` or `1.1`; empty where the line was cut before it.
     pub version: &'static str,
     pub(super) body: Body,
+    pub(super) credentials: bool,
 }
 
 /// What Weir keeps of a response's head.
@@ -135,6 +136,8 @@ pub struct Response {
     pub version: &'static str,
     pub(super) body: Body,
     pub(super) upgrades_to_two: bool,
+    /// A login takes several steps, and this asks for the next one.
+    pub(super) goes_on: bool,
 }
 
 impl Request {
@@ -162,6 +165,8 @@ impl Request {
                 request.authority = text(without_user(value), MAX_FIELD);
             } else if name.eq_ignore_ascii_case(b"user-agent") {
                 request.user_agent = text(value, MAX_FIELD);
+            } else if name.eq_ignore_ascii_case(b"authorization") {
+                request.credentials = true;
             } else {
                 framing.field(name, value);
             }
@@ -218,6 +223,8 @@ impl Response {
         for (name, value) in Fields(fields.unwrap_or_default()) {
             if name.eq_ignore_ascii_case(b"upgrade") {
                 response.upgrades_to_two |= value.eq_ignore_ascii_case(b"h2c");
+            } else if name.eq_ignore_ascii_case(b"www-authenticate") {
+                response.goes_on |= goes_on(value);
             } else {
                 framing.field(name, value);
             }
@@ -234,6 +241,20 @@ impl Response {
     pub fn into_exchange(self, time: u64) -> Exchange {
         Exchange { time, version: self.version, status: Some(self.status), ..Exchange::default() }
     }
+}
+
+/// Whether a challenge belongs to a login that goes on: it has a token (RFC 4559, and NTLM likewise), or asks for the same again with
+/// another number (RFC 7616 section 3.3).
+fn goes_on(challenge: &[u8]) -> bool {
+    const STALE: &[u8] = b"stale=true";
+    let has_token = |scheme: &[u8]| {
+        challenge
+            .split_at_checked(scheme.len())
+            .is_some_and(|(name, token)| name.eq_ignore_ascii_case(scheme) && !token.trim_ascii().is_empty())
+    };
+    has_token(b"NTLM ")
+        || has_token(b"Negotiate ")
+        || challenge.windows(STALE.len()).any(|window| window.eq_ignore_ascii_case(STALE))
 }
 
 /// Where the head at the front of `bytes` ends, looking from `from` on: behind the first empty line.

@@ -24,11 +24,13 @@ pub(super) enum Name {
     Status,
     UserAgent,
     Host,
+    /// That there are some; what they are is never kept.
+    Credentials,
     Other,
 }
 
 /// The fields of the static table that are of use: index, name, value (RFC 7541 appendix A).
-const STATIC: [(usize, Name, &str); 14] = [
+const STATIC: [(usize, Name, &str); 15] = [
     (1, Name::Authority, ""),
     (2, Name::Method, "GET"),
     (3, Name::Method, "POST"),
@@ -41,6 +43,7 @@ const STATIC: [(usize, Name, &str); 14] = [
     (12, Name::Status, "400"),
     (13, Name::Status, "404"),
     (14, Name::Status, "500"),
+    (23, Name::Credentials, ""),
     (38, Name::Host, ""),
     (58, Name::UserAgent, ""),
 ];
@@ -159,7 +162,7 @@ impl Decoder {
             (field.name, field.name_length)
         };
         let most = match name {
-            Name::Other => 0,
+            Name::Credentials | Name::Other => 0,
             // Replacement characters are longer than what they replace.
             _ => MAX_PATH,
         };
@@ -195,6 +198,7 @@ fn known(name: &[u8]) -> Name {
         b":status" => Name::Status,
         b"user-agent" => Name::UserAgent,
         b"host" => Name::Host,
+        b"authorization" => Name::Credentials,
         _ => Name::Other,
     }
 }

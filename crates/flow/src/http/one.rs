@@ -169,11 +169,12 @@ impl One {
             self.unpaired = true;
             out.extend(self.pending.drain(..).map(|pending| pending.exchange));
         }
+        let credentials = request.credentials;
         let exchange = request.into_exchange(begun);
         if self.unpaired {
             out.push(exchange);
         } else {
-            self.pending.push_back(Pending { exchange, ended: time });
+            self.pending.push_back(Pending { exchange, ended: time, credentials });
         }
         reading(body, whole)
     }
@@ -192,7 +193,7 @@ impl One {
         let (has_body, connect) = if let Some(pending) = self.pending.pop_front() {
             let is = |method| pending.exchange.method == method;
             let (has_body, connect) = (!is("HEAD"), is("CONNECT") && (200..300).contains(&status));
-            out.push(pending.answered(begun, status));
+            out.push(pending.answered(begun, status, response.goes_on));
             (has_body, connect)
         } else {
             out.push(response.into_exchange(begun));

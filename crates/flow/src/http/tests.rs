@@ -33,8 +33,33 @@ fn a_request_meets_its_response() {
         version: "1.1",
         status: Some(200),
         latency_us: Some(20),
+        refused: false,
     };
     assert_eq!(rows, [expected]);
+}
+
+#[test]
+fn only_credentials_that_do_not_do_are_refused() {
+    let with = |credentials: &str| format!("GET / HTTP/1.1\r\n{credentials}\r\n");
+    let asks = |challenge: &str| {
+        format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n")
+    };
+    let token = "Authorization: NTLM TlRMTVNTUAADAAAA\r\n";
+    for (request, response, refused) in [
+        // Whoever has said nothing yet is only asked.
+        (with(""), asks("Basic realm=\"weir\""), false),
+        (with("Authorization: Basic YTpi\r\n"), asks("Basic realm=\"weir\""), true),
+        (with("authorization: Bearer abc\r\n"), asks("Bearer error=\"invalid_token\""), true),
+        (with(token), asks("ntlm TlRMTVNTUAACAAAA"), false),
+        (with(token), asks("Negotiate oRswGaADCgEB"), false),
+        (with(token), asks("NTLM"), true),
+        (with("Authorization: Digest username=\"a\"\r\n"), asks("Digest nonce=\"b\", stale=TRUE"), false),
+        (with("Authorization: Digest username=\"a\"\r\n"), asks("Digest nonce=\"b\""), true),
+        (with(token), "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(), false),
+    ] {
+        let rows = exchanges(&[(true, 5, request.as_bytes()), (false, 25, response.as_bytes())]);
+        assert_eq!(rows.iter().map(|row| row.refused).collect::<Vec<_>>(), [refused], "{request}{response}");
+    }
 }
 
 #[test]

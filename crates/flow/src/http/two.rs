@@ -76,6 +76,7 @@ struct Fields {
     authority: String,
     path: String,
     user_agent: String,
+    credentials: bool,
     status: Option<u16>,
 }
 
@@ -233,16 +234,16 @@ impl Two {
             if self.pending.len() >= MAX_PENDING {
                 out.extend(self.pending.pop_first().map(|(_, pending)| pending.exchange));
             }
-            let Fields { method, authority, path, user_agent, .. } = fields;
+            let Fields { method, authority, path, user_agent, credentials, .. } = fields;
             let exchange =
                 Exchange { time: block.begun, method, authority, path, user_agent, version, ..Exchange::default() };
-            self.pending.insert(stream, Pending { exchange, ended: time });
+            self.pending.insert(stream, Pending { exchange, ended: time, credentials });
             return;
         }
         // Fields behind the body have no status; an interim response is none.
         let Some(status) = fields.status.filter(|status| *status >= 200) else { return };
         match self.pending.remove(&stream) {
-            Some(pending) => out.push(pending.answered(block.begun, status)),
+            Some(pending) => out.push(pending.answered(block.begun, status, false)),
             // Streams with an even number are the server's own.
             None if stream % 2 == 1 && !self.abandoned.contains(&stream) => {
                 out.push(Exchange { time: block.begun, status: Some(status), version, ..Exchange::default() });
@@ -313,6 +314,7 @@ fn fields(decoder: &mut Decoder, block: &[u8]) -> Result<Fields, Broken> {
             Name::Path => value.clone_into(&mut fields.path),
             Name::UserAgent => short.clone_into(&mut fields.user_agent),
             Name::Status => fields.status = short.parse().ok(),
+            Name::Credentials => fields.credentials = true,
             Name::Host | Name::Other => {}
         }
     })?;

@@ -147,6 +147,11 @@ pub(crate) fn ethernet(frame: &[u8]) -> Result<Network<'_>, Unanalysed> {
     network(LinkType::ETHERNET, frame)
 }
 
+/// The network layer of a frame of 802.11 inside a tunnel. Some access points swap the two bytes that it begins with.
+pub(crate) fn wlan(frame: &[u8]) -> Result<Network<'_>, Unanalysed> {
+    Walk::new(frame).wlan_swapped()
+}
+
 /// The network layer of what an `EtherType` announces, inside a tunnel.
 pub(crate) fn typed(ether_type: u16, data: &[u8]) -> Result<Network<'_>, Unanalysed> {
     Walk::new(data).ether_type(ether_type)

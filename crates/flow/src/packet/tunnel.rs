@@ -3,7 +3,7 @@
 use super::ip::protocol;
 use super::link::{self, Network};
 use super::{Layer, Unanalysed};
-use crate::bytes::{after, u8_at, u16_at, u24_at, u32_at};
+use crate::bytes::{after, array_at, u8_at, u16_at, u24_at, u32_at};
 
 /// An encapsulation and what names the tunnel in it, where that is the same in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +28,8 @@ pub enum Tunnel {
     Lisp,
     /// Ethernet in IP (RFC 3378, RFC 8986).
     EtherIp,
+    /// Between an access point and its controller (RFC 5415).
+    Capwap,
     /// MPLS in IP or UDP (RFC 4023, RFC 7510); its labels differ by direction.
     Mpls,
 }
@@ -45,6 +47,7 @@ impl std::fmt::Display for Tunnel {
             Self::L2tp => f.write_str("l2tp"),
             Self::Lisp => f.write_str("lisp"),
             Self::EtherIp => f.write_str("etherip"),
+            Self::Capwap => f.write_str("capwap"),
             Self::Mpls => f.write_str("mpls"),
         }
     }
@@ -80,11 +83,13 @@ pub fn in_udp(src_port: u16, dst_port: u16, payload: &[u8]) -> Option<Inner<'_>>
         2152 => gtp(payload),
         3544 => teredo(payload),
         1701 => l2tp(payload),
+        5247 => capwap(payload),
         4341 => ip_at(payload, 8).map(|inner| (Tunnel::Lisp, inner)),
         _ => match src_port {
             2152 => gtp(payload),
             3544 => teredo(payload),
             1701 => l2tp(payload),
+            5247 => capwap(payload),
             _ => None,
         },
     }
@@ -225,6 +230,23 @@ fn l2tp_session(data: &[u8]) -> Option<Inner<'_>> {
     Some((Tunnel::L2tp, Ok(inner)))
 }
 
+/// The data channel where it is not encrypted: frames of 802.3, or of 802.11 as the radio has them. Of fragments the first one has headers.
+fn capwap(data: &[u8]) -> Option<Inner<'_>> {
+    const KEEP_ALIVE: u8 = 0x08;
+    let [preamble, length, binding, flags, _, _, offset_high, offset_low]: [u8; 8] = array_at(data, 0)?;
+    let header = usize::from(length >> 3) * 4;
+    if preamble != 0 || header < 8 || flags & KEEP_ALIVE != 0 || u16::from_be_bytes([offset_high, offset_low]) > 7 {
+        return None;
+    }
+    let rest = data.get(header..)?;
+    let inner = match (binding >> 1 & 0x1f, binding & 1) {
+        (_, 0) => link::ethernet(rest),
+        (1, _) => link::wlan(rest),
+        _ => return None,
+    };
+    Some((Tunnel::Capwap, inner))
+}
+
 /// A bare IP packet at `offset`, told by its version.
 fn ip_at(data: &[u8], offset: usize) -> Option<Result<Network<'_>, Unanalysed>> {
     match u8_at(data, offset)? >> 4 {
@@ -239,6 +261,7 @@ mod tests {
     use super::*;
 
     const IP: [u8; 4] = [0x45, 0, 0, 20];
+    const SNAP: [u8; 8] = [0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
     const ETHERNET: [u8; 14] = [2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 8, 0];
 
     fn packet(inner: Option<Inner<'_>>) -> (String, Vec<u8>) {
@@ -285,10 +308,24 @@ mod tests {
             (1701, &[&[0, 2, 0, 1, 0, 2], &[0xff, 3, 0, 0x21]], "l2tp"),
             (1701, &[&[0, 3, 0, 0, 0, 0, 0, 1], &[0; 4], &ETHERNET], "l2tp"),
             (4341, &[&[0; 8]], "lisp"),
+            (5247, &[&[0, 0x10, 0, 0, 0, 0, 0, 0], &ETHERNET], "capwap"),
+            // The radio's header, and a frame of 802.11 whose first two bytes are swapped, or are not.
+            (5247, &[&[0, 0x20, 3, 0x20], &[0; 12], &[0x01, 0x08], &[7; 22], &SNAP], "capwap"),
+            (5247, &[&[0, 0x10, 3, 0, 0, 0, 0, 0], &[0x02, 0x88], &[7; 22], &[0; 2], &SNAP], "capwap"),
+            (5247, &[&[0, 0x10, 3, 0, 0, 0, 0, 0], &[0x08, 0x01], &[7; 22], &SNAP], "capwap"),
         ] {
             let payload = [parts.concat(), IP.to_vec()].concat();
             assert_eq!(packet(in_udp(9, port, &payload)), (name.to_owned(), IP.to_vec()));
             assert!(in_udp(9, port, b"hello").is_none(), "{name}");
+        }
+        // Keep-alives, encrypted data, the rest of a fragmented frame, another radio.
+        for header in [
+            [0, 0x10, 2, 8, 0, 0, 0, 0],
+            [1, 0x10, 2, 0, 0, 0, 0, 0],
+            [0, 0x10, 2, 0x80, 0, 0, 0, 8],
+            [0, 0x10, 5, 0, 0, 0, 0, 0],
+        ] {
+            assert!(in_udp(9, 5247, &[&header[..], &ETHERNET, &IP].concat()).is_none(), "{header:?}");
         }
         let teredo = [&[0, 1, 0, 0][..], &[0; 9], &[0; 8], &[0x60]].concat();
         assert_eq!(packet(in_udp(3544, 9, &teredo)), ("teredo".to_owned(), vec![0x60]));

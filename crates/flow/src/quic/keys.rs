@@ -6,6 +6,10 @@ use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 
 use super::packet::{Initial, Version};
 
+const SALT_DRAFT_23: [u8; 20] = [
+    0xc3, 0xee, 0xf7, 0x12, 0xc7, 0x2e, 0xbb, 0x5a, 0x11, 0xa7, 0xd2, 0x43, 0x2b, 0xb4, 0x63, 0x65, 0xbe, 0xf9, 0xf5,
+    0x02,
+];
 const SALT_DRAFT_29: [u8; 20] = [
     0xaf, 0xbf, 0xec, 0x28, 0x99, 0x93, 0xd2, 0x4c, 0x9e, 0x97, 0x86, 0xf1, 0x9c, 0x61, 0x11, 0xe0, 0x43, 0x90, 0xa8,
     0x99,
@@ -43,6 +47,7 @@ impl Keys {
     /// The keys that follow from the connection id to which a client sent its first packet. None only where the library refuses.
     pub(super) fn new(version: Version, id: &[u8], side: Side) -> Option<Self> {
         let (salt, labels) = match version {
+            Version::Draft23 => (SALT_DRAFT_23, ["quic key", "quic iv", "quic hp"]),
             Version::Draft29 => (SALT_DRAFT_29, ["quic key", "quic iv", "quic hp"]),
             Version::One => (SALT_1, ["quic key", "quic iv", "quic hp"]),
             Version::Two => (SALT_2, ["quicv2 key", "quicv2 iv", "quicv2 hp"]),

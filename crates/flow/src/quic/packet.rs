@@ -8,9 +8,11 @@ const MAX_ID: usize = 20;
 /// Versions whose Initial packets can be decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
+    /// Drafts 23 to 28, and what Meta's programs say when they mean one of these.
+    Draft23,
     /// Drafts 29 to 32.
     Draft29,
-    /// RFC 9000.
+    /// RFC 9000, and the drafts 33 and 34.
     One,
     /// RFC 9369.
     Two,
@@ -19,9 +21,10 @@ pub(super) enum Version {
 impl Version {
     const fn known(number: u32) -> Option<Self> {
         match number {
-            1 => Some(Self::One),
+            1 | 0xff00_0021 | 0xff00_0022 => Some(Self::One),
             0x6b33_43cf => Some(Self::Two),
             0xff00_001d..=0xff00_0020 => Some(Self::Draft29),
+            0xff00_0017..=0xff00_001c | 0xface_b002 | 0xface_b00e => Some(Self::Draft23),
             _ => None,
         }
     }
@@ -30,14 +33,14 @@ impl Version {
     const fn is_initial(self, kind: u8) -> bool {
         match self {
             Self::Two => kind == 1,
-            Self::Draft29 | Self::One => kind == 0,
+            Self::Draft23 | Self::Draft29 | Self::One => kind == 0,
         }
     }
 
     const fn is_retry(self, kind: u8) -> bool {
         match self {
             Self::Two => kind == 0,
-            Self::Draft29 | Self::One => kind == 3,
+            Self::Draft23 | Self::Draft29 | Self::One => kind == 3,
         }
     }
 }

@@ -11,6 +11,8 @@ fn protect(version: Version, id: &[u8], side: Side, number: u8, frames: &[u8]) -
         Version::One => (0xc0, 1u32),
         Version::Two => (0xd0, 0x6b33_43cf),
         Version::Draft29 => (0xc0, 0xff00_001d),
+        // Of Meta.
+        Version::Draft23 => (0xc0, 0xface_b002),
     };
     let mut frames = frames.to_vec();
     frames.resize(frames.len().max(20), 0);
@@ -73,11 +75,14 @@ fn the_keys_are_those_of_the_rfcs() {
     assert_eq!(keys.nonce(), [0x0a, 0xc1, 0x49, 0x3c, 0xa1, 0x90, 0x58, 0x53, 0xb0, 0xbb, 0xa0, 0x3e]);
     let keys = Keys::new(Version::Two, &id, Side::Client).unwrap();
     assert_eq!(keys.nonce(), [0x91, 0xf7, 0x3e, 0x23, 0x51, 0xd8, 0xfa, 0x91, 0x66, 0x0e, 0x90, 0x9f]);
+    // The drafts 23 to 28 of what became RFC 9001, with the same id.
+    let keys = Keys::new(Version::Draft23, &id, Side::Client).unwrap();
+    assert_eq!(keys.nonce(), [0x86, 0x81, 0x35, 0x94, 0x10, 0xa7, 0x0b, 0xb9, 0xc9, 0x2f, 0x04, 0x20]);
 }
 
 #[test]
 fn a_hello_in_pieces_out_of_order_over_two_datagrams_meets_its_answer() {
-    for version in [Version::One, Version::Two, Version::Draft29] {
+    for version in [Version::One, Version::Two, Version::Draft29, Version::Draft23] {
         let hello = client();
         let id = [1, 2, 3, 4, 5, 6, 7, 8];
         let first = [crypto(60, &hello[60..]), vec![1, 0, 0, 2, 5, 0, 0, 0], crypto(0, &hello[..20])].concat();

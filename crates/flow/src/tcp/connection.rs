@@ -236,6 +236,7 @@ impl Connection {
             first_byte_us: self.turn.first_byte_us.take(),
             response_us: self.turn.waits.take_median(),
             reset,
+            largest_passed: self.sides.each_ref().map(|side| side.largest_passed),
             has_data: self.has_data,
             silences,
         }

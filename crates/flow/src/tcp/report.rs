@@ -85,6 +85,8 @@ pub struct Report {
     pub response_us: Option<u32>,
     /// The first reset.
     pub reset: Option<Reset>,
+    /// Data of the largest segment, up to the end of this interval, that was sent once and acknowledged.
+    pub largest_passed: [u16; 2],
     /// Whether either side sent data up to the end of this interval.
     pub has_data: bool,
     /// Long silences that ended in the interval; none = there were none.

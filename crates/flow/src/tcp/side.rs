@@ -27,6 +27,8 @@ pub(super) struct Side {
     pub(super) window: u16,
     /// Acknowledgements that repeated the one before them.
     duplicate_acks: u16,
+    /// Data of the largest segment that was sent once and acknowledged.
+    pub(super) largest_passed: u16,
     /// Shift of windows, if a SYN said.
     pub(super) scale: Option<u8>,
     /// `next` is known.
@@ -245,7 +247,7 @@ impl Side {
         if self.recovers && !after(self.recover, ack) {
             self.recovers = false;
         }
-        if let Some(rtt_us) = self.timed.acknowledged(time, ack) {
+        if let Some(rtt_us) = self.timed.acknowledged(time, ack, &mut self.largest_passed) {
             self.sample(rtt_us);
         }
         let lost = self.holes.acknowledged(ack);
@@ -300,7 +302,7 @@ impl Side {
             }
         }
         if segment.span() > 0 && !again && !marks.contains(Marks::KEEP_ALIVE) {
-            self.timed.sent(time, end);
+            self.timed.sent(time, end, segment.length);
         }
         self.sends = true;
         self.next = end;
@@ -389,40 +391,50 @@ fn spurious() -> Marks {
 struct Timed {
     /// End of the segment, and the lower half of its time.
     segments: [(u32, u32); 4],
+    /// Their data, as far as a packet of IPv4 can hold it.
+    lengths: [u16; 4],
     count: u8,
 }
 
 impl Timed {
-    fn sent(&mut self, time: u64, end: u32) {
-        if let Some(free) = self.segments.get_mut(usize::from(self.count)) {
+    fn sent(&mut self, time: u64, end: u32, length: u32) {
+        let at = usize::from(self.count);
+        if let Some(free) = self.segments.get_mut(at) {
             *free = (end, time as u32);
+            self.lengths[at] = u16::try_from(length).unwrap_or(u16::MAX);
             self.count += 1;
         }
     }
 
     /// What was sent again tells nothing any more, nor does what came after it.
     fn forget_from(&mut self, sequence: u32) {
-        self.retain(|end| !after(end, sequence));
+        self.retain(|end, _| !after(end, sequence));
     }
 
     /// The round trip of the segment that ends just there. One that ends before waited for the other's sake.
-    fn acknowledged(&mut self, time: u64, ack: u32) -> Option<u32> {
+    fn acknowledged(&mut self, time: u64, ack: u32, largest: &mut u16) -> Option<u32> {
         let waiting = &self.segments[..usize::from(self.count)];
         if waiting.is_empty() {
             return None;
         }
         let sample = waiting.iter().find(|(end, _)| *end == ack).map(|(_, sent)| (time as u32).wrapping_sub(*sent));
-        self.retain(|end| after(end, ack));
+        self.retain(|end, length| {
+            let waits = after(end, ack);
+            if !waits {
+                *largest = length.max(*largest);
+            }
+            waits
+        });
         // A clock that stepped back.
         sample.filter(|rtt_us| *rtt_us < 1 << 31)
     }
 
-    fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+    fn retain(&mut self, mut keep: impl FnMut(u32, u16) -> bool) {
         let mut kept = 0;
         for at in 0..usize::from(self.count) {
-            let segment = self.segments[at];
-            if keep(segment.0) {
-                self.segments[kept] = segment;
+            let (segment, length) = (self.segments[at], self.lengths[at]);
+            if keep(segment.0, length) {
+                (self.segments[kept], self.lengths[kept]) = (segment, length);
                 kept += 1;
             }
         }

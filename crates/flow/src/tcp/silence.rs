@@ -143,6 +143,8 @@ impl Stand {
         if from == side {
             return marks.contains(Marks::RETRANSMISSION);
         }
-        segment.length == 0 && segment.has_acknowledgement() && after(segment.acknowledgement, self.acks[from])
+        // A FIN comes when its sender is done, whatever it acknowledges.
+        let says_only_that = segment.length == 0 && segment.is_plain() && segment.has_acknowledgement();
+        says_only_that && after(segment.acknowledgement, self.acks[from])
     }
 }

@@ -246,12 +246,14 @@ fn bytes(sequence: u32, acknowledgement: u32, length: u32) -> Segment {
 
 #[test]
 fn a_silence_with_bytes_under_way_waits_for_their_acknowledgement_unless_only_the_capture_lacks_it() {
-    let ends: [(usize, Segment, (Wait, usize)); 4] = [
+    let ends: [(usize, Segment, (Wait, usize)); 5] = [
         (TX, bytes(100, 500, 10), (Wait::Acknowledgement, TX)),
         (RX, bytes(500, 110, 0), (Wait::Acknowledgement, TX)),
         // Nobody sends on for seconds without an acknowledgement, nor acknowledges so late with data of its own.
         (TX, bytes(110, 500, 10), (Wait::Nothing, TX)),
         (RX, bytes(500, 110, 10), (Wait::Answer, RX)),
+        // Nor is to be done an acknowledgement.
+        (RX, Segment { flags: FIN | ACK, ..bytes(500, 110, 0) }, (Wait::Nothing, RX)),
     ];
     for (from, end, expected) in ends {
         let mut wire = Wire::established();

@@ -1,4 +1,5 @@
-//! DTLS 1.0 and 1.2 (RFC 4347, RFC 6347): hellos and certificates in the clear, put together from their fragments.
+//! DTLS 1.0 and 1.2 (RFC 4347, RFC 6347): hellos and certificates in the clear, put together from their fragments. So are those of the
+//! draft that OpenSSL 0.9.8 had, with the version 1.0 on the wire: `AnyConnect` and its like still offer it.
 
 use super::handshake::{Handshake, Message, Session, read_message};
 use super::{Carrier, ClientHello};
@@ -14,8 +15,23 @@ const MESSAGE_HEADER: usize = 12;
 /// Whether a datagram is a record of DTLS: a handshake message of epoch 0 with the length that the datagram has.
 #[must_use]
 pub fn looks_like_dtls(payload: &[u8]) -> bool {
-    let is_handshake = matches!(payload, [22, 0xfe, 0xff | 0xfd, 0, 0, ..]);
-    is_handshake && u16_at(payload, 11).is_some_and(|length| RECORD_HEADER + usize::from(length) <= payload.len())
+    let is_handshake = match payload {
+        [22, 0xfe, 0xff | 0xfd, 0, 0, ..] => true,
+        // Of this version hellos, and the request to verify one, tell more than a number that is so small.
+        [22, 1, 0, 0, 0, ..] => matches!(u8_at(payload, RECORD_HEADER), Some(1..=3)),
+        _ => false,
+    };
+    is_handshake && has_whole_record(payload)
+}
+
+/// Whether a datagram is a record of DTLS that is encrypted: its handshake was before.
+#[must_use]
+pub fn looks_like_encrypted_dtls(payload: &[u8]) -> bool {
+    matches!(payload, [21 | 23, 0xfe, 0xff | 0xfd, 0, 1..=3, ..] | [23, 1, 0, 0, 1, ..]) && has_whole_record(payload)
+}
+
+fn has_whole_record(payload: &[u8]) -> bool {
+    u16_at(payload, 11).is_some_and(|length| RECORD_HEADER + usize::from(length) <= payload.len())
 }
 
 /// Both directions of a flow.
@@ -86,7 +102,8 @@ impl Datagrams {
 impl Side {
     fn datagram(&mut self, mut datagram: &[u8], sink: &mut impl FnMut(Message)) {
         while !self.encrypted
-            && let Some([kind, 0xfe, _, epoch_high, epoch_low]) = array_at(datagram, 0)
+            && let Some([kind, 0xfe, _, epoch_high, epoch_low] | [kind, 1, 0, epoch_high, epoch_low]) =
+                array_at(datagram, 0)
             && let Some(length) = u16_at(datagram, 11)
         {
             let Some(body) = datagram.get(RECORD_HEADER..RECORD_HEADER + usize::from(length)) else { return };
@@ -212,6 +229,21 @@ mod tests {
         flow.finish(&mut out);
         assert_eq!(out.len(), 2);
         assert_eq!(single(&record(22, &fragment(1, 7, &body, 0, body.len()))).unwrap().sni, "weir.example");
+    }
+
+    #[test]
+    fn a_hello_of_the_draft_that_vpn_clients_speak_is_read() {
+        let old = |kind: u8, body: &[u8]| [&[kind, 1, 0][..], &record(kind, body)[3..]].concat();
+        let hello = [&[1, 0][..], &[9; 32], &[0, 0, 0, 2, 0, 0x2f, 1, 0]].concat();
+        let server = [&[1, 0][..], &[9; 32], &[0, 0, 0x2f, 0]].concat();
+        let (mut flow, mut out) = (Datagrams::default(), Vec::new());
+        let first = old(22, &fragment(1, 0, &hello, 0, hello.len()));
+        assert!(looks_like_dtls(&first) && !looks_like_dtls(&old(22, &[7; 40])));
+        flow.push(true, (1, 1), &first, &mut out);
+        flow.push(false, (2, 2), &old(22, &fragment(2, 0, &server, 0, server.len())), &mut out);
+        flow.finish(&mut out);
+        assert_eq!((out.len(), out[0].hello.version, out[0].hello.ciphers.as_slice()), (1, 0x0100, &[0x2f][..]));
+        assert_eq!((out[0].answer.version, out[0].answer.cipher), (0x0100, 0x2f));
     }
 
     proptest! {

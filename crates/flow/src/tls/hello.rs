@@ -111,9 +111,12 @@ const MAX_NAME: usize = 255;
 /// Protocols that are kept of one hello.
 const MAX_PROTOCOLS: usize = 64;
 
+/// What OpenSSL 0.9.8 had for DTLS 1.0, and some that talk to its like have still.
+const DRAFT_OF_DTLS: u16 = 0x0100;
+
 /// Whether a version is one of DTLS: the complement of that of TLS.
 pub(super) const fn is_dtls(version: u16) -> bool {
-    version >> 8 == 0xfe
+    version >> 8 == 0xfe || version == DRAFT_OF_DTLS
 }
 
 /// RFC 8701: both bytes alike, the lower half of each is 0xA.

@@ -5,7 +5,7 @@ use super::handshake::{Message, read_messages};
 use crate::bytes::{u8_at, u16_at};
 
 /// 2^14 of plaintext and what RFC 5246 adds for ciphertext.
-const MAX_RECORD: usize = (16 << 10) + 2048;
+pub(super) const MAX_RECORD: usize = (16 << 10) + 2048;
 
 /// Follows the records of one direction until they are encrypted.
 #[derive(Debug, Default)]

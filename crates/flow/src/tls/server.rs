@@ -1,6 +1,6 @@
 //! The server hello (RFC 8446 section 4.1.3).
 
-use super::hello::{Reader, extension, protocols};
+use super::hello::{Reader, extension, is_dtls, protocols};
 use crate::bytes::{u16_at, up_to};
 
 /// What Weir keeps of a server hello, or of a request to try again, which has the same form.
@@ -27,7 +27,7 @@ impl ServerHello {
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
         let mut reader = Reader(body);
-        let version = reader.u16().filter(|version| matches!(version >> 8, 3 | 0xfe))?;
+        let version = reader.u16().filter(|&version| version >> 8 == 3 || is_dtls(version))?;
         let asks_again = *reader.take(32)? == ASKS_AGAIN;
         reader.prefixed_8()?;
         let cipher = reader.u16()?;

@@ -249,6 +249,55 @@ fn tls_is_found_where_a_protocol_goes_on_as_it() {
 }
 
 #[test]
+fn tls_and_http_are_found_behind_the_header_of_a_balancer() {
+    let hello = hello("weir.example");
+    let text = b"PROXY TCP4 10.9.9.9 10.0.0.2 40000 443\r\n";
+    let binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\x09\x09\x09\x0a\0\0\x02\x9c\x40\x01\xbb";
+    let get = b"GET / HTTP/1.1\r\nHost: weir.example\r\n\r\n";
+    for header in [&text[..], binary] {
+        for (app, said) in [("tls", &hello[..]), ("http", get)] {
+            let bytes = [header, said].concat();
+            // Together, apart, and cut within the header.
+            for cut in [bytes.len(), header.len(), 9] {
+                let (first, second) = bytes.split_at(cut);
+                let rows = rows(&[
+                    (1, tcp(true, 443, 0, SYN, &[])),
+                    (2, tcp(true, 443, 1, ACK, first)),
+                    (3, tcp(true, 443, 1 + cut as u32, ACK, second)),
+                ]);
+                let names = rows
+                    .tls
+                    .iter()
+                    .map(|row| row.sni.as_str())
+                    .chain(rows.http.iter().map(|row| row.authority.as_str()));
+                assert_eq!((rows.flows[0].app.as_str(), names.collect::<Vec<_>>()), (app, vec!["weir.example"]));
+            }
+        }
+    }
+}
+
+#[test]
+fn tls_whose_handshake_was_before_the_capture_is_known_by_its_records() {
+    let data = [&[0x17, 3, 3, 0, 40][..], &[7; 40], &[0x17, 3, 3, 0x05, 0xb0], &[9; 100]].concat();
+    let alert = [&[0x15, 3, 3, 0, 26][..], &[7; 26]].concat();
+    // The next record is none; longer than a record can be; of no version; an alert that is no end.
+    let others = [
+        [&[0x17, 3, 3, 0, 40][..], &[7; 80]].concat(),
+        [&[0x17, 3, 3, 0x50, 0][..], &[7; 80]].concat(),
+        [&[0x17, 3, 9, 0, 40][..], &[7; 40]].concat(),
+        [&[0x15, 3, 3, 0, 26][..], &[7; 50]].concat(),
+    ];
+    for (app, piece) in [("tls", data), ("tls", alert)].into_iter().chain(others.map(|other| ("", other))) {
+        let rows = rows(&[(1, tcp(true, 443, 1000, ACK, &piece))]);
+        assert_eq!((rows.flows[0].app.as_str(), rows.tls.len()), (app, 0), "{piece:?}");
+    }
+    let mut datagram = vec![23, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 9, 0, 30];
+    datagram.extend([7; 30]);
+    let rows = rows(&[(1, udp((CLIENT, 5000), (SERVER, 4433), &datagram))]);
+    assert_eq!(rows.flows[0].app, "dtls");
+}
+
+#[test]
 fn datagrams_of_upnp_are_requests_and_a_call_has_its_jitter() {
     let search = b"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\n\r\n";
     let mut packets = vec![(1, udp((CLIENT, 5000), (SERVER, 1900), search))];

@@ -4,16 +4,34 @@ use super::super::{Layer, Unanalysed};
 use super::{LinkType, Network, TRUNCATED_LINK, Walk};
 use crate::bytes::{array_at, u8_at, u32_at};
 
+/// Type of the frames that carry data.
+const DATA: u8 = 2;
+
 impl<'a> Walk<'a> {
     /// From the frame control field on. `padded`: the header is followed by padding to a multiple of 4.
     pub(super) fn wlan(&mut self, padded: bool) -> Result<Network<'a>, Unanalysed> {
-        const DATA: u8 = 2;
+        let control = array_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
+        self.wlan_of(control, padded)
+    }
+
+    /// The same where the frame control field may be swapped: as it is, it says a version and a type that there are.
+    pub(super) fn wlan_swapped(&mut self) -> Result<Network<'a>, Unanalysed> {
+        const VERSION: u8 = 3;
+        const SUBTYPE: u8 = 0xf0;
+        let mut control: [u8; 2] = array_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
+        let is_data = |control: u8| control & !SUBTYPE == DATA << 2;
+        if control[0] & VERSION != 0 || (!is_data(control[0]) && is_data(control[1])) {
+            control.reverse();
+        }
+        self.wlan_of(control, false)
+    }
+
+    fn wlan_of(&mut self, [control, flags]: [u8; 2], padded: bool) -> Result<Network<'a>, Unanalysed> {
         const NO_DATA: u8 = 0x40;
         const QOS: u8 = 0x80;
         const PROTECTED: u8 = 0x40;
         const ORDER: u8 = 0x80;
         const AGGREGATE: u8 = 0x80;
-        let [control, flags]: [u8; 2] = array_at(self.rest(), 0).ok_or(TRUNCATED_LINK)?;
         if (control >> 2) & 3 != DATA || control & NO_DATA != 0 {
             return Err(Unanalysed::Wlan(control >> 2));
         }
