@@ -29,6 +29,7 @@ fn counted(data: &[u8]) {
         if fragment.offset == 0 {
             let (key, direction) = Key::new(end(1, 5), end(2, 53), 17, 0, 0);
             back += table.name(now, datagram, (key, direction, (5, 53))).len();
+            table.read_start(now, datagram);
         } else {
             given += 1;
             let waiting = Waiting { time: now, length: bytes.len() as u32, protocol: 17, interface: 0, tunnel_ends: 0 };
@@ -38,9 +39,12 @@ fn counted(data: &[u8]) {
             assert!(whole.bytes.len() <= 65_535);
         }
         back += table.take_orphans().len();
-        let _ = (table.take_contradiction(&datagram), table.take_incomplete());
+        let _ = (table.take_contradiction(&datagram), table.take_incomplete(), table.take_starts());
     }
-    table.finish();
+    while table.finish_some() {
+        let _ = (table.take_incomplete(), table.take_starts());
+        back += table.take_orphans().len();
+    }
     back += table.take_orphans().len();
     assert_eq!(given, back, "each fragment is counted once");
 }
