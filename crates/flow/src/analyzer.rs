@@ -277,6 +277,8 @@ impl Analyzer {
         self.summary.early_fragments = self.fragments.given_up_early();
         self.summary.early_names = self.hosts.lost() + self.resolved.lost();
         self.summary.further_tunnels = self.tunnels.lost();
+        self.summary.further_tunnel_ends = self.tunnel_ends.lost();
+        self.summary.further_interfaces = self.interfaces.lost();
         more
     }
 

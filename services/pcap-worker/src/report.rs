@@ -417,6 +417,16 @@ fn given_up(summary: &Summary) -> Vec<GivenUp> {
             "more tunnels than are told apart; the tunnel of their flows is `other`, and flows of the same addresses and ports are one",
         ),
         (
+            "packets between further ends of tunnels",
+            summary.further_tunnel_ends,
+            "more ends of tunnels than are kept; the flows inside do not say between whom their tunnel is",
+        ),
+        (
+            "further interfaces",
+            summary.further_interfaces,
+            "more than are told apart; the interface of their flows is `other`",
+        ),
+        (
             "names of hosts",
             summary.early_names,
             "more names than are kept at one time; flows with such hosts may have no name",

@@ -59,11 +59,17 @@ impl Names {
 pub(super) struct TunnelEnds {
     all: Table<[[u8; 16]; 2], ()>,
     most: usize,
+    /// Times that there was no room for a pair.
+    lost: u64,
 }
 
 impl TunnelEnds {
     pub(super) fn new(scale: Scale) -> Self {
-        Self { all: Table::default(), most: scale.of(MAX_NAMES) }
+        Self { all: Table::default(), most: scale.of(MAX_NAMES), lost: 0 }
+    }
+
+    pub(super) const fn lost(&self) -> u64 {
+        self.lost
     }
 
     pub(super) fn number(&mut self, src: [u8; 16], dst: [u8; 16]) -> u32 {
@@ -73,6 +79,7 @@ impl TunnelEnds {
             return at as u32 + 1;
         }
         if self.all.len() >= self.most {
+            self.lost += 1;
             return 0;
         }
         self.all.push(hash, ends, ());
@@ -94,5 +101,12 @@ mod tests {
         assert_eq!(["", "a", "b", "c", "a", "d"].map(|name| names.number(name)), [0, 1, 2, 3, 1, 3]);
         assert_eq!([0, 1, 2, 3].map(|number| names.name(number).to_owned()), ["", "a", "b", "other"]);
         assert_eq!((names.number_of("b"), names.number_of("e"), names.lost()), (2, 0, 3));
+    }
+
+    #[test]
+    fn ends_without_room_have_no_number() {
+        let mut ends = TunnelEnds { most: 1, ..TunnelEnds::new(Scale::default()) };
+        assert_eq!([1, 2, 1].map(|last| ends.number([0; 16], [last; 16])), [1, 0, 1]);
+        assert_eq!((ends.ends(1), ends.ends(0), ends.lost()), (Some([[0; 16], [1; 16]]), None, 1));
     }
 }

@@ -233,6 +233,10 @@ pub struct Summary {
     pub early_names: u64,
     /// Packets in tunnels beyond those that are told apart.
     pub further_tunnels: u64,
+    /// Packets in tunnels between ends beyond those that are kept.
+    pub further_tunnel_ends: u64,
+    /// Interfaces beyond those that are told apart.
+    pub further_interfaces: u64,
     /// TCP streams that were not looked into because all of them together held too much.
     pub unfollowed_streams: u64,
     /// TCP.
